@@ -1,0 +1,1 @@
+"""HTTP in, HTTP out: providers' callbacks become credits, and outcomes become providers' replies."""

@@ -1,0 +1,1 @@
+"""The call to the ledger: over RabbitMQ, or in this process."""

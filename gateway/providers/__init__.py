@@ -1,0 +1,27 @@
+"""The providers, one file each: everything about a provider is in its file. README.md says how to add one."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pydantic import ValidationError
+
+from gateway.providers.contract import Provider
+from gateway.secrets import Secrets
+from shared.errors import SettingsError
+from shared.money import Currencies
+from shared.settings import describe
+
+PROVIDERS: Final[Mapping[str, type[Provider[Any, Any]]]] = {}
+
+
+def build(name: str, table: Mapping[str, Any], currencies: Currencies) -> Provider[Any, Any]:
+    """Make the integration `name` from its settings table. Raises SettingsError with one clear line."""
+    where = f"integrations.{name}"
+    protocol = PROVIDERS.get(str(table.get("provider")))
+    if protocol is None:
+        raise SettingsError(f"[{where}] provider: must be one of {', '.join(PROVIDERS)}")
+    try:
+        settings = protocol.settings_type.model_validate(table)
+    except ValidationError as error:
+        raise SettingsError(describe(error, where)) from None
+    return protocol(name, settings, Secrets.load(settings.secrets, where), currencies)

@@ -1,0 +1,28 @@
+"""The faults of this project. Expected results are values (`shared.outcome`); only faults are raised.
+
+CreditsError
++-- SettingsError        the process can't start with these settings; the message is one clear line
++-- MoneyError           a text is no amount of that currency, or the currency is unknown
++-- LedgerUnavailable    no answer from the ledger in time: whether money moved is unknown
++-- PoisonMessage        a message that this version can't decode
+"""
+
+
+class CreditsError(Exception):
+    """Any fault that this project raises itself."""
+
+
+class SettingsError(CreditsError):
+    """The settings are wrong; the message says which and how, on one line."""
+
+
+class MoneyError(CreditsError):
+    """A text is no amount of money in the currency, or the currency is unknown."""
+
+
+class LedgerUnavailable(CreditsError):  # noqa: N818  (it says a state, as in the provider's reply)
+    """The ledger gave no answer in time. The credit may be posted or not: only a retry can tell."""
+
+
+class PoisonMessage(CreditsError):  # noqa: N818
+    """A message that can't be decoded, now or by a retry."""

@@ -1,0 +1,65 @@
+"""The queues: their names, their arguments, and which shard a player is on.
+
+| queue | who publishes | what it is for |
+|---|---|---|
+| `credits.shard.N` | gateways | a player's credits and questions, always on the same N |
+| `credits.late` | the broker | credits that nobody could serve in time: posted with nobody waiting |
+| `credits.dead` | workers | what can't be decoded or posted, with the reason, for a person |
+| `amq.gen-...` | workers | each gateway connection's own replies |
+"""
+
+from typing import Final
+from zlib import crc32
+
+from aio_pika.abc import AbstractChannel
+from pamqp.common import FieldTable
+
+LATE_QUEUE: Final = "credits.late"
+DEAD_QUEUE: Final = "credits.dead"
+
+SHARD_MESSAGES_MAX: Final = 20_000
+"""Beyond this a shard refuses to be published to: the gateway is told at once. A policy may lower it."""
+
+# These stand in the arguments and not in a policy because without them credits are lost: an installation
+# where a policy was forgotten must not be one that drops expired credits. All else is left to policies.
+# At-least-once dead-lettering needs reject-publish; with the default strategy an expired credit could vanish.
+_SHARD_ARGUMENTS: Final[FieldTable] = {
+    "x-queue-type": "quorum",
+    "x-single-active-consumer": True,
+    "x-max-length": SHARD_MESSAGES_MAX,
+    "x-overflow": "reject-publish",
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-routing-key": LATE_QUEUE,
+    "x-dead-letter-strategy": "at-least-once",
+}
+_LATE_ARGUMENTS: Final[FieldTable] = {
+    "x-queue-type": "quorum",
+    "x-overflow": "reject-publish",
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-routing-key": DEAD_QUEUE,
+    "x-dead-letter-strategy": "at-least-once",
+}
+_DEAD_ARGUMENTS: Final[FieldTable] = {"x-queue-type": "quorum"}
+
+
+def shard_queue(shard: int) -> str:
+    """Return the name of the queue that carries the credits of `shard`."""
+    return f"credits.shard.{shard}"
+
+
+def shard_of(key: str, shards: int) -> int:
+    """Return the shard of a player (or of another key), the same in every process and release."""
+    return crc32(key.encode()) % shards
+
+
+def consumer_priority(worker_id: str, shard: int) -> int:
+    """Return a worker's priority for a shard: random over workers, so that shards spread over them."""
+    return crc32(f"{worker_id}/{shard}".encode()) % 1_000
+
+
+async def declare_queues(channel: AbstractChannel, shards: int) -> None:
+    """Declare every durable queue; each process does so at each connection, in any order."""
+    await channel.declare_queue(DEAD_QUEUE, durable=True, arguments=_DEAD_ARGUMENTS)
+    await channel.declare_queue(LATE_QUEUE, durable=True, arguments=_LATE_ARGUMENTS)
+    for shard in range(shards):
+        await channel.declare_queue(shard_queue(shard), durable=True, arguments=_SHARD_ARGUMENTS)

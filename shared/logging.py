@@ -13,6 +13,8 @@ from structlog.typing import EventDict, Processor
 from shared.settings import LogSettings
 
 _json = msgspec.json.Encoder(enc_hook=str)
+# Not the renderer's own tracebacks: those print local variables, and with them secrets.
+_text = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 
 
 def set_up_logging(settings: LogSettings) -> None:
@@ -20,9 +22,10 @@ def set_up_logging(settings: LogSettings) -> None:
     steps: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
     ]
-    renderer = _render_json if settings.format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    if settings.format == "json":
+        steps.append(structlog.processors.format_exc_info)
+    renderer: Processor = _render_json if settings.format == "json" else _text
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     structlog.configure(
         processors=[*steps, renderer],

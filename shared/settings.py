@@ -59,7 +59,7 @@ class LedgerSettings(_Table):
 
     database_url: str = "sqlite+aiosqlite:///var/credits.db"
     pool_connections_max: int = Field(default=4, ge=1)
-    statement_seconds_max: int = Field(default=10, ge=1)
+    statement_seconds_max: int = Field(default=5, ge=1)
 
 
 class CacheSettings(_Table):

@@ -33,6 +33,7 @@ def create_engine(settings: LedgerSettings) -> AsyncEngine:
             return _sqlite_engine(settings)
         return create_async_engine(
             url,
+            hide_parameters=True,
             pool_size=settings.pool_connections_max,
             max_overflow=0,
             pool_timeout=settings.statement_seconds_max,
@@ -50,7 +51,9 @@ def _sqlite_engine(settings: LedgerSettings) -> AsyncEngine:
     if path := make_url(settings.database_url).database:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
     engine = create_async_engine(
-        settings.database_url, connect_args={"timeout": settings.statement_seconds_max}
+        settings.database_url,
+        hide_parameters=True,
+        connect_args={"timeout": settings.statement_seconds_max},
     )
 
     @event.listens_for(engine.sync_engine, "connect")

@@ -18,6 +18,8 @@ from typing import Self
 
 CONTAINER_LABEL = "credits-test"
 GRACE_SECONDS = 10.0
+# The owner may have been killed while it waited for the engine to create a container: look twice.
+CONTAINER_ROUNDS_SECONDS = (0, 0.5)
 
 
 class Reaper:
@@ -27,8 +29,7 @@ class Reaper:
         """Start a reaper that will remove `directory`, and the containers that carry its name as label."""
         self.label = directory.name
         self._process = subprocess.Popen(  # noqa: S603
-            [sys.executable, "-m", __name__, str(directory)],
-            cwd=Path(__file__).parents[2],
+            [sys.executable, "-P", __file__, str(directory)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -109,10 +110,12 @@ def remove_containers(label: str) -> None:
     import docker
     from testcontainers.core.docker_client import DockerClient
 
-    client = DockerClient().client
-    for container in client.containers.list(all=True, filters={"label": f"{CONTAINER_LABEL}={label}"}):
-        with contextlib.suppress(docker.errors.APIError):
-            container.remove(force=True, v=True)
+    containers = DockerClient().client.containers
+    for pause in CONTAINER_ROUNDS_SECONDS:
+        time.sleep(pause)
+        for container in containers.list(all=True, filters={"label": f"{CONTAINER_LABEL}={label}"}):
+            with contextlib.suppress(docker.errors.APIError):
+                container.remove(force=True, v=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from tests.servers import Servers, ServersUnavailableError, running_servers
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
-    """Real servers, started when the first test asks for them; without any, the whole run ends with the reason."""
+    """Real servers, started when the first test asks; where there are none, the run ends with the reason."""
     try:
         with running_servers() as running:
             yield running

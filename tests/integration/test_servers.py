@@ -25,11 +25,12 @@ ROOT = Path(__file__).parents[2]
 
 
 async def test_broker_keeps_a_message_in_a_quorum_queue_with_single_active_consumer(servers: Servers) -> None:
-    arguments = {"x-queue-type": "quorum", "x-single-active-consumer": True}
     connection = await aio_pika.connect(await fresh_vhost(servers))
     async with connection:
         channel = await connection.channel()
-        queue = await channel.declare_queue("shard.0", durable=True, arguments=arguments)
+        queue = await channel.declare_queue(
+            "shard.0", durable=True, arguments={"x-queue-type": "quorum", "x-single-active-consumer": True}
+        )
         await channel.default_exchange.publish(aio_pika.Message(b"a credit"), "shard.0")
         async with asyncio.timeout(10), queue.iterator() as messages:
             message = await anext(messages)
@@ -137,7 +138,7 @@ def eventually(look: Callable[[], T]) -> T:
 
 
 def parents() -> dict[int, int]:
-    """Return every process that runs, with its parent; one that ended and waits to be collected does not run."""
+    """Return every process with its parent, but not those that ended and only wait to be collected."""
     listing = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], check=True, text=True, stdout=subprocess.PIPE)
     rows = (line.split() for line in listing.stdout.splitlines())
     return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}

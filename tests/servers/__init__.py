@@ -74,7 +74,7 @@ async def fresh_vhost(servers: Servers) -> str:
 
 @contextmanager
 def running_servers() -> Iterator[Servers]:
-    """Start the three servers together, and end them; ServersUnavailableError where there are none to start."""
+    """Start the three servers together and end them; ServersUnavailableError where there are none."""
     directory = Path(tempfile.mkdtemp(prefix="credits-test-"))
     with Reaper(directory) as reaper, ExitStack() as at_end:
         started = []
@@ -92,7 +92,7 @@ def _make_servers(directory: Path, reaper: Reaper) -> Iterator[LaunchableServer]
     if choice not in {"auto", "docker", "local"}:
         raise ServersUnavailableError(f"CREDITS_TEST_SERVERS is auto, docker or local, not {choice!r}")
     if choice != "local":
-        from tests.servers import containers  # slow to import, and not always needed
+        from tests.servers import containers  # noqa: PLC0415  # costs 0.2 s, and is not always needed
 
         reason = containers.unavailable()
         if reason is None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from tests.servers.reaper import CONTAINER_LABEL, Reaper
 from tests.servers.server import DATABASE, PASSWORD, USER, free_ports, url_of, wait_until_ready
 
-# Read by testcontainers when it is imported. Its own reaper is a container of one more image; ours needs none.
+# Read by testcontainers when it is imported. Its own reaper would be a container of one more image.
 os.environ["TESTCONTAINERS_RYUK_DISABLED"] = "true"
 os.environ["TESTCONTAINERS_HOST_OVERRIDE"] = "127.0.0.1"
 
@@ -95,7 +95,8 @@ class ContainerServer:
         return self.container.status == "exited"
 
     def _log(self) -> str:
-        return self.container.get_wrapped_container().logs().decode(errors="replace")
+        out, err = self.container.get_logs()
+        return (out + err).decode(errors="replace")
 
 
 def make_servers(reaper: Reaper) -> Iterator[ContainerServer]:
@@ -108,9 +109,9 @@ def make_servers(reaper: Reaper) -> Iterator[ContainerServer]:
 def make(name: str, image: Image, label: str) -> ContainerServer:
     """Describe a container whose port on this machine stays the same when it is stopped and started."""
     (port,) = free_ports(1)
-    # The fixed host name is RabbitMQ's node name, under which it finds its data again.
-    options = {"hostname": name, "labels": {CONTAINER_LABEL: label}}
-    container = DockerContainer(image.image, command=image.command, env=image.environment, **options)
+    container = DockerContainer(image.image, command=image.command, env=image.environment)
+    # The fixed host name is part of RabbitMQ's node name, under which it finds its data again.
+    container.with_kwargs(hostname=name, labels={CONTAINER_LABEL: label})
     container.ports[f"{image.port}/tcp"] = ("127.0.0.1", port)  # type: ignore[assignment]  # passed on to Docker as is
     return ContainerServer(name, port, container)
 

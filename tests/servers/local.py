@@ -1,4 +1,4 @@
-"""Servers from this machine's binaries: each in a directory of its own, on loopback, with durable settings left on."""
+"""Servers from this machine's binaries, on loopback, each with its files in a directory of its own."""
 
 import contextlib
 import os
@@ -101,7 +101,7 @@ class LocalServer:
 
 
 def make_servers(directory: Path, reaper: Reaper) -> Iterator[LocalServer]:
-    """Yield RabbitMQ, PostgreSQL and Redis, ready to launch: each is prepared while the one before is starting."""
+    """Yield RabbitMQ, PostgreSQL and Redis to launch: each is prepared while the one before starts."""
     yield make_rabbitmq(directory, reaper)
     yield make_postgres(directory, reaper)
     yield make_redis(directory, reaper)
@@ -157,7 +157,7 @@ def make_rabbitmq(directory: Path, reaper: Reaper) -> LocalServer:
 
 
 def make_postgres(directory: Path, reaper: Reaper) -> LocalServer:
-    """Prepare a database cluster. PostgreSQL refuses to run as root, so root runs it as the user `postgres`."""
+    """Prepare a database cluster. It refuses to run as root, so root runs it as the user `postgres`."""
     home = directory / "postgres"
     home.mkdir()
     as_owner: tuple[str, ...] = ()
@@ -231,7 +231,7 @@ def provide_binaries() -> None:
 
 
 def install_packages() -> None:
-    """Install Debian's packages of the servers; ServersUnavailableError with apt's last words if that fails."""
+    """Install Debian's packages; ServersUnavailableError with apt's last words if that fails."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with services_not_started():
         for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):

@@ -1,7 +1,7 @@
-"""Nothing outlives the tests: a child process that ends the servers when their owner is gone, however it went.
+"""Nothing outlives the tests: a child process that ends the servers when their owner is gone, in any way.
 
 The owner (pytest) holds the writing end of a pipe to it. When that end closes, because the owner closed it or
-because it was killed, the reaper ends every process and container that it was told of, and removes their directory.
+was killed, the reaper ends every process and container that it was told of, and removes their directory.
 It runs in a session of its own, so that a Ctrl-C in the terminal does not reach it.
 """
 
@@ -28,7 +28,7 @@ class Reaper:
     def __init__(self, directory: Path) -> None:
         """Start a reaper that will remove `directory`, and the containers that carry its name as label."""
         self.label = directory.name
-        self._process = subprocess.Popen(  # noqa: S603
+        self._process = subprocess.Popen(
             [sys.executable, "-P", __file__, str(directory)],
             stdin=subprocess.PIPE,
             start_new_session=True,
@@ -107,8 +107,8 @@ def signal_group(pid: int, number: int) -> bool:
 
 def remove_containers(label: str) -> None:
     """Remove the containers of one run, started or not, with their volumes."""
-    import docker
-    from testcontainers.core.docker_client import DockerClient
+    import docker  # noqa: PLC0415  # only where containers were used
+    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415
 
     containers = DockerClient().client.containers
     for pause in CONTAINER_ROUNDS_SECONDS:

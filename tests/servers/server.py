@@ -11,7 +11,7 @@ USER = PASSWORD = "credits"
 DATABASE = "postgres"
 READY_WITHIN_SECONDS = 90.0
 
-# Below the range the kernel takes ports of outgoing connections from: a stopped server's port stays free for its return.
+# Below the ports that the kernel gives to outgoing connections: a stopped server finds its port free again.
 PORTS = range(20_000, 32_000)
 
 

@@ -1,6 +1,7 @@
 """The servers that all other integration tests stand on."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import signal
@@ -96,6 +97,7 @@ with running_servers():
 """
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
 @pytest.mark.parametrize(
     ("moment", "end"),
     [
@@ -139,9 +141,13 @@ def eventually(look: Callable[[], T]) -> T:
 
 def parents() -> dict[int, int]:
     """Return every process with its parent, but not those that ended and only wait to be collected."""
-    listing = subprocess.run(["ps", "-eo", "pid=,ppid=,stat="], check=True, text=True, stdout=subprocess.PIPE)
-    rows = (line.split() for line in listing.stdout.splitlines())
-    return {int(pid): int(parent) for pid, parent, state in rows if not state.startswith("Z")}
+    family = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, parent = path.read_text().rpartition(")")[2].split()[:2]
+            if state != "Z":
+                family[int(path.parent.name)] = int(parent)
+    return family
 
 
 def descendants(pid: int) -> set[int]:

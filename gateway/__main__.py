@@ -1,12 +1,12 @@
 """`python -m gateway` serves HTTP; `sign` and `demo` help to try it."""
 
-import asyncio
 import signal
 import sys
 from typing import Final
 
 import typer
 import uvicorn
+import uvloop
 
 from gateway.app import create_app
 from gateway.ledger_client import create_ledger_client
@@ -26,7 +26,7 @@ def serve(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         settings = load_settings()
         set_up_logging(settings.log)
-        asyncio.run(_serve(settings))
+        uvloop.run(_serve(settings))
 
 
 async def _serve(settings: Settings) -> None:
@@ -35,7 +35,6 @@ async def _serve(settings: Settings) -> None:
         create_app(settings, ledger),
         host=settings.gateway.host,
         port=settings.gateway.port,
-        loop="uvloop",
         http="httptools",
         lifespan="off",  # the client is started here, where its faults become one clear line
         log_config=None,

@@ -14,7 +14,8 @@ from starlette.routing import Route
 from gateway.callback import Integration
 from gateway.endpoint import CallbackEndpoint
 from gateway.holders import Holders
-from gateway.ledger_client import LedgerClient, create_ledger_client
+from gateway.ledger_client import create_ledger_client
+from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
 from gateway.providers import build
 from shared.errors import LedgerUnavailable, SettingsError

@@ -76,7 +76,7 @@ class Integration:
             answer = refused.outcome
         except LedgerUnavailable as error:
             answer = Outcome(Result.UNAVAILABLE, detail=str(error))
-        except Exception:  # a fault of ours: the provider must ask again, and nobody is shown our insides
+        except Exception:  # noqa: BLE001  (a fault of ours: the provider must ask again)
             _log.exception("callback failed", integration=self.provider.name)
             answer = Outcome(Result.UNAVAILABLE)
         self._record(question, answer, began)

@@ -11,7 +11,7 @@ from gateway.providers.contract import Callback, Reply
 
 
 class CallbackEndpoint:
-    """An ASGI application that answers `POST /NAME/path`, and all else there with the provider's own error."""
+    """An ASGI application for `POST /NAME/path`; all else there gets the provider's own error."""
 
     def __init__(self, integration: Integration, path: str, body_bytes_max: int) -> None:
         """Take what answers, the path after the integration's name, and the bound on bodies."""

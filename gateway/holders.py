@@ -19,7 +19,7 @@ class Holders:
         self._known: Final[dict[Lookup, Holder]] = {}
 
     async def find(self, lookup: Lookup, deadline: float) -> Holder | None:
-        """Return who holds the wallets; their balances are as of the first answer. Raises LedgerUnavailable."""
+        """Return who holds the wallets, with balances as of the first answer. Raises LedgerUnavailable."""
         known = self._known.get(lookup)
         if known is not None:
             return known

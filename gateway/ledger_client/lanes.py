@@ -125,7 +125,7 @@ class _Lane:
         except LedgerUnavailable as error:
             for call in batch:
                 _fail(call, error)
-        except Exception as error:  # a fault of ours must not leave the provider without its reply
+        except Exception as error:  # noqa: BLE001  (a fault of ours; everyone still gets a reply)
             _log.exception("a batch failed", shard=self._shard)
             for call in batch:
                 _fail(call, LedgerUnavailable(f"internal error: {type(error).__name__}"))

@@ -1,7 +1,7 @@
 """The settings: one TOML file, each value of which an environment variable may override.
 
 `CREDITS_CONFIG` names the file (default `credits.toml`, which need not exist); `CREDITS_BROKER__URL`
-overrides `[broker] url`, and so on. With no URL set everything runs embedded in one process on one SQLite file.
+overrides `[broker] url`, and so on. With no URL set everything runs in one process on one SQLite file.
 Integrations stay unread tables here: only a provider's own file in `gateway/providers/` knows its settings.
 """
 
@@ -59,7 +59,7 @@ class LedgerSettings(_Table):
 
     database_url: str = "sqlite+aiosqlite:///var/credits.db"
     pool_connections_max: int = Field(default=4, ge=1)
-    statement_seconds_max: int = Field(default=10, ge=1)
+    statement_seconds_max: int = Field(default=5, ge=1)
 
 
 class CacheSettings(_Table):

@@ -1,0 +1,88 @@
+"""Answers questions: from the cache what it remembers, from the ledger the rest, posting what is new."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import structlog
+
+from shared.credit import Credit
+from shared.errors import LedgerUnavailable, SettingsError
+from shared.outcome import Outcome, Result
+from shared.settings import Settings
+from shared.wire import Answer, Question
+from worker.database import create_engine, pending_migration
+from worker.dedup import Cache, create_cache
+from worker.ledger import Ledger
+from worker.posting import judge
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Bookkeeper:
+    """One ledger with its cache."""
+
+    ledger: Ledger
+    cache: Cache
+
+    async def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer a batch, in its order, credits first. Raises LedgerUnavailable: some may be posted."""
+        credits_ = [q for q in questions if isinstance(q, Credit)]
+        lookups = {q for q in questions if not isinstance(q, Credit)}
+        outcomes = iter(await self.settle(credits_)) if credits_ else iter(())
+        holders = await self.ledger.find(lookups) if lookups else {}
+        return [next(outcomes) if isinstance(q, Credit) else holders.get(q) for q in questions]
+
+    async def settle(self, credits_: Sequence[Credit]) -> list[Outcome]:
+        """Answer a batch of credits, in its order. Raises LedgerUnavailable: some may be posted."""
+        remembered = await self.cache.get({c.identity for c in credits_})
+        fresh = [c for c in credits_ if c.identity not in remembered]
+        posted = iter(await self._post(fresh)) if fresh else iter(())
+        return [
+            judge(c, remembered[c.identity]) if c.identity in remembered else next(posted) for c in credits_
+        ]
+
+    async def _post(self, credits_: Sequence[Credit]) -> list[Outcome]:
+        try:
+            planned = await self.ledger.post(credits_)
+        except LedgerUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever one credit hides, the others must be paid)
+            return await self._post_apart(credits_, error)
+        await self.cache.put(planned.transfers)
+        return planned.outcomes
+
+    async def _post_apart(self, credits_: Sequence[Credit], error: Exception) -> list[Outcome]:
+        """Post halves of a batch that can't be posted whole, down to the credit that is at fault."""
+        if len(credits_) > 1:
+            half = len(credits_) // 2
+            return await self._post(credits_[:half]) + await self._post(credits_[half:])
+        integration, provider_tx_id = credits_[0].identity
+        _log.error(
+            "credit can't be posted", integration=integration, provider_tx_id=provider_tx_id, exc_info=error
+        )
+        return [Outcome(Result.UNPOSTABLE)]
+
+
+@asynccontextmanager
+async def open_bookkeeper(settings: Settings) -> AsyncIterator[Bookkeeper]:
+    """Open the ledger and the cache that the settings name.
+
+    Raises LedgerUnavailable when the database can't be reached, SettingsError when its tables are not this
+    version's.
+    """
+    engine = create_engine(settings.ledger)
+    try:
+        if await pending_migration(engine):
+            raise SettingsError(
+                "the database's tables are not this version's: run `python -m worker migrate`"
+            )
+        ledger = Ledger(engine)
+        cache = create_cache(settings.cache, await ledger.epoch())
+        try:
+            yield Bookkeeper(ledger, cache)
+        finally:
+            await cache.close()
+    finally:
+        await engine.dispose()

@@ -1,0 +1,90 @@
+"""A worker's side of the broker: which queues it consumes, and when it takes from what was delivered.
+
+Every worker consumes every shard; single active consumers make one of them active on each, and priorities
+spread the shards over them. That is an optimization: should two workers ever be given the same credit, the
+ledger's unique index and locks decide.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Final
+
+from aio_pika.abc import AbstractConnection
+from aiormq import Channel
+
+from shared.amqp import lost, wire_channel
+from shared.topology import LATE_QUEUE, consumer_priority, declare_queues, shard_queue
+from worker.bookkeeper import Bookkeeper
+from worker.inbox import Inbox
+from worker.metrics import WorkerMetrics
+from worker.rounds import Rounds
+
+SHARD_PREFETCH_MESSAGES: Final = 32
+"""A gateway has one message under way per shard, so this serves as many gateways in one batch."""
+
+LATE_PREFETCH_MESSAGES: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Consumer:
+    """Serves the shards, one transaction at a time."""
+
+    bookkeeper: Bookkeeper
+    metrics: WorkerMetrics
+    worker_id: str
+    shards: int
+    batch_credits_max: int
+    stop: asyncio.Event
+
+    async def serve(self, connection: AbstractConnection) -> None:
+        """Serve on one connection until it is lost or `stop` is set; then settle what was delivered."""
+        inbox = Inbox()
+        async with (
+            connection.channel(publisher_confirms=False) as live,
+            connection.channel(publisher_confirms=False) as late,
+            connection.channel() as confirming,
+        ):
+            await declare_queues(live, self.shards)
+            await live.set_qos(prefetch_count=SHARD_PREFETCH_MESSAGES)
+            await late.set_qos(prefetch_count=LATE_PREFETCH_MESSAGES)
+            live_wire, late_wire = await wire_channel(live), await wire_channel(late)
+            rounds = Rounds(
+                self.bookkeeper,
+                self.metrics,
+                inbox,
+                live_wire,
+                await wire_channel(confirming),
+                self.batch_credits_max,
+            )
+            await self._consume(inbox, live_wire, late_wire)
+            await self._work(rounds, inbox, lost(connection, live, late, confirming))
+
+    async def _consume(self, inbox: Inbox, live: Channel, late: Channel) -> None:
+        for shard in range(self.shards):
+            await live.basic_consume(
+                shard_queue(shard),
+                inbox.intake(inbox.live),
+                arguments={"x-priority": consumer_priority(self.worker_id, shard)},
+            )
+        await late.basic_consume(LATE_QUEUE, inbox.intake(inbox.late))
+
+    async def _work(self, rounds: Rounds, inbox: Inbox, lost_: Awaitable[None]) -> None:
+        """Work round by round. To stop, take no more than was delivered: closing returns the rest.
+
+        Consumers are not cancelled first: a cancelled one may overlap with its successor on a quorum queue.
+        """
+        ended, stopping = asyncio.ensure_future(lost_), asyncio.ensure_future(self.stop.wait())
+        for sign in (ended, stopping):
+            sign.add_done_callback(lambda _: inbox.changed.set())
+        try:
+            while not (ended.done() or stopping.done()):
+                if inbox.has_work():
+                    await rounds.work()
+                else:
+                    await inbox.wait()
+            if not ended.done():
+                await rounds.work()
+        finally:
+            ended.cancel()
+            stopping.cancel()

@@ -1,0 +1,136 @@
+"""The database: how to connect to it, make its tables, and tell its faults apart."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from shared.errors import LedgerUnavailable, SettingsError
+from shared.settings import LedgerSettings
+
+_TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
+"""Serialization failure, deadlock, lock not available: the same transaction may succeed when repeated."""
+
+_DRIVERS: Final = ("postgresql+asyncpg", "sqlite+aiosqlite")
+
+
+def create_engine(settings: LedgerSettings) -> AsyncEngine:
+    """Return an engine for `[ledger]`. Connects to nothing yet. Raises SettingsError for a bad URL."""
+    try:
+        url = make_url(settings.database_url)
+        if url.drivername not in _DRIVERS:
+            raise SettingsError(f"[ledger] database_url: must start with {' or '.join(_DRIVERS)}")
+        if url.drivername == "sqlite+aiosqlite":
+            return _sqlite_engine(settings)
+        return create_async_engine(
+            url,
+            hide_parameters=True,
+            pool_size=settings.pool_connections_max,
+            max_overflow=0,
+            pool_timeout=settings.statement_seconds_max,
+            connect_args={
+                "timeout": settings.statement_seconds_max,
+                "command_timeout": settings.statement_seconds_max,
+                "server_settings": {"application_name": "credits", "jit": "off"},
+            },
+        )
+    except (ArgumentError, NoSuchModuleError) as error:
+        raise SettingsError(f"[ledger] database_url: {error}") from None
+
+
+def _sqlite_engine(settings: LedgerSettings) -> AsyncEngine:
+    if path := make_url(settings.database_url).database:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(
+        settings.database_url,
+        hide_parameters=True,
+        connect_args={"timeout": settings.statement_seconds_max},
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def durable(connection: Any, _record: object) -> None:
+        connection.isolation_level = (
+            None  # transactions begin where `begin` below says, not where the driver guesses
+        )
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine.sync_engine, "begin")
+    def begin(connection: Connection) -> None:
+        # SQLite's lock is the whole file: taking it first means that what a transaction reads stays true.
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    return engine
+
+
+def is_transient(error: DBAPIError) -> bool:
+    """Tell whether the same transaction, repeated at once, may succeed."""
+    return getattr(error.orig, "sqlstate", None) in _TRANSIENT_SQLSTATES
+
+
+def is_outage(error: Exception) -> bool:
+    """Tell whether the database, and not the statement, is at fault."""
+    if isinstance(error, DBAPIError):
+        sqlstate = getattr(error.orig, "sqlstate", None) or ""
+        lost = error.connection_invalidated or isinstance(error, (InterfaceError, OperationalError))
+        # 08 connection, 53 resources (too many connections, disk full), 57 shutdown, 58 system error
+        return lost or sqlstate[:2] in {"08", "53", "57", "58"}
+    return isinstance(error, (OSError, TimeoutError))
+
+
+@contextmanager
+def outages_as_unavailable() -> Iterator[None]:
+    """Raise LedgerUnavailable for an outage of the database; leave other exceptions as they are."""
+    try:
+        yield
+    except Exception as error:
+        if is_outage(error):
+            raise LedgerUnavailable(f"the database: {type(error).__name__}") from error
+        raise
+
+
+async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
+    """Bring the tables to this version, keeping what is in them. Returns the revisions before and after."""
+    async with engine.connect() as connection:
+        before = await connection.run_sync(_revision)
+        await connection.rollback()
+        async with connection.begin():
+            await connection.run_sync(_upgrade)
+    return before, head_revision()
+
+
+async def pending_migration(engine: AsyncEngine) -> bool:
+    """Tell whether the tables still have to be brought to this version. Raises LedgerUnavailable."""
+    with outages_as_unavailable():
+        async with engine.connect() as connection:
+            return await connection.run_sync(_revision) != head_revision()
+
+
+def head_revision() -> str:
+    """Return the revision that this version of the code works with."""
+    return str(ScriptDirectory.from_config(_alembic_config()).get_current_head())
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _upgrade(connection: Connection) -> None:
+    config = _alembic_config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+def _alembic_config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    return config

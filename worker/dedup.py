@@ -1,0 +1,128 @@
+"""The dedup cache: outcomes of committed transfers, so that a repeat need not ask the database.
+
+It is never asked whether something is *not* posted: a miss proves nothing. So a cache that is down, slow,
+empty or flushed costs time and nothing else. Keys carry the ledger's epoch, which changes when the ledger
+is restored to an earlier state.
+"""
+
+import time
+from collections.abc import Collection, Mapping
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from shared.errors import SettingsError
+from shared.settings import MEMORY, CacheSettings
+from worker.posting import Identity, Transfer
+
+PAUSE_SECONDS: Final = 1.0
+"""How long a cache that failed is left alone: a slow cache must not slow every batch."""
+
+MEMORY_TRANSFERS_MAX: Final = 100_000
+
+_FAULTS: Final = (RedisError, OSError, TimeoutError)
+_log = structlog.get_logger()
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Transfer)
+
+
+class Cache(Protocol):
+    """Remembers posted transfers by identity."""
+
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
+        """Return what is remembered; never raises."""
+
+    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+        """Remember committed transfers; never raises."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+def create_cache(settings: CacheSettings, epoch: int) -> Cache:
+    """Return the cache that `[cache] url` names. Connects to nothing yet. Raises SettingsError."""
+    if settings.url == MEMORY:
+        return MemoryCache()
+    return RedisCache(settings, epoch)
+
+
+class MemoryCache:
+    """A cache in this process, bounded; the oldest are forgotten first."""
+
+    def __init__(self) -> None:
+        self._transfers: Final[dict[Identity, Transfer]] = {}
+
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
+        """Return what is remembered."""
+        return {i: self._transfers[i] for i in identities if i in self._transfers}
+
+    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+        """Remember, and forget the oldest beyond the bound."""
+        self._transfers.update(transfers)
+        for _ in range(len(self._transfers) - MEMORY_TRANSFERS_MAX):
+            del self._transfers[next(iter(self._transfers))]
+
+    async def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class RedisCache:
+    """Redis, with a time limit on every call and a pause after every failure."""
+
+    def __init__(self, settings: CacheSettings, epoch: int) -> None:
+        """Take `[cache]` and the ledger's epoch. Raises SettingsError for a bad URL."""
+        timeout_seconds = settings.timeout_ms / 1_000
+        try:
+            self._redis: Final = Redis.from_url(
+                settings.url,
+                socket_timeout=timeout_seconds,
+                socket_connect_timeout=timeout_seconds,
+                retry=Retry(NoBackoff(), 0),  # redis-py's default of ten retries would outlast the window
+            )
+        except ValueError as error:
+            raise SettingsError(f"[cache] url: {error}") from None
+        self._prefix: Final = f"credits:{epoch}:"
+        self._ttl_seconds: Final = settings.ttl_seconds
+        self._rest_until = 0.0
+
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
+        """Return what is remembered, or nothing when Redis doesn't answer in time."""
+        if not identities or time.monotonic() < self._rest_until:
+            return {}
+        try:
+            found = await self._redis.mget([self._key(identity) for identity in identities])
+            hits = (
+                (i, value) for i, value in zip(identities, found, strict=True) if isinstance(value, bytes)
+            )
+            return {identity: _decoder.decode(value) for identity, value in hits}
+        except (*_FAULTS, msgspec.DecodeError) as error:
+            self._rest(error)
+            return {}
+
+    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+        """Remember committed transfers, unless Redis doesn't take them in time."""
+        if not transfers or time.monotonic() < self._rest_until:
+            return
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for identity, transfer in transfers.items():
+                    pipeline.set(self._key(identity), _encoder.encode(transfer), ex=self._ttl_seconds)
+                await pipeline.execute()
+        except _FAULTS as error:
+            self._rest(error)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._redis.aclose()
+
+    def _key(self, identity: Identity) -> str:
+        return self._prefix + ":".join(identity)  # an integration's name has no colon
+
+    def _rest(self, error: Exception) -> None:
+        self._rest_until = time.monotonic() + PAUSE_SECONDS
+        _log.warning("cache rests", seconds=PAUSE_SECONDS, error=type(error).__name__)

@@ -1,0 +1,173 @@
+"""The ledger: credits become transfers in one transaction, and questions are answered from what is posted."""
+
+from collections.abc import Collection, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Table, and_, select, tuple_
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from shared.credit import Credit, Wallet
+from shared.errors import LedgerUnavailable
+from shared.outcome import Holder
+from shared.wire import FindPlayer, FindSession, Lookup
+from worker.database import is_transient, outages_as_unavailable
+from worker.posting import Account, Balance, Known, Plan, Transfer, plan
+from worker.schema import ledger, players, sessions, wallets
+from worker.statements import PostgresStatements, SqliteStatements, Statements
+
+ATTEMPTS_MAX: Final = 4
+"""How often one batch is tried when others get in its way."""
+
+
+class OvertakenError(Exception):
+    """Another worker posted one of the batch's ids after we looked: begin again, and see it."""
+
+
+class Ledger:
+    """The books, in one database."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """Take the database's engine, whose tables are there."""
+        self._engine: Final = engine
+        on_postgresql = engine.dialect.name == "postgresql"
+        self._statements: Final[Statements] = PostgresStatements() if on_postgresql else SqliteStatements()
+
+    async def post(self, credits_: Sequence[Credit]) -> Plan:
+        """Post a batch in one transaction; the plan that was carried out has an outcome for each credit.
+
+        Raises LedgerUnavailable when the database can't be reached or others get in the way too often: the
+        batch may or may not be posted. Other exceptions mean that a credit of the batch can't be stored.
+        """
+        for _ in range(ATTEMPTS_MAX):
+            try:
+                with outages_as_unavailable():
+                    return await self._post_once(credits_)
+            except OvertakenError:
+                continue
+            except DBAPIError as error:
+                if not is_transient(error):
+                    raise
+        raise LedgerUnavailable(f"other workers got in the way {ATTEMPTS_MAX} times")
+
+    async def _post_once(self, credits_: Sequence[Credit]) -> Plan:
+        """Begin, lock, read, insert, update, commit.
+
+        Locking and reading are statements of their own: each sees what was committed while the one before
+        it waited. In one statement they would share a snapshot older than the locks.
+        """
+        async with self._engine.begin() as connection:
+            locked = await self._statements.lock_wallets(connection, {c.player_id for c in credits_})
+            accounts = _accounts(locked)
+            found = await self._statements.find_transfers(connection, {c.identity for c in credits_})
+            known = Known(
+                accounts=accounts,
+                transfers={(row[0], row[1]): Transfer(str(row[2]), *row[3:]) for row in found},
+                players=await _existing_players(connection, credits_, accounts),
+                open_sessions=await _open_sessions(connection, credits_),
+            )
+            planned = plan(credits_, known, datetime.now(UTC))
+            await self._write(connection, planned)
+        return planned
+
+    async def _write(self, connection: AsyncConnection, planned: Plan) -> None:
+        if planned.transfer_rows:
+            inserted = await self._statements.insert_transfers(connection, planned.transfer_rows)
+            if inserted != len(planned.transfer_rows):
+                raise OvertakenError
+        if planned.entry_rows:
+            await self._statements.insert_entries(connection, planned.entry_rows)
+            await self._statements.update_wallets(connection, planned.wallet_rows)
+
+    async def find(self, lookups: Collection[Lookup]) -> dict[Lookup, Holder]:
+        """Answer lookups; one that has no answer is not in the result. Raises LedgerUnavailable."""
+        with outages_as_unavailable():
+            async with self._engine.connect() as connection:
+                return {
+                    **await _find_players(connection, [q for q in lookups if isinstance(q, FindPlayer)]),
+                    **await _find_sessions(connection, [q for q in lookups if isinstance(q, FindSession)]),
+                }
+
+    async def epoch(self) -> int:
+        """Return the ledger's epoch, which every cache key carries. Raises LedgerUnavailable."""
+        with outages_as_unavailable():
+            async with self._engine.connect() as connection:
+                return int((await connection.execute(select(ledger.c.epoch))).scalar_one())
+
+
+def _accounts(rows: Iterable[Any]) -> dict[tuple[str, str], Account]:
+    accounts: dict[tuple[str, str], dict[Wallet, Balance]] = {}
+    for wallet_id, player_id, currency, kind, balance_minor, version in rows:
+        account = accounts.setdefault((player_id, currency), {})
+        account[Wallet(kind)] = Balance(wallet_id, balance_minor, version)
+    return dict(accounts)
+
+
+async def _existing_players(
+    connection: AsyncConnection, credits_: Sequence[Credit], accounts: dict[tuple[str, str], Account]
+) -> set[str]:
+    """Return the players that exist; asks only when a credit found no wallet."""
+    without = {c.player_id for c in credits_ if (c.player_id, c.currency) not in accounts}
+    if not without:
+        return set()
+    return set((await connection.execute(select(players.c.id).where(players.c.id.in_(without)))).scalars())
+
+
+async def _open_sessions(connection: AsyncConnection, credits_: Sequence[Credit]) -> set[tuple[str, str]]:
+    """Return the open sessions; asks only when a credit needs its session open."""
+    needed = {(c.integration, c.session_id or "") for c in credits_ if c.open_session_only}
+    if not needed:
+        return set()
+    key = tuple_(sessions.c.integration, sessions.c.id)
+    statement = select(sessions.c.integration, sessions.c.id).where(
+        key.in_(needed), sessions.c.closed_at.is_(None)
+    )
+    return {(row.integration, row.id) for row in await connection.execute(statement)}
+
+
+async def _find_players(connection: AsyncConnection, lookups: Sequence[FindPlayer]) -> dict[Lookup, Holder]:
+    if not lookups:
+        return {}
+    statement = (
+        select(players.c.id, players.c.currency, wallets.c.kind, wallets.c.balance_minor)
+        .join_from(players, wallets, _own(players, players.c.id))
+        .where(players.c.id.in_({q.player_id for q in lookups}))
+    )
+    holders = _holders((FindPlayer(row[0]), row[0], *row[1:]) for row in await connection.execute(statement))
+    return dict(holders)
+
+
+async def _find_sessions(connection: AsyncConnection, lookups: Sequence[FindSession]) -> dict[Lookup, Holder]:
+    if not lookups:
+        return {}
+    key = tuple_(sessions.c.integration, sessions.c.id)
+    statement = (
+        select(
+            sessions.c.integration,
+            sessions.c.id,
+            sessions.c.player_id,
+            sessions.c.currency,
+            wallets.c.kind,
+            wallets.c.balance_minor,
+        )
+        .join_from(sessions, wallets, _own(sessions, sessions.c.player_id))
+        .where(key.in_({(q.integration, q.session_id) for q in lookups}))
+    )
+    return _holders((FindSession(row[0], row[1]), *row[2:]) for row in await connection.execute(statement))
+
+
+def _own(holder: Table, player_id: Any) -> Any:
+    """Join a player, or a session, with the wallets in its currency."""
+    return and_(wallets.c.player_id == player_id, wallets.c.currency == holder.c.currency)
+
+
+def _holders(rows: Iterable[tuple[Any, ...]]) -> dict[Lookup, Holder]:
+    """Read (lookup, player_id, currency, kind, balance_minor), one row for each of a holder's wallets."""
+    balances: dict[Lookup, tuple[str, str, dict[str, int]]] = {}
+    for lookup, player_id, currency, kind, balance_minor in rows:
+        balances.setdefault(lookup, (player_id, currency, {}))[2][kind] = balance_minor
+    return {
+        lookup: Holder(player_id, currency, by_kind[Wallet.REAL], by_kind[Wallet.BONUS])
+        for lookup, (player_id, currency, by_kind) in balances.items()
+    }

@@ -1,0 +1,36 @@
+"""What a worker counts, for Prometheus."""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+
+class WorkerMetrics:
+    """A worker's counters, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry: Final = CollectorRegistry()
+        self.credits: Final = Counter(
+            "credits_worker_outcomes", "Credits answered, by result", ["result"], registry=self.registry
+        )
+        self.batch_credits: Final = Histogram(
+            "credits_worker_batch_credits",
+            "Questions answered together",
+            buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000),
+            registry=self.registry,
+        )
+        self.batch_seconds: Final = Histogram(
+            "credits_worker_batch_seconds",
+            "From taking a batch to its replies",
+            buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
+            registry=self.registry,
+        )
+        self.late: Final = Counter(
+            "credits_worker_late_messages", "Messages that were past their deadline", registry=self.registry
+        )
+        self.dead: Final = Counter(
+            "credits_worker_dead_messages",
+            "Messages put aside as poison, by reason",
+            ["reason"],
+            registry=self.registry,
+        )

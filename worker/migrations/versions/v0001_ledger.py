@@ -1,0 +1,143 @@
+"""Players, sessions, wallets, and the append-only ledger of transfers and entries."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+
+
+def upgrade() -> None:
+    """Make the tables and the triggers that keep transfers and entries as they were posted."""
+    _create_holders()
+    _create_transfers()
+    _create_entries()
+    _create_epoch()
+    if op.get_context().dialect.name == "postgresql":
+        _forbid_changes_on_postgresql()
+    else:
+        _forbid_changes_on_sqlite()
+
+
+def _create_holders() -> None:
+    op.create_table(
+        "players",
+        sa.Column("id", sa.Text, nullable=False, comment="the operator's own id of the player"),
+        sa.Column(
+            "currency", sa.Text, nullable=False, comment="the player's own; they may hold wallets in others"
+        ),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_players"),
+    )
+    op.create_table(
+        "sessions",
+        sa.Column("integration", sa.Text, nullable=False),
+        sa.Column("id", sa.Text, nullable=False, comment="the provider's wallet session"),
+        sa.Column("player_id", sa.Text, nullable=False),
+        sa.Column("currency", sa.Text, nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("closed_at", sa.DateTime(timezone=True)),
+        sa.PrimaryKeyConstraint("integration", "id", name="pk_sessions"),
+        sa.ForeignKeyConstraint(["player_id"], ["players.id"], name="fk_sessions_player_id"),
+    )
+    op.create_table(
+        "wallets",
+        sa.Column("id", sa.Uuid, nullable=False),
+        sa.Column("player_id", sa.Text, nullable=False),
+        sa.Column("currency", sa.Text, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("balance_minor", sa.BigInteger, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False, comment="how many entries the wallet has"),
+        sa.PrimaryKeyConstraint("id", name="pk_wallets"),
+        sa.UniqueConstraint("player_id", "currency", "kind", name="uq_wallets_player_id_currency_kind"),
+        sa.ForeignKeyConstraint(["player_id"], ["players.id"], name="fk_wallets_player_id"),
+        sa.CheckConstraint("kind IN ('REAL', 'BONUS')", name="ck_wallets_kind"),
+        sa.CheckConstraint("balance_minor >= 0", name="ck_wallets_balance"),
+    )
+
+
+def _create_transfers() -> None:
+    op.create_table(
+        "transfers",
+        sa.Column("id", sa.Uuid, nullable=False, comment="UUIDv7: new rows are neighbours in the index"),
+        sa.Column("integration", sa.Text, nullable=False),
+        sa.Column("provider_tx_id", sa.Text, nullable=False),
+        sa.Column("player_id", sa.Text, nullable=False),
+        sa.Column("currency", sa.Text, nullable=False),
+        sa.Column("amount_minor", sa.BigInteger, nullable=False),
+        sa.Column("kind", sa.Text, nullable=False),
+        sa.Column("round_id", sa.Text),
+        sa.Column("game_id", sa.Text),
+        sa.Column("bet_id", sa.Text),
+        sa.Column("real_minor", sa.BigInteger, nullable=False),
+        sa.Column("bonus_minor", sa.BigInteger, nullable=False),
+        sa.Column("real_balance_minor", sa.BigInteger, nullable=False, comment="right after this transfer"),
+        sa.Column("bonus_balance_minor", sa.BigInteger, nullable=False, comment="right after this transfer"),
+        sa.Column("round_closed", sa.Boolean, nullable=False),
+        sa.Column("session_id", sa.Text),
+        sa.Column("details", sa.Text, nullable=False, comment="JSON: what else the provider said"),
+        sa.Column("posted_at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_transfers"),
+        sa.UniqueConstraint("integration", "provider_tx_id", name="uq_transfers_integration_provider_tx_id"),
+        sa.ForeignKeyConstraint(["player_id"], ["players.id"], name="fk_transfers_player_id"),
+        sa.CheckConstraint(
+            "amount_minor >= 0 AND real_minor >= 0 AND bonus_minor >= 0", name="ck_transfers_sign"
+        ),
+        sa.CheckConstraint("real_minor + bonus_minor = amount_minor", name="ck_transfers_split"),
+    )
+
+
+def _create_entries() -> None:
+    op.create_table(
+        "entries",
+        sa.Column("transfer_id", sa.Uuid, nullable=False),
+        sa.Column("account", sa.Text, nullable=False),
+        sa.Column("wallet_id", sa.Uuid, comment="none for the settlement account"),
+        sa.Column("amount_minor", sa.BigInteger, nullable=False),
+        sa.Column("balance_minor", sa.BigInteger, comment="the wallet's, right after this entry"),
+        sa.Column("wallet_version", sa.BigInteger, comment="1 for a wallet's first entry, then without gaps"),
+        sa.PrimaryKeyConstraint("transfer_id", "account", name="pk_entries"),
+        sa.ForeignKeyConstraint(["transfer_id"], ["transfers.id"], name="fk_entries_transfer_id"),
+        sa.ForeignKeyConstraint(["wallet_id"], ["wallets.id"], name="fk_entries_wallet_id"),
+        sa.CheckConstraint("account IN ('REAL', 'BONUS', 'SETTLEMENT')", name="ck_entries_account"),
+        sa.CheckConstraint(
+            "CASE account WHEN 'SETTLEMENT'"
+            " THEN amount_minor < 0 AND wallet_id IS NULL"
+            " AND balance_minor IS NULL AND wallet_version IS NULL"
+            " ELSE amount_minor > 0 AND wallet_id IS NOT NULL AND balance_minor >= amount_minor"
+            " AND wallet_version >= 1 END",
+            name="ck_entries_leg",
+        ),
+    )
+
+
+def _create_epoch() -> None:
+    ledger = op.create_table(
+        "ledger",
+        sa.Column("id", sa.Integer, nullable=False, autoincrement=False),
+        sa.Column("epoch", sa.Integer, nullable=False, comment="is in every cache key"),
+        sa.PrimaryKeyConstraint("id", name="pk_ledger"),
+        sa.CheckConstraint("id = 1", name="ck_ledger_single_row"),
+    )
+    op.bulk_insert(ledger, [{"id": 1, "epoch": 1}])
+
+
+def _forbid_changes_on_postgresql() -> None:
+    op.execute(
+        "CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE EXCEPTION '% is append-only', TG_TABLE_NAME; END $$"
+    )
+    for table in ("transfers", "entries"):
+        op.execute(
+            f"CREATE TRIGGER {table}_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON {table}"
+            " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
+        )
+
+
+def _forbid_changes_on_sqlite() -> None:
+    for table in ("transfers", "entries"):
+        for change in ("UPDATE", "DELETE"):
+            op.execute(
+                f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table}"
+                f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+            )

@@ -1,0 +1,199 @@
+"""The arithmetic of posting: which credits become transfers, and what they leave in the wallets. No I/O.
+
+`plan` takes a batch and what the ledger holds about it, in the batch's order, and says what to write and
+what to answer. The transaction around it is in `worker.ledger`.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from shared.credit import FINGERPRINT, Credit, Wallet
+from shared.money import MINOR_MAX
+from shared.outcome import Outcome, Receipt, Result
+from worker.schema import SETTLEMENT
+
+Identity = tuple[str, str]
+Row = tuple[Any, ...]
+
+
+class Transfer(msgspec.Struct, frozen=True, array_like=True):
+    """A posted credit: its fingerprint and its receipt. The ledger's row, and what the cache remembers."""
+
+    id: str
+    player_id: str
+    currency: str
+    amount_minor: int
+    kind: str
+    round_id: str | None
+    game_id: str | None
+    bet_id: str | None
+    real_minor: int
+    bonus_minor: int
+    real_balance_minor: int
+    bonus_balance_minor: int
+
+    @property
+    def receipt(self) -> Receipt:
+        """What every reply about this transfer says."""
+        return Receipt(
+            self.id,
+            self.currency,
+            self.real_minor,
+            self.bonus_minor,
+            self.real_balance_minor,
+            self.bonus_balance_minor,
+        )
+
+
+@dataclass(slots=True)
+class Balance:
+    """A wallet while a batch is planned: its row as locked, then as the batch will leave it."""
+
+    wallet_id: UUID
+    balance_minor: int
+    version: int
+    changed: bool = False
+
+    def add(self, amount_minor: int) -> None:
+        """Credit the wallet."""
+        self.balance_minor += amount_minor
+        self.version += 1
+        self.changed = True
+
+
+Account = Mapping[Wallet, Balance]
+"""A player's two wallets in one currency."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the ledger holds about a batch, read under the locks of its wallets."""
+
+    accounts: Mapping[tuple[str, str], Account]
+    """By player and currency."""
+
+    transfers: Mapping[Identity, Transfer]
+    """Those of the batch's credits that are posted already."""
+
+    players: Collection[str]
+    """Those of the batch's players that exist, whether or not they have a wallet in the currency."""
+
+    open_sessions: Collection[tuple[str, str]] = frozenset()
+    """By integration and session; only of credits that need theirs open."""
+
+
+@dataclass(slots=True)
+class Plan:
+    """What to write, as rows in the order of the tables' columns, and what to answer."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    transfers: dict[Identity, Transfer] = field(default_factory=dict)
+    """Every transfer that the batch's outcomes speak of, posted by it or before it."""
+
+    transfer_rows: list[Row] = field(default_factory=list)
+    entry_rows: list[Row] = field(default_factory=list)
+    wallet_rows: list[Row] = field(default_factory=list)
+    """(id, balance_minor, version)."""
+
+
+def judge(credit: Credit, transfer: Transfer) -> Outcome:
+    """Answer a credit whose id is posted already: a replay if all that matters is the same."""
+    differing = tuple(name for name in FINGERPRINT if getattr(credit, name) != getattr(transfer, name))
+    if differing:
+        return Outcome(Result.CONFLICT, differing=differing)
+    return Outcome(Result.REPLAYED, transfer.receipt)
+
+
+def plan(credits_: Sequence[Credit], known: Known, posted_at: datetime) -> Plan:
+    """Plan a batch. A credit sees those before it; one that can't be posted takes nothing from the others."""
+    made = Plan(transfers=dict(known.transfers))
+    for credit in credits_:
+        made.outcomes.append(_plan_one(credit, known, posted_at, made))
+    # Sorted, so that two workers with the same ids wait for each other in one direction only.
+    made.transfer_rows.sort(key=lambda row: row[1:3])
+    made.wallet_rows = _changed(known.accounts.values())
+    return made
+
+
+def _plan_one(credit: Credit, known: Known, posted_at: datetime, made: Plan) -> Outcome:
+    if (transfer := made.transfers.get(credit.identity)) is not None:
+        return judge(credit, transfer)
+    account = known.accounts.get((credit.player_id, credit.currency))
+    if (reason := _rejection(credit, known, account)) is not None:
+        return Outcome(reason)
+    assert account is not None  # noqa: S101  (what `_rejection` has told)
+    transfer = _post(credit, account, posted_at, made)
+    made.transfers[credit.identity] = transfer
+    return Outcome(Result.POSTED, transfer.receipt)
+
+
+def _rejection(credit: Credit, known: Known, account: Account | None) -> Result | None:
+    if account is None:
+        return Result.WRONG_CURRENCY if credit.player_id in known.players else Result.UNKNOWN_PLAYER
+    if credit.open_session_only and (credit.integration, credit.session_id) not in known.open_sessions:
+        return Result.SESSION_CLOSED
+    if sum(wallet.balance_minor for wallet in account.values()) + credit.amount_minor > MINOR_MAX:
+        return Result.BALANCE_LIMIT
+    return None
+
+
+def _post(credit: Credit, account: Account, posted_at: datetime, made: Plan) -> Transfer:
+    transfer_id = uuid7()
+    amount_minor, wallet = credit.amount_minor, account[credit.wallet]
+    if amount_minor:  # a zero credit, a lost bet, is a transfer without entries
+        wallet.add(amount_minor)
+        made.entry_rows += (
+            (
+                transfer_id,
+                credit.wallet,
+                wallet.wallet_id,
+                amount_minor,
+                wallet.balance_minor,
+                wallet.version,
+            ),
+            (transfer_id, SETTLEMENT, None, -amount_minor, None, None),
+        )
+    transfer = Transfer(
+        id=str(transfer_id),
+        player_id=credit.player_id,
+        currency=credit.currency,
+        amount_minor=amount_minor,
+        kind=credit.kind,
+        round_id=credit.round_id,
+        game_id=credit.game_id,
+        bet_id=credit.bet_id,
+        real_minor=amount_minor if credit.wallet is Wallet.REAL else 0,
+        bonus_minor=amount_minor if credit.wallet is Wallet.BONUS else 0,
+        real_balance_minor=account[Wallet.REAL].balance_minor,
+        bonus_balance_minor=account[Wallet.BONUS].balance_minor,
+    )
+    made.transfer_rows.append(
+        (
+            transfer_id,
+            *credit.identity,
+            *msgspec.structs.astuple(transfer)[1:],
+            credit.round_closed,
+            credit.session_id,
+            _json.encode(credit.details).decode(),
+            posted_at,
+        )
+    )
+    return transfer
+
+
+def _changed(accounts: Iterable[Account]) -> list[Row]:
+    return [
+        (wallet.wallet_id, wallet.balance_minor, wallet.version)
+        for account in accounts
+        for wallet in account.values()
+        if wallet.changed
+    ]
+
+
+_json: Final = msgspec.json.Encoder()

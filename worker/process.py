@@ -1,0 +1,47 @@
+"""The worker process: from its settings to serving, and to an end that loses nothing."""
+
+import asyncio
+import os
+import signal
+import socket
+from typing import Final
+
+import structlog
+from prometheus_client import start_http_server
+
+from shared.amqp import keep_connected
+from shared.errors import LedgerUnavailable, SettingsError
+from shared.settings import MEMORY, Settings
+from worker.bookkeeper import open_bookkeeper
+from worker.consumer import Consumer
+from worker.metrics import WorkerMetrics
+
+LEDGER_PAUSE_SECONDS: Final = 1.0
+_log = structlog.get_logger()
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError when the settings or the tables forbid it."""
+    if settings.broker.url == MEMORY:
+        raise SettingsError("[broker] url: a worker needs RabbitMQ; with memory:// the gateway does its work")
+    stop = asyncio.Event()
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    metrics = WorkerMetrics()
+    if settings.worker.metrics_port:
+        start_http_server(settings.worker.metrics_port, registry=metrics.registry)
+    while not stop.is_set():
+        try:
+            await _serve(settings, metrics, stop)
+        except LedgerUnavailable as error:
+            _log.warning("waiting for the database", reason=str(error))
+            await asyncio.sleep(LEDGER_PAUSE_SECONDS)
+
+
+async def _serve(settings: Settings, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
+    worker_id, shards = f"{socket.gethostname()}/{os.getpid()}", settings.broker.shards
+    async with open_bookkeeper(settings) as bookkeeper:
+        consumer = Consumer(bookkeeper, metrics, worker_id, shards, settings.worker.batch_credits_max, stop)
+        _log.info("worker serves", worker=worker_id, shards=shards)
+        await keep_connected(settings.broker, consumer.serve, stop)
+    _log.info("worker stopped", worker=worker_id)

@@ -1,0 +1,130 @@
+"""The tables. `migrations/` makes them; a test holds the two against each other.
+
+A transfer is one credit posted; its entries are its double-entry legs and sum to zero: a player's wallet is
+credited, the integration's settlement account debited. The settlement account has no balance row, which
+would be everyone's lock: its balance is the sum of its entries.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
+
+SETTLEMENT: Final = "SETTLEMENT"
+"""The account that an integration's wins are paid from; the other legs are on REAL and BONUS wallets."""
+
+metadata: Final = MetaData(
+    naming_convention={
+        "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    }
+)
+
+ledger = Table(
+    "ledger",
+    metadata,
+    Column(
+        "id", Integer, CheckConstraint("id = 1", name="single_row"), primary_key=True, autoincrement=False
+    ),
+    Column("epoch", Integer, nullable=False, comment="is in every cache key"),
+)
+
+players = Table(
+    "players",
+    metadata,
+    Column("id", Text, primary_key=True, comment="the operator's own id of the player"),
+    Column("currency", Text, nullable=False, comment="the player's own; they may hold wallets in others"),
+    Column("created_at", DateTime(timezone=True), nullable=False),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("integration", Text, primary_key=True),
+    Column("id", Text, primary_key=True, comment="the provider's wallet session"),
+    Column("player_id", Text, ForeignKey("players.id"), nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("opened_at", DateTime(timezone=True), nullable=False),
+    Column("closed_at", DateTime(timezone=True)),
+)
+
+wallets = Table(
+    "wallets",
+    metadata,
+    Column("id", Uuid, primary_key=True),
+    Column("player_id", Text, ForeignKey("players.id"), nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("kind", Text, CheckConstraint("kind IN ('REAL', 'BONUS')", name="kind"), nullable=False),
+    Column("balance_minor", BigInteger, nullable=False),
+    Column("version", BigInteger, nullable=False, comment="how many entries the wallet has"),
+    UniqueConstraint("player_id", "currency", "kind"),
+    CheckConstraint("balance_minor >= 0", name="balance"),
+)
+
+transfers = Table(
+    "transfers",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7: new rows are neighbours in the index"),
+    Column("integration", Text, nullable=False),
+    Column("provider_tx_id", Text, nullable=False),
+    Column("player_id", Text, ForeignKey("players.id"), nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("round_id", Text),
+    Column("game_id", Text),
+    Column("bet_id", Text),
+    Column("real_minor", BigInteger, nullable=False),
+    Column("bonus_minor", BigInteger, nullable=False),
+    Column("real_balance_minor", BigInteger, nullable=False, comment="right after this transfer"),
+    Column("bonus_balance_minor", BigInteger, nullable=False, comment="right after this transfer"),
+    Column("round_closed", Boolean, nullable=False),
+    Column("session_id", Text),
+    Column("details", Text, nullable=False, comment="JSON: what else the provider said"),
+    Column("posted_at", DateTime(timezone=True), nullable=False),
+    UniqueConstraint("integration", "provider_tx_id"),
+    CheckConstraint("amount_minor >= 0 AND real_minor >= 0 AND bonus_minor >= 0", name="sign"),
+    CheckConstraint("real_minor + bonus_minor = amount_minor", name="split"),
+)
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("transfer_id", Uuid, primary_key=True),
+    Column(
+        "account",
+        Text,
+        CheckConstraint("account IN ('REAL', 'BONUS', 'SETTLEMENT')", name="account"),
+        primary_key=True,
+    ),
+    Column("wallet_id", Uuid, comment="none for the settlement account"),
+    Column("amount_minor", BigInteger, nullable=False),
+    Column("balance_minor", BigInteger, comment="the wallet's, right after this entry"),
+    Column("wallet_version", BigInteger, comment="1 for a wallet's first entry, then without gaps"),
+    ForeignKeyConstraint(["transfer_id"], ["transfers.id"]),
+    ForeignKeyConstraint(["wallet_id"], ["wallets.id"]),
+    CheckConstraint(
+        "CASE account WHEN 'SETTLEMENT'"
+        " THEN amount_minor < 0 AND wallet_id IS NULL"
+        " AND balance_minor IS NULL AND wallet_version IS NULL"
+        " ELSE amount_minor > 0 AND wallet_id IS NOT NULL AND balance_minor >= amount_minor"
+        " AND wallet_version >= 1 END",
+        name="leg",
+    ),
+)

@@ -1,0 +1,67 @@
+# Every target sets itself up: a virtual environment in .venv, filled from a lock file whose hashes pip checks.
+.DEFAULT_GOAL := help
+.PHONY: help run test check format up lock clean
+
+VENV := .venv
+PY := $(VENV)/bin/python
+SOURCES := gateway worker shared tests
+UV_COMPILE := $(PY) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: $(VENV)/runtime.stamp  ## serve everything embedded in one process, and print a signed curl line per provider
+	@mkdir -p var
+	@CREDITS_CONFIG="$${CREDITS_CONFIG:-gateway/demo.toml}" $(PY) -m gateway demo
+
+test: $(VENV)/dev.stamp  ## run every test, on a real RabbitMQ, PostgreSQL and Redis started for it (ARGS="-k ..." for pytest)
+	@$(PY) -m pytest $(ARGS)
+
+check: $(VENV)/dev.stamp  ## check format, lint, types and layers
+	@$(PY) -m ruff format --check --quiet .
+	@$(PY) -m ruff check --quiet .
+	@$(PY) -m mypy --no-error-summary $(SOURCES)
+	@$(VENV)/bin/lint-imports --no-timing >$(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
+	@echo "check: all well"
+
+format: $(VENV)/dev.stamp  ## rewrite the code in its format
+	@$(PY) -m ruff format .
+	@$(PY) -m ruff check --fix .
+
+up:  ## build and start the whole system with Docker Compose
+	docker compose up --build
+
+lock: $(VENV)/dev.stamp  ## renew both lock files
+	@$(UV_COMPILE) --upgrade -o requirements.lock
+	@$(UV_COMPILE) --upgrade --group dev -c requirements.lock -o requirements-dev.lock
+
+clean:  ## remove the environment and the tools' caches; the data in var/ stays
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
+
+# The stamp is touched last, so an interrupted installation is simply done again.
+$(VENV)/runtime.stamp: requirements.lock
+	$(call install,$<,$@)
+
+$(VENV)/dev.stamp: requirements-dev.lock
+	$(call install,$<,$@)
+
+# 1: lock file, 2: stamp. A half-made environment has no working pip and is made anew.
+# A name on the PATH proves nothing (pyenv leaves shims that only fail), hence the trial runs.
+define install
+	@$(PY) -m pip --version >/dev/null 2>&1 || { \
+		for python in $(or $(PYTHON),python3.13 python3.12 python3.11 python3); do \
+			if "$$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+				echo "Making $(VENV) with $$python" >&2; \
+				exec "$$python" -m venv --clear $(VENV); \
+			fi; \
+		done; \
+		echo "Python 3.11 or newer with venv is needed (on Debian: apt-get install python3-venv);" \
+			"name another one with PYTHON=..." >&2; \
+		exit 1; \
+	}
+	@echo "Installing $(1)" >&2
+	@$(PY) -m pip install -qq --disable-pip-version-check --require-hashes -r $(1)
+	@touch $(2)
+endef

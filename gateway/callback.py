@@ -8,6 +8,7 @@ Whatever goes wrong on the way has a `Result`, and every result has the provider
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import structlog
@@ -20,6 +21,9 @@ from shared.credit import Credit
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindPlayer, FindSession
+
+TOLD = "told"
+"""How a balance that was told is counted; a credit is counted by its result."""
 
 _log = structlog.get_logger()
 _LEVELS = {
@@ -42,18 +46,16 @@ class Integration:
 
     async def answer(self, callback: Callback) -> Reply:
         """Answer one HTTP request within the provider's window."""
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self.provider.settings.reply_within_seconds
+        deadline = asyncio.get_running_loop().time() + self.provider.settings.reply_within_seconds
         try:
             items = self.provider.split(callback)
         except Refused as refused:
-            return self._refuse(callback, refused.outcome, clock())
+            return self._refuse(callback, refused.outcome, perf_counter())
         return self.provider.join(callback, await self._answer_all(items, deadline))
 
     def refuse(self, callback: Callback, detail: str) -> Reply:
         """Answer a request that is none, such as one with too large a body."""
-        began = asyncio.get_running_loop().time()
-        return self._refuse(callback, Outcome(Result.MALFORMED, detail=detail), began)
+        return self._refuse(callback, Outcome(Result.MALFORMED, detail=detail), perf_counter())
 
     def _refuse(self, callback: Callback, outcome: Outcome, began: float) -> Reply:
         self._record(None, outcome, began)
@@ -67,7 +69,7 @@ class Integration:
         return await asyncio.gather(*(self._answer_one(item, deadline) for item in items))
 
     async def _answer_one(self, callback: Callback, deadline: float) -> Reply:
-        began, question = asyncio.get_running_loop().time(), None
+        began, question, fault = perf_counter(), None, ""
         answer: Outcome | Holder
         try:
             question = await self._question(callback, deadline)
@@ -75,11 +77,11 @@ class Integration:
         except Refused as refused:
             answer = refused.outcome
         except LedgerUnavailable as error:
-            answer = Outcome(Result.UNAVAILABLE, detail=str(error))
+            answer, fault = Outcome(Result.UNAVAILABLE), str(error)
         except Exception:  # noqa: BLE001  (a fault of ours: the provider must ask again)
             _log.exception("callback failed", integration=self.provider.name)
             answer = Outcome(Result.UNAVAILABLE)
-        self._record(question, answer, began)
+        self._record(question, answer, began, fault)
         return self.provider.render(callback, answer)
 
     async def _question(self, callback: Callback, deadline: float) -> Credit | FindPlayer:
@@ -99,20 +101,21 @@ class Integration:
         answer = await self.ledger.ask(question, deadline)
         return Outcome(Result.UNKNOWN_PLAYER) if answer is None else answer
 
-    def _record(self, question: Credit | FindPlayer | None, answer: Outcome | Holder, began: float) -> None:
+    def _record(
+        self, question: Credit | FindPlayer | None, answer: Outcome | Holder, began: float, fault: str = ""
+    ) -> None:
         """Count and log one answer: ids, outcome and duration, never a body or a signature."""
-        name, seconds = self.provider.name, asyncio.get_running_loop().time() - began
-        outcome = answer if isinstance(answer, Outcome) else Outcome(Result.TOLD)
-        self.metrics.outcomes.labels(name, outcome.result.value).inc()
+        name, seconds = self.provider.name, perf_counter() - began
+        fields: dict[str, object] = {"integration": name, "outcome": TOLD}
+        if isinstance(question, Credit):
+            fields["provider_tx_id"] = question.provider_tx_id
+        level = "info"
+        if isinstance(answer, Outcome):
+            level = _LEVELS.get(answer.result, level)
+            fields["outcome"] = answer.result.value
+            fields |= {
+                k: v for k, v in (("differing", answer.differing), ("detail", answer.detail or fault)) if v
+            }
+        self.metrics.outcomes.labels(name, fields["outcome"]).inc()
         self.metrics.seconds.labels(name).observe(seconds)
-        fields: dict[str, object] = {
-            "integration": name,
-            "provider_tx_id": question.provider_tx_id if isinstance(question, Credit) else None,
-            "outcome": outcome.result.value,
-            "duration_ms": round(seconds * 1_000, 2),
-        }
-        if outcome.differing:
-            fields["differing"] = outcome.differing
-        if outcome.detail:
-            fields["detail"] = outcome.detail
-        getattr(_log, _LEVELS.get(outcome.result, "info"))("callback", **fields)
+        getattr(_log, level)("callback", **fields, duration_ms=round(seconds * 1_000, 2))

@@ -12,9 +12,6 @@ class Result(StrEnum):
     REPLAYED = "replayed"
     """Same id, same content: the original transfer's receipt is told again."""
 
-    TOLD = "told"
-    """A balance was asked for and told."""
-
     CONFLICT = "conflict"
     """Same id, other content: nothing moved."""
 

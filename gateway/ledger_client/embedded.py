@@ -10,6 +10,8 @@ from shared.errors import LedgerUnavailable
 from shared.settings import Settings
 from shared.wire import Answer, Question
 from worker.bookkeeper import Bookkeeper, open_bookkeeper
+from worker.database import create_engine, migrate
+from worker.holders import add_player, open_session
 
 
 class EmbeddedLedgerClient:
@@ -48,3 +50,15 @@ class EmbeddedLedgerClient:
         if self._bookkeeper is None:
             raise LedgerUnavailable("the ledger is not open")
         return await self._bookkeeper.answer(questions)
+
+
+async def prepare(settings: Settings, player_id: str, currency: str, session_id: str) -> None:
+    """Make the tables, a player, and the player's session in every integration, unless they are there."""
+    engine = create_engine(settings.ledger)
+    try:
+        await migrate(engine)
+        await add_player(engine, player_id, currency)
+        for integration in settings.integrations:
+            await open_session(engine, integration, session_id, player_id)
+    finally:
+        await engine.dispose()

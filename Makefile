@@ -22,7 +22,7 @@ check: $(VENV)/dev.stamp  ## check format, lint, types and layers
 	@$(PY) -m ruff format --check --quiet .
 	@$(PY) -m ruff check --quiet .
 	@$(PY) -m mypy --no-error-summary $(SOURCES)
-	@$(VENV)/bin/lint-imports --no-timing >$(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
+	@$(VENV)/bin/lint-imports --no-logo >$(VENV)/layers.log || { cat $(VENV)/layers.log; exit 1; }
 	@echo "check: all well"
 
 format: $(VENV)/dev.stamp  ## rewrite the code in its format

@@ -184,7 +184,7 @@ def _environment() -> dict[str, str]:
         for name, table in INTEGRATIONS.items()
         for key, value in table.items()
     }
-    return {**environment, "CREDITS_CONFIG": os.devnull, "CREDITS_LOG__FORMAT": "json"}
+    return {**environment, "CREDITS_CONFIG": "", "CREDITS_LOG__FORMAT": "json"}
 
 
 def _make_system(

@@ -143,6 +143,8 @@ def _config_path() -> Path | None:
     named = os.environ.get("CREDITS_CONFIG")
     if named is None:
         return Path("credits.toml")
+    if not named:
+        return None  # set to nothing: the environment says it all
     if not Path(named).is_file():
         raise SettingsError(f"CREDITS_CONFIG names {named!r}, which is no file")
     return Path(named)

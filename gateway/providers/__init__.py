@@ -6,12 +6,21 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from gateway.providers.contract import Provider
+from gateway.providers.gpas import Gpas
+from gateway.providers.hpgames import HpGames
+from gateway.providers.igamingace import IGamingAce
+from gateway.providers.klas import Klas
 from gateway.secrets import Secrets
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.settings import describe
 
-PROVIDERS: Final[Mapping[str, type[Provider[Any, Any]]]] = {}
+PROVIDERS: Final[Mapping[str, type[Provider[Any, Any]]]] = {
+    "klas": Klas,
+    "gpas": Gpas,
+    "hpgames": HpGames,
+    "igamingace": IGamingAce,
+}
 
 
 def build(name: str, table: Mapping[str, Any], currencies: Currencies) -> Provider[Any, Any]:

@@ -2,8 +2,10 @@
 
 A callback goes through `authenticate`, `parse`, `normalize`; the ledger's answer goes through `render`.
 `split` and `join` stand around them for a provider that sends several credits in one request.
+What several providers would otherwise each write for themselves stands below, once.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
@@ -18,11 +20,37 @@ from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindPlayer, Lookup
 
-Text = Annotated[str, msgspec.Meta(max_length=1_000, pattern=r"\A[^\x00]*\Z")]
+TEXT_CHARACTERS_MAX: Final = 1_000
+ID_CHARACTERS_MAX: Final = 128
+ID_PATTERN: Final = r"\A[^\x00-\x1f\x7f]+\Z"
+EXPLANATION_CHARACTERS_MAX: Final = 256
+
+Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS_MAX, pattern=r"\A[^\x00]*\Z")]
 """Free text. No NUL: PostgreSQL can't store it."""
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=128, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
+Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
 """An identifier: any printable text, compared to the letter."""
+
+CurrencyText = Annotated[str, msgspec.Meta(max_length=10)]
+"""What stands where a currency code should; whether it is one is for `Provider.amount` to say."""
+
+SENTENCES: Final[Mapping[Result, str]] = {
+    Result.POSTED: "",
+    Result.REPLAYED: "already processed: this is the original result",
+    Result.CONFLICT: "this id was processed with other content",
+    Result.UNKNOWN_PLAYER: "cannot find the player",
+    Result.UNKNOWN_SESSION: "cannot find the session",
+    Result.SESSION_CLOSED: "the session is closed",
+    Result.WRONG_CURRENCY: "the player has no wallet in this currency",
+    Result.BALANCE_LIMIT: "the balance would exceed its limit",
+    Result.BAD_SIGNATURE: "the signature does not match",
+    Result.UNKNOWN_CALLER: "the caller is not the configured one",
+    Result.MALFORMED: "the request is malformed",
+    Result.INVALID_TX_ID: "the transaction id is not valid",
+    Result.UNAVAILABLE: "no answer in time, send it again",
+    Result.UNPOSTABLE: "not processed, send it again",
+}
+"""What a provider's message field says when nobody said anything more exact."""
 
 
 class Callback(NamedTuple):
@@ -123,16 +151,29 @@ class Provider(ABC, Generic[SettingsType, Message]):
         """Read the body into the provider's own schema, numbers as written. Raises Refused."""
 
     def whose(self, message: Message) -> Lookup | None:  # noqa: ARG002
-        """Return what to ask the ledger before `normalize` can know the player and the currency."""
+        """Return what `normalize` has to ask the ledger first: who the player is. Raises Refused."""
         return None
 
     @abstractmethod
     def normalize(self, message: Message, holder: Holder | None) -> Credit | FindPlayer:
-        """Turn a message into a question to the ledger. `holder` answers `whose`. Raises Refused."""
+        """Turn a message into a question to the ledger. Raises Refused.
 
-    @abstractmethod
+        `holder` answers `whose`; it is None when nothing was asked, or nobody was found.
+        """
+
     def render(self, callback: Callback, answer: Outcome | Holder) -> Reply:
         """Say the ledger's answer, or a refusal, in the provider's words, signed where it wants that."""
+        if isinstance(answer, Outcome):
+            return self.render_outcome(callback, answer)
+        return self.render_holder(callback, answer)
+
+    @abstractmethod
+    def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
+        """Say what became of a credit, or why a request was refused."""
+
+    def render_holder(self, callback: Callback, holder: Holder) -> Reply:  # noqa: ARG002
+        """Say a balance, for a provider whose `normalize` asks for one."""
+        raise TypeError(f"{type(self).__name__} asks for no balance")
 
     @abstractmethod
     def compose(self, win: Win) -> Callback:
@@ -166,11 +207,16 @@ class Provider(ABC, Generic[SettingsType, Message]):
         except MoneyError as error:
             raise Refused(Result.MALFORMED, f"amount: {error}") from None
 
+    def number(self, minor: int, currency: str) -> msgspec.Raw:
+        """Return minor units as a JSON number: a plain decimal, trailing zeros trimmed."""
+        return msgspec.Raw(self.currencies.to_text(minor, currency).encode())
+
 
 def decode(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
     """Read JSON strictly. Raises Refused with what is wrong and where."""
     try:
-        return decoder.decode(body)
+        # As text, because msgspec passes over bytes that are no UTF-8 where it keeps nothing, or a Raw.
+        return decoder.decode(body.decode())
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Refused(Result.MALFORMED, str(error)) from None
     except RecursionError:
@@ -188,10 +234,42 @@ def lexeme(raw: msgspec.Raw, field: str) -> str:
 def number_lexeme(raw: msgspec.Raw, field: str) -> str:
     """Return a JSON number as it was written: 5, 5.0 and 5.00 are three texts. Raises Refused for others."""
     written = bytes(raw)
-    if written[:1] not in _NUMBER_STARTS:
+    if written[:1] not in _NUMBER_STARTS or len(written) > TEXT_CHARACTERS_MAX:
         raise Refused(Result.MALFORMED, f"{field}: not a number")
     return written.decode("ascii")
 
 
+def recorded(raw: msgspec.Raw) -> str:
+    """Return any JSON value for the record: "" for null, a string's text, anything else as written, cut."""
+    written = bytes(raw)
+    if written == b"null":
+        return ""
+    return decode(_text, written) if written[:1] == b'"' else written.decode()[:TEXT_CHARACTERS_MAX]
+
+
+def noted(**said: str | None) -> dict[str, str]:
+    """Return a credit's `details`: what the provider said of these, cut to a bounded length."""
+    return {name: text[:TEXT_CHARACTERS_MAX] for name, text in said.items() if text}
+
+
+def is_id(text: str) -> bool:
+    """Tell whether a text that no schema has read is an Id."""
+    return len(text) <= ID_CHARACTERS_MAX and _ID.search(text) is not None
+
+
+def explain(outcome: Outcome) -> str:
+    """Return one sentence for a provider's message field, free of anything secret."""
+    if outcome.differing:
+        return f"{SENTENCES[outcome.result]}: {', '.join(outcome.differing)}"
+    return (outcome.detail or SENTENCES[outcome.result])[:EXPLANATION_CHARACTERS_MAX]
+
+
+def json_reply(value: object, status: int = 200) -> Reply:
+    """Return a JSON response."""
+    return Reply(_encoder.encode(value), status)
+
+
 _text = msgspec.json.Decoder(Text)
+_encoder = msgspec.json.Encoder()
+_ID: Final = re.compile(ID_PATTERN)
 _NUMBER_STARTS: Final = frozenset(b"%c" % c for c in b"-0123456789")

@@ -1,6 +1,9 @@
 """Servers in containers, driven by testcontainers."""
 
+import contextlib
+import gc
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,7 +18,7 @@ import docker
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.docker_client import DockerClient
 
-ENGINE_TIMEOUT_SECONDS = 10
+ANSWER_TIMEOUT_SECONDS = 10
 PULL_TIMEOUT_SECONDS = 300
 
 
@@ -118,24 +121,42 @@ def make(name: str, image: Image, label: str) -> ContainerServer:
 
 def unavailable() -> str | None:
     """Return why containers are not to be had, or None when the engine answers and has or gets the images."""
-    try:
-        client = DockerClient(timeout=ENGINE_TIMEOUT_SECONDS).client
-    except docker.errors.DockerException:
+    client = connect()
+    if client is None:
         return "no Docker engine answers"
-    for image in images().values():
-        try:
-            client.images.get(image.image)
-        except docker.errors.ImageNotFound:
-            if not pull(client, image.image):
+    with contextlib.closing(client):
+        for image in images().values():
+            if not is_present(client, image.image) and not pull(client, image.image):
                 return f"Docker cannot get the image {image.image}"
     return None
+
+
+def connect() -> docker.DockerClient | None:
+    """Return a client of the Docker engine, or None if no engine answers."""
+    with warnings.catch_warnings():
+        # The client leaves the socket open on which nobody answered: let that be collected unheard.
+        warnings.simplefilter("ignore", ResourceWarning)
+        with contextlib.suppress(docker.errors.DockerException):
+            return DockerClient(timeout=ANSWER_TIMEOUT_SECONDS).client
+        gc.collect()
+    return None
+
+
+def is_present(client: docker.DockerClient, image: str) -> bool:
+    """Tell whether the engine has an image already."""
+    with contextlib.suppress(docker.errors.ImageNotFound):
+        client.images.get(image)
+        return True
+    return False
 
 
 def pull(client: docker.DockerClient, image: str) -> bool:
     """Pull an image; false if its registry does not answer soon or does not have it."""
     try:
+        client.api.timeout = ANSWER_TIMEOUT_SECONDS
         client.images.get_registry_data(image)
-        docker.from_env(timeout=PULL_TIMEOUT_SECONDS).images.pull(image)
+        client.api.timeout = PULL_TIMEOUT_SECONDS
+        client.images.pull(image)
     except (docker.errors.APIError, OSError):
         return False
     return True

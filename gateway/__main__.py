@@ -1,0 +1,120 @@
+"""`python -m gateway` serves HTTP; `sign` and `demo` help to try it."""
+
+import signal
+import sys
+from typing import Annotated, Final
+from uuid import uuid4
+
+import typer
+import uvicorn
+import uvloop
+
+from gateway.app import create_app
+from gateway.ledger_client import create_ledger_client
+from gateway.providers import build
+from gateway.providers.contract import Win
+from gateway.samples import curl_line
+from shared.errors import CreditsError, SettingsError
+from shared.logging import set_up_logging
+from shared.money import Currencies
+from shared.settings import MEMORY, Settings, load_settings
+
+DRAIN_SECONDS_MAX: Final = 15
+SETTINGS_EXIT: Final = 3
+DEMO_PLAYER: Final = "player01"
+DEMO_SESSION: Final = "demo-session"
+
+cli = typer.Typer(add_completion=False, help=__doc__)
+
+
+@cli.callback(invoke_without_command=True)
+def serve(context: typer.Context) -> None:
+    """Serve HTTP until SIGTERM or SIGINT; requests that are under way are answered first."""
+    if context.invoked_subcommand is None:
+        settings = load_settings()
+        set_up_logging(settings.log)
+        uvloop.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    ledger = create_ledger_client(settings)
+    config = uvicorn.Config(
+        create_app(settings, ledger),
+        host=settings.gateway.host,
+        port=settings.gateway.port,
+        http="httptools",
+        lifespan="off",  # the client is started here, where its faults become one clear line
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
+    )
+    for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it has drained
+        signal.signal(sign, lambda _sign, _frame: None)
+    async with ledger:
+        await uvicorn.Server(config).serve()
+
+
+@cli.command()
+def sign(
+    integration: Annotated[str, typer.Argument(help="An integration's name, as in the settings.")],
+    player: Annotated[str, typer.Option(help="Who wins.")] = DEMO_PLAYER,
+    session: Annotated[str, typer.Option(help="The session it was won in.")] = DEMO_SESSION,
+    amount: Annotated[str, typer.Option(help="How much, as a decimal.")] = "10.50",
+    currency: Annotated[str, typer.Option(help="Of what.")] = "EUR",
+    tx_id: Annotated[
+        str, typer.Option(help="The provider's id of the win, a UUID; a new one if left out.")
+    ] = "",
+    url: Annotated[str, typer.Option(help="Where the gateway is; from the settings if left out.")] = "",
+) -> None:
+    """Print a win, signed as its provider signs, as a curl command."""
+    settings = load_settings()
+    set_up_logging(settings.log)
+    win = Win(tx_id or str(uuid4()), player, session, amount, currency)
+    typer.echo(_curl_line(settings, integration, win, url))
+
+
+@cli.command()
+def demo() -> None:
+    """Serve with a demonstration player, and print a signed win for each integration."""
+    settings = load_settings()
+    set_up_logging(settings.log)
+    uvloop.run(_prepare_demo(settings))
+    typer.echo(
+        "Wins to paste into another terminal; paste one again, and it is answered but not paid again:\n"
+    )
+    for name in settings.integrations:
+        win = Win(str(uuid4()), DEMO_PLAYER, DEMO_SESSION)
+        typer.echo(f"{_curl_line(settings, name, win)}; echo\n")
+    uvloop.run(_serve(settings))
+
+
+async def _prepare_demo(settings: Settings) -> None:
+    """Make the tables, a player, and a session in each integration, unless they are there."""
+    if settings.broker.url != MEMORY:
+        raise SettingsError("[broker] url: the demonstration is embedded; leave it out")
+    from gateway.ledger_client.embedded import prepare  # noqa: PLC0415  (the worker's code, for this mode only)
+
+    await prepare(settings, DEMO_PLAYER, "EUR", DEMO_SESSION)
+
+
+def _curl_line(settings: Settings, integration: str, win: Win, url: str = "") -> str:
+    table = settings.integrations.get(integration)
+    if table is None:
+        raise SettingsError(f"[integrations.{integration}]: there is no such integration")
+    provider = build(integration, table, Currencies(settings.currencies))
+    base_url = url or f"http://{settings.gateway.host}:{settings.gateway.port}"
+    return curl_line(base_url, integration, provider.compose(win))
+
+
+def main() -> None:
+    """Run the command; a fault is one line on standard error, and an exit code."""
+    try:
+        cli()
+    except CreditsError as error:
+        print(f"credits: {error}", file=sys.stderr)  # noqa: T201  (said before there is a log)
+        sys.exit(SETTINGS_EXIT)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""The composition root of the gateway: settings in, a Starlette application out."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gateway.callback import Integration
+from gateway.endpoint import CallbackEndpoint
+from gateway.holders import Holders
+from gateway.ledger_client import create_ledger_client
+from gateway.ledger_client.contract import LedgerClient
+from gateway.metrics import GatewayMetrics
+from gateway.providers import build
+from shared.errors import LedgerUnavailable, SettingsError
+from shared.money import Currencies
+from shared.outcome import Outcome
+from shared.settings import Settings
+from shared.wire import FindPlayer
+
+READY_SECONDS_MAX: Final = 1.0
+
+
+def create_app(settings: Settings, ledger: LedgerClient | None = None) -> Starlette:
+    """Return the gateway; `ledger` stands in for the client that the settings name.
+
+    The application's lifespan starts and stops the client. Raises SettingsError with one clear line when an
+    integration is set up wrongly.
+    """
+    client = ledger or create_ledger_client(settings)
+    metrics = GatewayMetrics(lambda: client.in_flight)
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    routes = [*_callbacks(settings, client, metrics), *_operations(client, metrics)]
+    return Starlette(routes=routes, lifespan=lifespan)
+
+
+def _callbacks(settings: Settings, client: LedgerClient, metrics: GatewayMetrics) -> list[Route]:
+    if not settings.integrations:
+        raise SettingsError("[integrations]: there are none, so there is nothing to answer")
+    currencies, holders = Currencies(settings.currencies), Holders(client)
+    routes = []
+    for name, table in settings.integrations.items():
+        provider = build(name, table, currencies)
+        integration = Integration(provider, client, holders, metrics)
+        for path in provider.paths:
+            body_bytes_max = provider.body_bytes_max(path, settings.gateway.body_bytes_max)
+            routes.append(Route(f"/{name}/{path}", CallbackEndpoint(integration, path, body_bytes_max)))
+    return routes
+
+
+def _operations(client: LedgerClient, metrics: GatewayMetrics) -> list[Route]:
+    async def healthz(_request: Request) -> Response:
+        return JSONResponse({"status": "up"})
+
+    async def readyz(_request: Request) -> Response:
+        reason = await _why_not_ready(client)
+        if reason is None:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
+
+    async def exposition(_request: Request) -> Response:
+        return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", exposition)]
+
+
+async def _why_not_ready(client: LedgerClient) -> str | None:
+    """Ask the ledger a real question, for a player that can't exist: the whole way and back is tried."""
+    try:
+        answer = await client.ask(FindPlayer(""), asyncio.get_running_loop().time() + READY_SECONDS_MAX)
+    except LedgerUnavailable as error:
+        return str(error)
+    return answer.result.value if isinstance(answer, Outcome) else None

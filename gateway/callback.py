@@ -1,0 +1,121 @@
+"""One callback from bytes to reply.
+
+    read -> split -> authenticate -> parse -> (whose) -> normalize -> ask the ledger -> render -> join
+
+Whatever goes wrong on the way has a `Result`, and every result has the provider's own words.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+import structlog
+
+from gateway.holders import Holders
+from gateway.ledger_client.contract import LedgerClient
+from gateway.metrics import GatewayMetrics
+from gateway.providers.contract import Callback, Provider, Refused, Reply
+from shared.credit import Credit
+from shared.errors import LedgerUnavailable
+from shared.outcome import Holder, Outcome, Result
+from shared.wire import FindPlayer, FindSession
+
+TOLD = "told"
+"""How a balance that was told is counted; a credit is counted by its result."""
+
+_log = structlog.get_logger()
+_LEVELS = {
+    Result.CONFLICT: "error",
+    Result.UNPOSTABLE: "error",
+    Result.UNAVAILABLE: "warning",
+    Result.BAD_SIGNATURE: "warning",
+    Result.UNKNOWN_CALLER: "warning",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Integration:
+    """One integration at work: its provider, and the ledger that it calls."""
+
+    provider: Provider[Any, Any]
+    ledger: LedgerClient
+    holders: Holders
+    metrics: GatewayMetrics
+
+    async def answer(self, callback: Callback) -> Reply:
+        """Answer one HTTP request within the provider's window."""
+        deadline = asyncio.get_running_loop().time() + self.provider.settings.reply_within_seconds
+        try:
+            items = self.provider.split(callback)
+        except Refused as refused:
+            return self._refuse(callback, refused.outcome, perf_counter())
+        return self.provider.join(callback, await self._answer_all(items, deadline))
+
+    def refuse(self, callback: Callback, detail: str) -> Reply:
+        """Answer a request that is none, such as one with too large a body."""
+        return self._refuse(callback, Outcome(Result.MALFORMED, detail=detail), perf_counter())
+
+    def _refuse(self, callback: Callback, outcome: Outcome, began: float) -> Reply:
+        self._record(None, outcome, began)
+        return self.provider.render(callback, outcome)
+
+    async def _answer_all(self, items: Sequence[Callback], deadline: float) -> Sequence[Reply]:
+        """Answer each on its own; what happens to one is nothing to the others."""
+        if len(items) == 1:
+            return [await self._answer_one(items[0], deadline)]
+        # Tasks start in the order they are made, so a player's credits keep theirs.
+        return await asyncio.gather(*(self._answer_one(item, deadline) for item in items))
+
+    async def _answer_one(self, callback: Callback, deadline: float) -> Reply:
+        began, question, fault = perf_counter(), None, ""
+        answer: Outcome | Holder
+        try:
+            question = await self._question(callback, deadline)
+            answer = await self._ask(question, deadline)
+        except Refused as refused:
+            answer = refused.outcome
+        except LedgerUnavailable as error:
+            answer, fault = Outcome(Result.UNAVAILABLE), str(error)
+        except Exception:  # noqa: BLE001  (a fault of ours: the provider must ask again)
+            _log.exception("callback failed", integration=self.provider.name)
+            answer = Outcome(Result.UNAVAILABLE)
+        self._record(question, answer, began, fault)
+        return self.provider.render(callback, answer)
+
+    async def _question(self, callback: Callback, deadline: float) -> Credit | FindPlayer:
+        """Turn a callback into a question to the ledger. Raises Refused and LedgerUnavailable."""
+        provider = self.provider
+        provider.authenticate(callback)
+        message = provider.parse(callback)
+        lookup, holder = provider.whose(message), None
+        if lookup is not None:
+            holder = await self.holders.find(lookup, deadline)
+            if holder is None:
+                unknown_session = isinstance(lookup, FindSession)
+                raise Refused(Result.UNKNOWN_SESSION if unknown_session else Result.UNKNOWN_PLAYER)
+        return provider.normalize(message, holder)
+
+    async def _ask(self, question: Credit | FindPlayer, deadline: float) -> Outcome | Holder:
+        answer = await self.ledger.ask(question, deadline)
+        return Outcome(Result.UNKNOWN_PLAYER) if answer is None else answer
+
+    def _record(
+        self, question: Credit | FindPlayer | None, answer: Outcome | Holder, began: float, fault: str = ""
+    ) -> None:
+        """Count and log one answer: ids, outcome and duration, never a body or a signature."""
+        name, seconds = self.provider.name, perf_counter() - began
+        fields: dict[str, object] = {"integration": name, "outcome": TOLD}
+        if isinstance(question, Credit):
+            fields["provider_tx_id"] = question.provider_tx_id
+        level = "info"
+        if isinstance(answer, Outcome):
+            level = _LEVELS.get(answer.result, level)
+            fields["outcome"] = answer.result.value
+            fields |= {
+                k: v for k, v in (("differing", answer.differing), ("detail", answer.detail or fault)) if v
+            }
+        self.metrics.outcomes.labels(name, fields["outcome"]).inc()
+        self.metrics.seconds.labels(name).observe(seconds)
+        getattr(_log, level)("callback", **fields, duration_ms=round(seconds * 1_000, 2))

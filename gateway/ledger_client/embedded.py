@@ -1,0 +1,64 @@
+"""The ledger in this process: for a laptop, a demonstration, a test. The only place that knows the worker."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from types import TracebackType
+from typing import Final, Self
+
+from gateway.ledger_client.lanes import Lanes
+from shared.errors import LedgerUnavailable
+from shared.settings import Settings
+from shared.wire import Answer, Question
+from worker.bookkeeper import Bookkeeper, open_bookkeeper
+from worker.database import create_engine, migrate
+from worker.holders import add_player, open_session
+
+
+class EmbeddedLedgerClient:
+    """Calls a bookkeeper of its own, batching as over the broker."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the settings, whose database's tables must be there."""
+        self._settings: Final = settings
+        self._lanes: Final = Lanes(self._send, shards=1, in_flight_max=settings.gateway.in_flight_max)
+        self._opened: Final = AsyncExitStack()
+        self._bookkeeper: Bookkeeper | None = None
+
+    async def __aenter__(self) -> Self:
+        """Open the ledger. Raises SettingsError or LedgerUnavailable."""
+        self._bookkeeper = await self._opened.enter_async_context(open_bookkeeper(self._settings))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the ledger."""
+        await self._lanes.close()
+        await self._opened.aclose()
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions wait for their answer."""
+        return self._lanes.in_flight
+
+    async def ask(self, question: Question, deadline: float) -> Answer:
+        """Return the ledger's answer by `deadline` on the loop's clock. Raises LedgerUnavailable."""
+        return await self._lanes.ask(question, deadline)
+
+    async def _send(self, _shard: int, questions: Sequence[Question], _deadline: float) -> Sequence[Answer]:
+        """Answer. Each call keeps its own deadline; a transaction is not cut off by it."""
+        if self._bookkeeper is None:
+            raise LedgerUnavailable("the ledger is not open")
+        return await self._bookkeeper.answer(questions)
+
+
+async def prepare(settings: Settings, player_id: str, currency: str, session_id: str) -> None:
+    """Make the tables, a player, and the player's session in every integration, unless they are there."""
+    engine = create_engine(settings.ledger)
+    try:
+        await migrate(engine)
+        await add_player(engine, player_id, currency)
+        for integration in settings.integrations:
+            await open_session(engine, integration, session_id, player_id)
+    finally:
+        await engine.dispose()

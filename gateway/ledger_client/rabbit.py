@@ -1,0 +1,151 @@
+"""The ledger over RabbitMQ: a batch out to a shard's queue, its reply back on this connection's own queue.
+
+The reply queue is the broker's to name and new for every connection, so that a reply can never be taken for
+another's, and nothing is left of a connection that is lost. When it is lost every call that is under way
+fails at once: whether its credits were posted is unknown, and the provider must ask again.
+"""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from itertools import count
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+from aio_pika.abc import AbstractConnection
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import DeliveryError
+from pamqp.commands import Basic
+
+from gateway.ledger_client.lanes import Lanes
+from shared.amqp import BROKER_FAULTS, keep_connected, lost, wire_channel
+from shared.errors import LedgerUnavailable, PoisonMessage
+from shared.settings import BrokerSettings
+from shared.topology import declare_queues, shard_queue
+from shared.wire import MESSAGE_TYPE, Answer, Batch, Question, decode_replies, encode
+
+_log = structlog.get_logger()
+
+
+class RabbitLedgerClient:
+    """Calls the ledger workers."""
+
+    def __init__(self, settings: BrokerSettings, in_flight_max: int) -> None:
+        """Take `[broker]` and how many questions may wait at once."""
+        self._settings: Final = settings
+        self._lanes: Final = Lanes(self._send, settings.shards, in_flight_max)
+        self._stop: Final = asyncio.Event()
+        self._pending: Final[dict[int, asyncio.Future[Sequence[Answer]]]] = {}
+        self._numbers: Final = count(1)
+        self._channel: Channel | None = None
+        self._reply_queue = ""
+        self._connecting: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Start connecting."""
+        self._connecting = asyncio.create_task(keep_connected(self._settings, self._serve, self._stop))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Fail what is under way and disconnect."""
+        self._stop.set()
+        if self._connecting is not None:
+            await self._connecting
+        await self._lanes.close()
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions wait for their answer."""
+        return self._lanes.in_flight
+
+    async def ask(self, question: Question, deadline: float) -> Answer:
+        """Return the ledger's answer by `deadline` on the loop's clock. Raises LedgerUnavailable."""
+        if self._channel is None:
+            raise LedgerUnavailable("no connection to the broker")
+        return await self._lanes.ask(question, deadline)
+
+    async def _serve(self, connection: AbstractConnection) -> None:
+        """Use one connection until it is lost or we stop."""
+        async with connection.channel(publisher_confirms=True) as channel:
+            await declare_queues(channel, self._settings.shards)
+            replies = await channel.declare_queue(exclusive=True)
+            wire = await wire_channel(channel)
+            await wire.basic_consume(replies.name, self._on_reply, no_ack=True)
+            self._reply_queue, self._channel = replies.name, wire
+            _log.info("connected to the broker", shards=self._settings.shards)
+            ends = [
+                asyncio.ensure_future(lost(connection, channel)),
+                asyncio.ensure_future(self._stop.wait()),
+            ]
+            try:
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                self._channel = None
+                for end in ends:
+                    end.cancel()
+                self._fail_pending("the connection to the broker was lost")
+
+    def _fail_pending(self, reason: str) -> None:
+        for reply in self._pending.values():
+            if not reply.done():
+                reply.set_exception(LedgerUnavailable(reason))
+
+    async def _on_reply(self, message: DeliveredMessage) -> None:
+        try:
+            replies = decode_replies(message.body)
+        except PoisonMessage as poison:
+            _log.error("undecodable reply", reason=str(poison))
+            return
+        for batch in replies:
+            reply = self._pending.get(batch.number)
+            if reply is not None and not reply.done():
+                reply.set_result(batch.answers)
+
+    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
+        """Publish a batch and return its answers by `deadline`. Raises LedgerUnavailable."""
+        channel, loop = self._channel, asyncio.get_running_loop()
+        if channel is None:
+            raise LedgerUnavailable("no connection to the broker")
+        number = next(self._numbers)
+        reply: asyncio.Future[Sequence[Answer]] = loop.create_future()
+        self._pending[number] = reply
+        confirmed = loop.create_task(self._publish(channel, shard, number, questions, deadline - loop.time()))
+        confirmed.add_done_callback(lambda task: _fail_unconfirmed(reply, task))
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await reply
+        except TimeoutError:
+            raise LedgerUnavailable("no answer in time") from None
+        finally:
+            del self._pending[number]
+
+    async def _publish(
+        self, channel: Channel, shard: int, number: int, questions: Sequence[Question], seconds: float
+    ) -> None:
+        """Publish with confirmation: what the broker confirms is posted, in time or late."""
+        milliseconds = max(1, int(seconds * 1_000))
+        batch = Batch(number, int(time.time() * 1_000) + milliseconds, list(questions))
+        properties = Basic.Properties(
+            delivery_mode=2,
+            message_type=MESSAGE_TYPE,
+            message_id=str(number),
+            reply_to=self._reply_queue,
+            expiration=str(milliseconds),
+        )
+        await channel.basic_publish(
+            encode(batch), routing_key=shard_queue(shard), properties=properties, mandatory=True, wait=False
+        )
+
+
+def _fail_unconfirmed(reply: asyncio.Future[Sequence[Answer]], task: asyncio.Task[None]) -> None:
+    """Fail a call whose message the broker refused, returned or lost, without waiting for the deadline."""
+    error = None if task.cancelled() else task.exception()
+    if error is None or reply.done():
+        return
+    known = isinstance(error, (DeliveryError, *BROKER_FAULTS))
+    reason = "the broker refused the message" if known else f"publishing failed: {type(error).__name__}"
+    reply.set_exception(LedgerUnavailable(reason))

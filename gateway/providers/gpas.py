@@ -1,0 +1,230 @@
+"""gpas: GPAS, the credit of its operator wallet.
+
+Sends    POST /NAME/movements/credit?walletSessionId=..., JSON, with x-parent-system-id, and x-signature: the
+         hex SHA1 of raw body + secret, in capitals.
+Gets     HTTP 200 {"status": "CONFIRMED", "movementId", "leftBalance", "amountBonus", "subWalletsSummary"},
+         amounts as numbers; or HTTP 400 {"code", "type", "message"}, and HTTP 500 where it should ask again.
+Sources  https://docs.gpas.live/: integration/credit, integration/close, appendices/idempotence, its errors
+
+Money dedups on `externalReference`. Neither player nor currency is in the body: both come from the wallet
+session, which the signature does not cover. So a reference is unique in the whole integration, and under
+another player's session it is a conflict.
+
+Quirks
+- `value` comes as a JSON string or as a number; its own signature example has the string.
+- `tags` is a dynamic dictionary: all of it is recorded, values that are no strings as they were written.
+- 1001 is its code for a wrong parent system with HTTP 400, and with HTTP 500 for any fault of ours.
+
+DECISIONS
+- Its pages ask both for an error and for the same success on a repeat: `duplicate_reply = "original"`, or
+  "error" for 1003.
+- Its pages forbid operations after a session's close, but a win is owed: `pay_closed_sessions = true`, or
+  false for 1004. A repeat of a win already paid is answered either way.
+- What its table has no code for is 1010, its custom code, with a type of ours.
+
+>>> body = (
+...     '{"externalReference":"agt-n1572n6e5e5w2mw13l867azo4b381t27","value":"200",'
+...     '"description":"Credit game move for customer id 6df5sd made by gpas","typeCode":"GAME_CREDIT",'
+...     '"tags":{"gpasSessionId":"gpas-bfd9516b-c51f-4bd5-ab83-8899100dc636","gameid":"agt-13"}}'
+... )
+>>> signature(b"Ax34deSfgdB", body.encode())
+'ADC0C7E5A925645EED839485C12F0DFDFEEA257F'
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple
+
+import msgspec
+from pydantic import Field
+
+from gateway.providers.contract import (
+    Callback,
+    IntegrationSettings,
+    Provider,
+    Refused,
+    Reply,
+    Text,
+    Win,
+    decode,
+    explain,
+    is_id,
+    json_reply,
+    lexeme,
+    noted,
+    recorded,
+)
+from gateway.secrets import Secrets
+from shared.credit import Credit
+from shared.money import Currencies
+from shared.outcome import Holder, Outcome, Result
+from shared.wire import FindSession
+
+
+class Code(NamedTuple):
+    """An HTTP status, and the code and type that go with it."""
+
+    status: int
+    code: int
+    type: str
+
+
+CONFIRMED: Final = Code(200, 0, "CONFIRMED")
+SYSTEM_ERROR: Final = Code(500, 1001, "SYSTEM_ERROR")
+INVALID_TX_ID: Final = Code(400, 1002, "INVALID_TX_ID")
+DUPLICATE_TX_ID: Final = Code(400, 1003, "DUPLICATE_TX_ID")
+INVALID_WALLET_SESSION: Final = Code(400, 1004, "INVALID_WALLET_SESSION")
+
+CODES: Final[Mapping[Result, Code]] = {
+    Result.POSTED: CONFIRMED,
+    Result.REPLAYED: CONFIRMED,
+    Result.CONFLICT: DUPLICATE_TX_ID,
+    Result.UNKNOWN_PLAYER: Code(400, 1005, "INVALID_WALLET_ID"),
+    Result.UNKNOWN_SESSION: INVALID_WALLET_SESSION,
+    Result.SESSION_CLOSED: INVALID_WALLET_SESSION,
+    Result.WRONG_CURRENCY: Code(400, 1010, "CURRENCY_ERROR"),
+    Result.BALANCE_LIMIT: Code(400, 1010, "BALANCE_LIMIT"),
+    Result.BAD_SIGNATURE: Code(400, 1006, "SIGNATURE_FAILED"),
+    Result.UNKNOWN_CALLER: SYSTEM_ERROR._replace(status=400),
+    Result.MALFORMED: Code(400, 1010, "INVALID_REQUEST"),
+    Result.INVALID_TX_ID: INVALID_TX_ID,
+    Result.UNAVAILABLE: SYSTEM_ERROR,
+    Result.UNPOSTABLE: SYSTEM_ERROR,
+}
+TAGS_MAX: Final = 64
+
+
+class GpasSettings(IntegrationSettings):
+    """`[integrations.NAME]` of a GPAS account."""
+
+    parent_system_id: str = Field(min_length=1)
+    """The x-parent-system-id that its requests must carry."""
+
+    duplicate_reply: Literal["original", "error"] = "original"
+    """DECISION: what a repeat of a paid win gets."""
+
+    pay_closed_sessions: bool = True
+    """DECISION: whether a win is paid after its session was closed."""
+
+
+class CreditBody(msgspec.Struct, frozen=True, rename="camel"):
+    """The body of /movements/credit."""
+
+    external_reference: Text
+    value: msgspec.Raw
+    type_code: Literal["GAME_CREDIT"]
+    description: Text | None = None
+    tags: Annotated[dict[Text, msgspec.Raw], msgspec.Meta(max_length=TAGS_MAX)] | None = None
+
+
+class Movement(NamedTuple):
+    """A request, with what its query says."""
+
+    wallet_session_id: str
+    body: CreditBody
+
+
+_decoder: Final = msgspec.json.Decoder(CreditBody)
+
+
+def signature(key: bytes, body: bytes) -> str:
+    """Return the x-signature of a body."""
+    return hashlib.sha1(body + key, usedforsecurity=False).hexdigest().upper()
+
+
+class Gpas(Provider[GpasSettings, Movement]):
+    """One GPAS account."""
+
+    paths: ClassVar = ("movements/credit",)
+    settings_type: ClassVar = GpasSettings
+
+    def __init__(self, name: str, settings: GpasSettings, secrets: Secrets, currencies: Currencies) -> None:
+        """Let the setting for repeats choose their code."""
+        super().__init__(name, settings, secrets, currencies)
+        repeat = CONFIRMED if settings.duplicate_reply == "original" else DUPLICATE_TX_ID
+        self._codes: Final[Mapping[Result, Code]] = {**CODES, Result.REPLAYED: repeat}
+
+    def authenticate(self, callback: Callback) -> None:
+        """Verify the parent system and the header against the whole body."""
+        if callback.headers.get("x-parent-system-id") != self.settings.parent_system_id:
+            raise Refused(Result.UNKNOWN_CALLER, "x-parent-system-id is not the configured one")
+        given = callback.headers.get("x-signature", "")
+        if not self.secrets.verify(given, lambda key: signature(key, callback.body)):
+            raise Refused(Result.BAD_SIGNATURE)
+
+    def parse(self, callback: Callback) -> Movement:
+        """Read the body, and the session that the query names."""
+        return Movement(callback.query.get("walletSessionId", ""), decode(_decoder, callback.body))
+
+    def whose(self, message: Movement) -> FindSession:
+        """Ask for the player and the currency of the wallet session."""
+        if not is_id(message.wallet_session_id):
+            raise Refused(Result.UNKNOWN_SESSION)
+        return FindSession(self.name, message.wallet_session_id)
+
+    def normalize(self, message: Movement, holder: Holder | None) -> Credit:
+        """Make a credit to the session's player, in the session's currency."""
+        body, tags = message.body, _tag_texts(message.body)
+        if holder is None:
+            raise Refused(Result.UNKNOWN_SESSION)
+        if not is_id(body.external_reference):
+            raise Refused(Result.INVALID_TX_ID, "externalReference is empty, too long or not printable")
+        return Credit(
+            integration=self.name,
+            provider_tx_id=body.external_reference,
+            player_id=holder.player_id,
+            currency=holder.currency,
+            amount_minor=self.amount(lexeme(body.value, "value"), holder.currency),
+            round_id=tags.get("roundid"),
+            round_closed=tags.get("closeRound") == "true",
+            game_id=tags.get("gameid"),
+            bet_id=tags.get("externalReferenceBet"),
+            session_id=message.wallet_session_id,
+            open_session_only=not self.settings.pay_closed_sessions,
+            details=noted(description=body.description, **{f"tags.{name}": tags[name] for name in tags}),
+        )
+
+    def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
+        """Say the movement and the balances after it, or an error."""
+        del callback  # nothing of the request is echoed
+        code, receipt = self._codes[outcome.result], outcome.receipt
+        if receipt is None or code is not CONFIRMED:
+            error = {"code": code.code, "type": code.type, "message": explain(outcome)}
+            return json_reply(error, code.status)
+        real = self.number(receipt.real_balance_minor, receipt.currency)
+        bonus = self.number(receipt.bonus_balance_minor, receipt.currency)
+        return json_reply(
+            {
+                "status": code.type,
+                "movementId": receipt.transfer_id,
+                "leftBalance": self.number(receipt.balance_minor, receipt.currency),
+                "amountBonus": self.number(receipt.bonus_minor, receipt.currency),
+                "subWalletsSummary": [
+                    {"code": "REAL", "leftBalance": real, "subWalletsSummary": None},
+                    {"code": "BONUS", "leftBalance": bonus, "subWalletsSummary": None},
+                ],
+            },
+            code.status,
+        )
+
+    def compose(self, win: Win) -> Callback:
+        """Return a signed /movements/credit."""
+        body = msgspec.json.encode(
+            {
+                "externalReference": win.provider_tx_id,
+                "value": win.amount,
+                "description": "Credit game move made by gpas",
+                "typeCode": "GAME_CREDIT",
+                "tags": {"gameid": "agt-13", "roundid": win.round_id, "closeRound": "true"},
+            }
+        )
+        headers = {
+            "content-type": "application/json",
+            "x-parent-system-id": self.settings.parent_system_id,
+            "x-signature": signature(self.secrets.signing, body),
+        }
+        return Callback("movements/credit", body, headers, {"walletSessionId": win.session_id})
+
+
+def _tag_texts(body: CreditBody) -> dict[str, str]:
+    return {name: text for name, raw in (body.tags or {}).items() if (text := recorded(raw))}

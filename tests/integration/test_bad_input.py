@@ -1,0 +1,190 @@
+"""What comes in by the real HTTP port and is no credit: the provider's own error, no 500, nothing moved."""
+
+import hashlib
+import hmac
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from gateway.providers.contract import Callback, Win
+from tests.client import Response, connect, http_bytes, read_response, send_all
+from tests.servers import Servers
+from tests.system import INTEGRATIONS, SESSION, System, running_system
+
+PLAYER = "player01"
+GATEWAY_BODY_BYTES_MAX = 65_536
+
+BAD_AMOUNTS = (
+    "NaN",
+    "Infinity",
+    "1e5",
+    "1E5",
+    "-1",
+    "-0.01",
+    "1.234",
+    "1_000",
+    "",
+    "9" * 19,
+    "٣",
+    "+1",
+    "0x10",
+)
+
+BAD_BODIES = {
+    "nothing": b"",
+    "null": b"null",
+    "a list": b"[]",
+    "a number": b"17",
+    "a text": b'"win"',
+    "empty object": b"{}",
+    "deep nesting": b"[" * 30_000,
+    "deep nesting in a field": b'{"tags":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001,
+    "invalid UTF-8": b'{"transfer_id": "\xff\xfe"}',
+    "a lone surrogate": b'{"transfer_id": "\\ud800"}',
+    "a NUL": b'{"transfer_id": "a\\u0000b"}',
+    "two values": b"{}{}",
+    "NaN": b'{"amount": NaN}',
+    "too large": b'{"amount": "' + b"1" * GATEWAY_BODY_BYTES_MAX + b'"}',
+}
+
+
+@pytest.fixture(scope="module")
+async def system(servers: Servers) -> AsyncIterator[System]:
+    async with running_system(servers, workers=1) as running:
+        await running.add_players([PLAYER])
+        yield running
+
+
+@pytest.fixture(autouse=True)
+async def nothing_moved(system: System) -> AsyncIterator[None]:
+    yield
+    assert await system.query("SELECT count(*) FROM transfers") == [(0,)]
+    assert await system.balances() == {PLAYER: 0}
+
+
+def composed(system: System, integration: str, amount: str = "1.00") -> Callback:
+    """Return a provider's signed win; iGamingAce can't sign an amount that is none, so that one is forged."""
+    win = Win(str(uuid4()), PLAYER, SESSION + PLAYER)
+    if integration == "igamingace":
+        callback = system.providers[integration].compose(win._replace(amount="1.00"))
+        return callback._replace(body=callback.body.replace(b"1.00", amount.encode()))
+    return system.providers[integration].compose(win._replace(amount=amount))
+
+
+def with_body(integration: str, callback: Callback, body: bytes) -> Callback:
+    """Put another body under the same headers, signed anew where a header signs the body."""
+    secret = INTEGRATIONS[integration]["secrets"].encode()
+    signature = {
+        "klas": lambda: hmac.new(secret, body, hashlib.sha256).hexdigest(),
+        "gpas": lambda: hashlib.sha1(body + secret).hexdigest().upper(),  # noqa: S324  (GPAS's own choice)
+    }
+    headers = dict(callback.headers)
+    if integration in signature:
+        headers["x-signature"] = signature[integration]()
+    return callback._replace(body=body, headers=headers)
+
+
+def assert_own_error(integration: str, response: Response, status: int | None = None) -> None:
+    """The provider can read the error, and it is a final one."""
+    body: Any = response.json
+    assert response.status == (status or (400 if integration == "gpas" else 200)), response
+    match integration:
+        case "klas":
+            assert body == {"status_code": "ERR_UNKNOWN"}
+        case "gpas":
+            assert set(body) == {"code", "type", "message"}
+            assert body["code"] in {"1002", "1004", "1010", 1002, 1004, 1010}
+        case "hpgames":
+            assert body["errorCode"] in {1001, 1002}
+            assert body["errorText"]
+        case _:
+            assert body["code"] in {2, 3, 4}
+            assert body["message"]
+    assert b"Traceback" not in response.body
+
+
+@pytest.mark.parametrize("integration", INTEGRATIONS)
+@pytest.mark.parametrize("amount", BAD_AMOUNTS)
+async def test_amount_that_is_none_moves_nothing(system: System, integration: str, amount: str) -> None:
+    (response,) = await send_all(
+        system.url, [http_bytes(integration, composed(system, integration, amount))], 1
+    )
+    assert_own_error(integration, response)
+
+
+@pytest.mark.parametrize("integration", INTEGRATIONS)
+@pytest.mark.parametrize("kind", BAD_BODIES)
+async def test_body_that_is_no_credit_moves_nothing(system: System, integration: str, kind: str) -> None:
+    callback = with_body(integration, composed(system, integration), BAD_BODIES[kind])
+    (response,) = await send_all(system.url, [http_bytes(integration, callback)], 1)
+    assert_own_error(integration, response)
+
+
+@pytest.mark.parametrize("integration", INTEGRATIONS)
+@pytest.mark.parametrize("value", [None, [], {}, True, 1.5, "x" * 5_000], ids=str)
+async def test_field_of_a_wrong_type_moves_nothing(system: System, integration: str, value: object) -> None:
+    """Every field that names the money or the player, one after another, in a signed request."""
+    callback = composed(system, integration)
+    fields = json.loads(callback.body)
+    names = {
+        "transfer_id",
+        "externalReference",
+        "transactionId",
+        "transactionID",
+        "player_id",
+        "userID",
+        "playerId",
+    }
+    for name in names & set(fields):
+        changed = json.dumps({**fields, name: value}).encode()
+        request = http_bytes(integration, with_body(integration, callback, changed))
+        (response,) = await send_all(system.url, [request], 1)
+        assert_own_error(integration, response)
+
+
+@pytest.mark.parametrize("integration", INTEGRATIONS)
+async def test_truncated_json_moves_nothing(system: System, integration: str) -> None:
+    callback = composed(system, integration)
+    half = with_body(integration, callback, callback.body[: len(callback.body) // 2])
+    (response,) = await send_all(system.url, [http_bytes(integration, half)], 1)
+    assert_own_error(integration, response)
+
+
+@pytest.mark.parametrize("integration", INTEGRATIONS)
+async def test_other_method_or_content_type_moves_nothing(system: System, integration: str) -> None:
+    callback = composed(system, integration)
+    get = http_bytes(integration, callback).replace(b"POST", b"GET", 1)
+    xml = http_bytes(integration, callback._replace(headers={**callback.headers, "content-type": "text/xml"}))
+    got, posted = await send_all(system.url, [get, xml], 1)
+    assert_own_error(integration, got, status=405)
+    assert_own_error(integration, posted)
+
+
+async def test_connection_cut_in_the_middle_of_a_body_moves_nothing(system: System) -> None:
+    for integration in INTEGRATIONS:
+        request = http_bytes(integration, composed(system, integration))
+        _, writer = await connect(system.url)
+        writer.write(request[:-10])
+        await writer.drain()
+        writer.transport.abort()
+    await system.until_ready()
+
+
+async def test_body_without_end_is_refused_at_the_bound(system: System) -> None:
+    """Chunked, so that no length announces it."""
+    reader, writer = await connect(system.url)
+    writer.write(b"POST /klas/credit HTTP/1.1\r\nhost: gateway\r\ntransfer-encoding: chunked\r\n\r\n")
+    chunk = b"4000\r\n" + b"a" * 0x4000 + b"\r\n"
+    for _ in range(GATEWAY_BODY_BYTES_MAX // 0x4000 + 1):
+        writer.write(chunk)
+    assert_own_error("klas", await read_response(reader))
+    writer.close()
+
+
+async def test_unknown_path_is_not_found(system: System) -> None:
+    request = b"POST /nobody/credit HTTP/1.1\r\nhost: gateway\r\ncontent-length: 0\r\n\r\n"
+    (response,) = await send_all(system.url, [request], 1)
+    assert response.status == 404

@@ -1,0 +1,206 @@
+"""The product as it runs in production: gateway and worker processes over real servers."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from gateway.providers import build
+from gateway.providers.contract import Provider
+from shared.money import Currencies
+from shared.settings import LedgerSettings
+from tests.servers import Servers, fresh_database, fresh_vhost
+from tests.servers.reaper import Reaper
+from tests.servers.server import free_ports
+from worker.database import create_engine, migrate
+
+ROOT = Path(__file__).parent.parent
+READY_WITHIN_SECONDS = 30.0
+SESSION = "session-of-"
+"""A player's gpas session is this and the player's id."""
+
+_KINDS = "(VALUES ('REAL'), ('BONUS')) AS kinds (kind)"
+
+INTEGRATIONS: Mapping[str, Mapping[str, str]] = {
+    "klas": {"provider": "klas", "secrets": "klas-secret"},
+    "gpas": {"provider": "gpas", "secrets": "gpas-secret", "parent_system_id": "BL13GT"},
+    "hpgames": {
+        "provider": "hpgames",
+        "secrets": "hpgames-secret",
+        "merchant_id": "1387a6cc-3651-4473-ae52-e415caea3395",
+    },
+    "igamingace": {
+        "provider": "igamingace",
+        "secrets": "ace-secret",
+        "agent_id": "Partner01",
+        "currency": "EUR",
+    },
+}
+
+
+@dataclass(slots=True)
+class Process:
+    """One process of the product, its log in a file."""
+
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+    log: Path
+    reaper: Reaper
+    popen: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, in a process group of its own."""
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", *self.arguments],
+                cwd=ROOT,
+                env={**os.environ, **self.environment},
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.reaper.watch_process(self.popen.pid, signal.SIGKILL)
+
+    def send(self, sign: signal.Signals) -> None:
+        """Send a signal."""
+        assert self.popen is not None
+        self.popen.send_signal(sign)
+
+    async def end(self, sign: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal and return the exit status."""
+        if self.popen is None:
+            return 0
+        self.popen.send_signal(sign)
+        status = await asyncio.to_thread(self.popen.wait, 30)
+        self.reaper.forget_process(self.popen.pid)
+        self.popen = None
+        return status
+
+
+@dataclass(slots=True)
+class System:
+    """A gateway, its workers, and their ledger."""
+
+    url: str
+    gateway: Process
+    workers: list[Process]
+    engine: AsyncEngine
+    environment: Mapping[str, str]
+    providers: Mapping[str, Provider[Any, Any]] = field(default_factory=dict)
+
+    async def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `python -m worker ...` on this system's ledger."""
+        return await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "worker", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=120,
+        )
+
+    async def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a SELECT on the ledger."""
+        async with self.engine.connect() as connection:
+            return [tuple(row) for row in await connection.execute(text(statement))]
+
+    async def balances(self) -> dict[str, int]:
+        """Return each player's whole balance in minor units."""
+        rows = await self.query("SELECT player_id, sum(balance_minor) FROM wallets GROUP BY player_id")
+        return {player_id: int(balance) for player_id, balance in rows}
+
+    async def add_players(self, player_ids: Sequence[str]) -> None:
+        """Add players, each with a gpas session."""
+        ids = "FROM unnest(CAST(:ids AS text[])) AS id"
+        statements = (
+            f"INSERT INTO players SELECT id, 'EUR', now() {ids}",
+            f"INSERT INTO wallets SELECT gen_random_uuid(), id, 'EUR', kind, 0, 0 {ids}, {_KINDS}",
+            f"INSERT INTO sessions SELECT 'gpas', '{SESSION}' || id, id, 'EUR', now() {ids}",
+        )
+        async with self.engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement), {"ids": list(player_ids)})
+
+    async def until_ready(self, status: int = 200) -> None:
+        """Return when /readyz answers with `status`."""
+        deadline = time.monotonic() + READY_WITHIN_SECONDS
+        async with httpx.AsyncClient(base_url=self.url) as client:
+            while time.monotonic() < deadline:
+                try:
+                    if (await client.get("/readyz")).status_code == status:
+                        return
+                except httpx.TransportError:
+                    pass
+                await asyncio.sleep(0.1)
+        logs = "\n".join(p.log.read_text()[-3_000:] for p in (self.gateway, *self.workers))
+        raise AssertionError(f"/readyz does not answer {status}; the logs:\n{logs}")
+
+
+@asynccontextmanager
+async def running_system(
+    servers: Servers, *, workers: int = 2, database_url: str | None = None, **overrides: str
+) -> AsyncIterator[System]:
+    """Start a system on a database and a virtual host of its own; `overrides` are environment variables."""
+    environment = {
+        **_environment(),
+        "CREDITS_BROKER__URL": await fresh_vhost(servers),
+        "CREDITS_LEDGER__DATABASE_URL": database_url or await fresh_database(servers),
+        "CREDITS_CACHE__URL": servers.cache_url,
+        **overrides,
+    }
+    engine = create_engine(LedgerSettings(database_url=environment["CREDITS_LEDGER__DATABASE_URL"]))
+    directory = Path(tempfile.mkdtemp(prefix="credits-system-"))
+    with Reaper(directory) as reaper:
+        try:
+            await migrate(engine)
+            system = _make_system(environment, engine, directory, reaper, workers)
+            for process in (*system.workers, system.gateway):
+                process.start()
+            if workers:
+                await system.until_ready()
+            yield system
+        finally:
+            await engine.dispose()
+
+
+def _environment() -> dict[str, str]:
+    """Return the settings of the four integrations as environment variables; no file is read."""
+    environment = {
+        f"CREDITS_INTEGRATIONS__{name.upper()}__{key.upper()}": value
+        for name, table in INTEGRATIONS.items()
+        for key, value in table.items()
+    }
+    return {**environment, "CREDITS_CONFIG": "", "CREDITS_LOG__FORMAT": "json"}
+
+
+def _make_system(
+    environment: dict[str, str], engine: AsyncEngine, directory: Path, reaper: Reaper, workers: int
+) -> System:
+    (port,) = free_ports(1)
+    environment["CREDITS_GATEWAY__PORT"] = str(port)
+
+    def process(name: str, *arguments: str) -> Process:
+        return Process(arguments, environment, directory / f"{name}.log", reaper)
+
+    return System(
+        url=f"http://127.0.0.1:{port}",
+        gateway=process("gateway", "gateway"),
+        workers=[process(f"worker-{n}", "worker", "run") for n in range(workers)],
+        engine=engine,
+        environment=environment,
+        providers={name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()},
+    )

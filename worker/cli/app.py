@@ -14,8 +14,9 @@ from shared.settings import Settings, load_settings
 from worker import database, holders, process, reading
 from worker.cli.ends import End, end, note
 from worker.cli.ledger import ask, place
-from worker.cli.output import plain, player_text, say, transfer_text
+from worker.cli.output import audit_text, plain, player_text, say, transfer_text
 from worker.holders import Added, SessionAnswer, SessionResult
+from worker.verify import verify as verify_books
 
 ID_CHARACTERS_MAX: Final = 128
 """As long as the providers' ids of players, sessions and transfers may be."""
@@ -84,6 +85,18 @@ def migrate() -> None:
     before, after = ask(settings, database.migrate, migrated=False, patient=True)
     came = "was there already" if before == after else f"from {before or 'no tables'}"
     typer.echo(f"{place(settings)}: at revision {after}, {came}")
+
+
+@app.command()
+def verify(*, as_json: AsJson = False) -> None:
+    """Prove the books: exit 0 only when every invariant holds. Credits may be posted meanwhile."""
+    settings = load_settings()
+    currencies = Currencies(settings.currencies)
+    audit = ask(settings.ledger, lambda engine: verify_books(engine, currencies), patient=True)
+    say(audit, audit_text(audit), as_json=as_json)
+    if not audit.holds:
+        broken = ", ".join(finding.invariant for finding in audit.findings if finding.broken)
+        end(End.NO, f"the books are broken: {broken}")
 
 
 @player.command("add")

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.reading import EntryView, PlayerView, TransferView
+from worker.verify import Audit
 
 LINE_CELLS_MAX = 100_000
 """Lines are never folded: a terminal folds them itself, and `grep` wants them whole."""
@@ -75,6 +76,20 @@ def _entries(entries: Iterable[EntryView]) -> str:
     heading = ("account", "amount", "balance after", "number", "wallet")
     rows = [(e.account, e.amount, e.balance, e.wallet_version, e.wallet_id) for e in entries]
     return aligned([heading, *rows], right={1, 2, 3})
+
+
+def audit_text(audit: Audit) -> str:
+    """Return an audit as text: what the books hold, then each invariant with the cases that break it."""
+    totals = f"{audit.transfers} transfers, {audit.entries} entries, {audit.wallets} wallets"
+    sums = [("paid", s.paid, f"in {s.transfers} transfers") for s in audit.sums]
+    blocks = [totals, *([aligned(sums, right={1, 2})] if sums else []), ""]
+    blocks.append(aligned((f.broken or "holds", f.invariant, f.promise) for f in audit.findings))
+    for finding in audit.findings:
+        if finding.broken:
+            told = "" if finding.broken == len(finding.cases) else f", the first {len(finding.cases)}"
+            blocks.append(f"\n{finding.invariant}: broken in {finding.broken} cases{told}")
+            blocks.append(aligned([list(finding.cases[0]), *(list(c.values()) for c in finding.cases)]))
+    return "\n".join(blocks)
 
 
 def aligned(rows: Iterable[Sequence[object]], right: frozenset[int] | set[int] = frozenset()) -> str:

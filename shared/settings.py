@@ -49,7 +49,7 @@ class GatewaySettings(_Table):
 class BrokerSettings(_Table):
     """`[broker]`: RabbitMQ."""
 
-    url: str = MEMORY
+    url: str = Field(default=MEMORY, pattern=r"^(memory://$|amqps?://)")
     shards: int = Field(default=8, ge=1, le=256)
     heartbeat_seconds: int = Field(default=10, ge=1)
 

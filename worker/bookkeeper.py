@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import structlog
 
 from shared.credit import Credit
-from shared.errors import LedgerUnavailable, SettingsError
+from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.settings import Settings
 from shared.wire import Answer, Question
-from worker.database import create_engine, pending_migration
+from worker.database import create_engine, require_migrated
 from worker.dedup import Cache, create_cache
 from worker.ledger import Ledger
 from worker.posting import judge
@@ -74,10 +74,7 @@ async def open_bookkeeper(settings: Settings) -> AsyncIterator[Bookkeeper]:
     """
     engine = create_engine(settings.ledger)
     try:
-        if await pending_migration(engine):
-            raise SettingsError(
-                "the database's tables are not this version's: run `python -m worker migrate`"
-            )
+        await require_migrated(engine)
         ledger = Ledger(engine)
         cache = create_cache(settings.cache, await ledger.epoch())
         try:

@@ -1,0 +1,33 @@
+"""How a command ends: exit codes that scripts can rely on."""
+
+import sys
+from enum import IntEnum
+from typing import NoReturn
+
+
+class End(IntEnum):
+    """Exit codes. `--help` lists them."""
+
+    OK = 0
+    NO = 1
+    """The answer is no: there is no such thing, it is refused, or an invariant is broken."""
+
+    USAGE = 2
+    SETTINGS = 3
+    """The settings are wrong, or the tables are not this version's."""
+
+    DATABASE = 4
+    NOT_PAID = 5
+    UNEXPECTED = 70
+    """A defect of this program; the same number as sysexits' EX_SOFTWARE."""
+
+
+def end(code: End, message: str) -> NoReturn:
+    """Say on standard error, in one line, why the command ends without success."""
+    note(f"error: {message}")
+    sys.exit(code)
+
+
+def note(message: str) -> None:
+    """Say something on standard error, which programs that read the answer don't see."""
+    print(" ".join(message.split()), file=sys.stderr)  # noqa: T201  (a command's own output)

@@ -1,0 +1,99 @@
+"""Answers: aligned text for people, one JSON object a line for programs."""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from worker.reading import EntryView, PlayerView, TransferView
+
+LINE_CELLS_MAX = 100_000
+"""Lines are never folded: a terminal folds them itself, and `grep` wants them whole."""
+
+
+def say(answer: Any, text: str, *, as_json: bool) -> None:
+    """Print an answer."""
+    typer.echo(msgspec.json.encode(answer).decode() if as_json else text)
+
+
+def player_text(player: PlayerView) -> str:
+    """Return a player as text."""
+    wallets = [(w.kind, w.balance, f"{w.entries} entries", w.wallet_id) for w in player.wallets]
+    last = [
+        (line.posted_at, line.amount, line.kind, line.balance, line.integration, line.provider_tx_id)
+        for line in player.transfers
+    ]
+    return "\n".join(
+        (
+            aligned(
+                [("player", player.player_id), ("currency", player.currency), ("since", player.created_at)]
+            ),
+            "\nwallets",
+            aligned(wallets, right={1, 2}),
+            "\nlast transfers",
+            aligned(
+                [("posted", "amount", "kind", "balance after", "integration", "provider's id"), *last],
+                right={1, 3},
+            )
+            if last
+            else "none",
+        )
+    )
+
+
+def transfer_text(transfer: TransferView) -> str:
+    """Return a transfer as text, the answer to 'was it paid?' first."""
+    paid = f"paid: {transfer.amount} to player {plain(transfer.player_id)} at {plain(transfer.posted_at)}"
+    nothing = f"recorded: a win of zero for player {plain(transfer.player_id)}, so nothing was to be paid"
+    facts = (
+        ("integration", transfer.integration),
+        ("provider's id", transfer.provider_tx_id),
+        ("transfer", transfer.transfer_id),
+        ("kind", transfer.kind),
+        ("game", transfer.game_id),
+        ("round", transfer.round_id),
+        ("round closed", "yes" if transfer.round_closed else "no"),
+        ("bet", transfer.bet_id),
+        ("session", transfer.session_id),
+        ("to REAL", f"{transfer.real}, {transfer.real_balance} after"),
+        ("to BONUS", f"{transfer.bonus}, {transfer.bonus_balance} after"),
+    )
+    blocks = [paid if transfer.amount.minor else nothing, "", aligned(facts)]
+    if transfer.entries:
+        blocks += ["\nentries", _entries(transfer.entries)]
+    if transfer.details:
+        blocks += ["\ndetails", aligned(transfer.details.items())]
+    return "\n".join(blocks)
+
+
+def _entries(entries: Iterable[EntryView]) -> str:
+    heading = ("account", "amount", "balance after", "number", "wallet")
+    rows = [(e.account, e.amount, e.balance, e.wallet_version, e.wallet_id) for e in entries]
+    return aligned([heading, *rows], right={1, 2, 3})
+
+
+def aligned(rows: Iterable[Sequence[object]], right: frozenset[int] | set[int] = frozenset()) -> str:
+    """Return rows as columns, those of the numbers in `right` aligned to the right."""
+    cells = [[plain(cell) for cell in row] for row in rows]
+    table = Table.grid(padding=(0, 2))
+    for column in range(max(map(len, cells), default=0)):
+        table.add_column(justify="right" if column in right else "left", no_wrap=True)
+    for row in cells:
+        table.add_row(*(Text(cell) for cell in row))
+    console = Console(width=LINE_CELLS_MAX, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(f"  {line}".rstrip() for line in captured.get().splitlines())
+
+
+def plain(value: object) -> str:
+    """Return a value as one line of printable text: a provider's text must not steer a terminal."""
+    if value is None:
+        return "-"
+    text = f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else str(value)
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -56,7 +56,7 @@ async def _serve(settings: Settings) -> None:
 
 
 @cli.command()
-def sign(
+def sign(  # noqa: PLR0913, PLR0917  (a command's options)
     integration: Annotated[str, typer.Argument(help="An integration's name, as in the settings.")],
     player: Annotated[str, typer.Option(help="Who wins.")] = DEMO_PLAYER,
     session: Annotated[str, typer.Option(help="The session it was won in.")] = DEMO_SESSION,
@@ -86,6 +86,7 @@ def demo() -> None:
     for name in settings.integrations:
         win = Win(str(uuid4()), DEMO_PLAYER, DEMO_SESSION)
         typer.echo(f"{_curl_line(settings, name, win)}; echo\n")
+    typer.echo(f"Serving on {_base_url(settings)}; Ctrl-C ends it, and the balances are kept.")
     uvloop.run(_serve(settings))
 
 
@@ -103,8 +104,11 @@ def _curl_line(settings: Settings, integration: str, win: Win, url: str = "") ->
     if table is None:
         raise SettingsError(f"[integrations.{integration}]: there is no such integration")
     provider = build(integration, table, Currencies(settings.currencies))
-    base_url = url or f"http://{settings.gateway.host}:{settings.gateway.port}"
-    return curl_line(base_url, integration, provider.compose(win))
+    return curl_line(url or _base_url(settings), integration, provider.compose(win))
+
+
+def _base_url(settings: Settings) -> str:
+    return f"http://{settings.gateway.host}:{settings.gateway.port}"
 
 
 def main() -> None:

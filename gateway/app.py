@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -25,6 +26,8 @@ from shared.settings import Settings
 from shared.wire import FindPlayer
 
 READY_SECONDS_MAX: Final = 1.0
+
+_log = structlog.get_logger()
 
 
 def create_app(settings: Settings, ledger: LedgerClient | None = None) -> Starlette:
@@ -52,6 +55,8 @@ def _callbacks(settings: Settings, client: LedgerClient, metrics: GatewayMetrics
     routes = []
     for name, table in settings.integrations.items():
         provider = build(name, table, currencies)
+        if (notice := provider.notice()) is not None:
+            _log.warning("notice", integration=name, about=notice)
         integration = Integration(provider, client, holders, metrics)
         for path in provider.paths:
             body_bytes_max = provider.body_bytes_max(path, settings.gateway.body_bytes_max)

@@ -100,6 +100,11 @@ class System:
     environment: Mapping[str, str]
     providers: Mapping[str, Provider[Any, Any]] = field(default_factory=dict)
 
+    @property
+    def processes(self) -> list[Process]:
+        """The gateway and the workers."""
+        return [self.gateway, *self.workers]
+
     async def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m worker ...` on this system's ledger."""
         return await asyncio.to_thread(
@@ -146,7 +151,7 @@ class System:
                 except httpx.TransportError:
                     pass
                 await asyncio.sleep(0.1)
-        logs = "\n".join(p.log.read_text()[-3_000:] for p in (self.gateway, *self.workers))
+        logs = "\n".join(p.log.read_text()[-3_000:] for p in self.processes)
         raise AssertionError(f"/readyz does not answer {status}; the logs:\n{logs}")
 
 
@@ -165,15 +170,16 @@ async def running_system(
     engine = create_engine(LedgerSettings(database_url=environment["CREDITS_LEDGER__DATABASE_URL"]))
     directory = Path(tempfile.mkdtemp(prefix="credits-system-"))
     with Reaper(directory) as reaper:
+        system = _make_system(environment, engine, directory, reaper, workers)
         try:
             await migrate(engine)
-            system = _make_system(environment, engine, directory, reaper, workers)
-            for process in (*system.workers, system.gateway):
+            for process in system.processes:
                 process.start()
             if workers:
                 await system.until_ready()
             yield system
         finally:
+            await asyncio.gather(*(process.end() for process in system.processes))
             await engine.dispose()
 
 

@@ -142,6 +142,10 @@ class Provider(ABC, Generic[SettingsType, Message]):
         self.secrets: Final = secrets
         self.currencies: Final = currencies
 
+    def notice(self) -> str | None:
+        """Return what the operator should be told at each start."""
+        return None
+
     @abstractmethod
     def authenticate(self, callback: Callback) -> None:
         """Verify the signature over the bytes as they came. Raises Refused; looks nothing up."""

@@ -35,7 +35,6 @@ from typing import Annotated, ClassVar, Final, Literal
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
-import structlog
 from pydantic import Field, PositiveInt, field_validator
 
 from gateway.providers.contract import (
@@ -158,14 +157,18 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
     def __init__(
         self, name: str, settings: HpGamesSettings, secrets: Secrets, currencies: Currencies
     ) -> None:
-        """Replace the codes that are settled, and warn of the others."""
+        """Replace the codes that are settled."""
         super().__init__(name, settings, secrets, currencies)
         self._merchant_id: Final = str(settings.merchant_id)
         self._codes: Final[Mapping[Result, int]] = {**ERROR_CODES, **settings.error_codes}
+
+    def notice(self) -> str | None:
+        """Name the codes that nobody has confirmed."""
         errors = {result: code for result, code in ERROR_CODES.items() if code != PAID}
-        unconfirmed = {r.value: code for r, code in errors.items() if r not in settings.error_codes}
-        if unconfirmed:
-            structlog.get_logger().warning("error codes not confirmed", integration=name, **unconfirmed)
+        unconfirmed = [f"{r} {code}" for r, code in errors.items() if r not in self.settings.error_codes]
+        return (
+            "error codes that HPGames has not confirmed: " + ", ".join(unconfirmed) if unconfirmed else None
+        )
 
     def body_bytes_max(self, path: str, default_bytes: int) -> int:
         """Let bulk requests be larger."""

@@ -22,7 +22,7 @@ from tests.providers.dialect import (
     readable,
 )
 from tests.providers.hostile import INJECTIONS, NO_AMOUNT_TEXTS, NO_AMOUNTS, NO_JSON
-from tests.providers.stack import Stack
+from tests.providers.stack import Posted, Stack
 
 
 class Conformance:
@@ -53,8 +53,16 @@ class Conformance:
         assert paid.real_amount in {None, "10.5"}
         assert paid.bonus_amount in {None, "0"}
         [posted] = await stack.transfers(facts.player_id)
-        assert (posted.integration, posted.provider_tx_id) == (self.dialect.name, facts.provider_tx_id)
-        assert (posted.amount_minor, posted.currency) == (1050, "EUR")
+        assert posted == Posted(
+            integration=self.dialect.name,
+            provider_tx_id=facts.provider_tx_id,
+            player_id=facts.player_id,
+            currency="EUR",
+            amount_minor=1050,
+            real_minor=1050,
+            bonus_minor=0,
+            **self.dialect.recorded(facts),
+        )
         assert await stack.balance(facts.player_id) == 1050
 
     async def test_lost_bet_is_recorded_and_pays_nothing(self, stack: Stack, facts: Facts) -> None:
@@ -90,7 +98,7 @@ class Conformance:
         for session_id in ("", "unknown-session"):
             win = facts.another(session_id=session_id)
             if self.dialect.player_field is None:
-                await self.assert_refused(stack, self.dialect.credit(win), "sessionless")
+                await self.assert_refused(stack, self.dialect.credit(win), "unknown_session")
             else:
                 await self.pay(stack, win)
         expected = 0 if self.dialect.player_field is None else 2100
@@ -203,6 +211,13 @@ class Conformance:
         for size in range(1, len(whole), 11):
             await self.assert_refused(stack, self.dialect.raw(whole[:size], facts=facts), "malformed")
 
+    async def test_bytes_that_are_no_text_are_told_wherever_they_stand(
+        self, stack: Stack, facts: Facts
+    ) -> None:
+        for strange in (b"\xff", b"\xed\xa0\x80", b"\xc0\x80"):
+            body = self.dialect.credit(facts).body[:-1] + b',"nobody reads this":"' + strange + b'"}'
+            await self.assert_refused(stack, self.dialect.raw(body, facts=facts), "malformed")
+
     async def test_required_field_that_is_missing_or_of_another_kind_is_told(
         self, stack: Stack, facts: Facts
     ) -> None:
@@ -259,11 +274,11 @@ class Conformance:
     async def test_unknown_player_is_told_so(self, stack: Stack, facts: Facts) -> None:
         for player_id in ("nobody", "DROPTABLEplayers"):
             nobody = facts.another(player_id=player_id, session_id="of-nobody")
-            await self.assert_refused(stack, self.dialect.credit(nobody), "unknown_player")
+            await self.assert_refused(stack, self.dialect.credit(nobody), self.dialect.unknown_player)
 
     async def test_players_ids_are_matched_to_the_letter(self, stack: Stack, facts: Facts) -> None:
         shouted = facts.but(player_id=facts.player_id.upper(), session_id=facts.session_id.upper())
-        await self.assert_refused(stack, self.dialect.credit(shouted), "unknown_player")
+        await self.assert_refused(stack, self.dialect.credit(shouted), self.dialect.unknown_player)
 
     async def test_wrong_content_type_is_told_and_moves_nothing(self, stack: Stack, facts: Facts) -> None:
         right = self.dialect.credit(facts)

@@ -68,6 +68,9 @@ class Dialect(ABC):
     player_field: ClassVar[str | None] = None
     """The field that names the player, where there is one."""
 
+    unknown_player: ClassVar[str] = "unknown_player"
+    """The error that a win of nobody gets."""
+
     signature_field: ClassVar[str | None] = None
     """The field that the signature is in, where it is in the body."""
 
@@ -117,12 +120,16 @@ class Dialect(ABC):
         """Return a win that no bet came before."""
 
     @abstractmethod
+    def recorded(self, facts: Facts) -> dict[str, Any]:
+        """Return what the books must say of the win, besides who won how much."""
+
+    @abstractmethod
     def read_paid(self, response: httpx.Response, facts: Facts, *, replay: bool) -> Paid:
         """Assert that the reply is a success in every detail, and return what it says."""
 
     @abstractmethod
     def assert_error(self, response: httpx.Response, what: str, *, tx: str | None) -> None:
-        """Assert that the reply is the error that the provider's pages want for `what`.
+        """Assert that the reply is the error that the provider's pages want for `what`, a result's name.
 
         `tx` is the transaction id, where it could be read from the request.
         """
@@ -163,7 +170,7 @@ def spoken(value: object) -> str:
 def readable(body: bytes, name: str) -> str | None:
     """Return a text field of a JSON object, where it can be read and is no longer than a text may be."""
     try:
-        text = json.loads(body, parse_constant=_refuse, parse_int=str, parse_float=str).get(name)
+        text = json.loads(body.decode(), parse_constant=_refuse, parse_int=str, parse_float=str).get(name)
     except (ValueError, AttributeError, RecursionError):
         return None
     return text if isinstance(text, str) and len(text) <= 1_000 else None

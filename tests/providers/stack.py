@@ -41,7 +41,12 @@ class Posted:
     amount_minor: int
     real_minor: int
     bonus_minor: int
+    kind: str
     round_id: str | None
+    round_closed: bool
+    game_id: str | None
+    bet_id: str | None
+    session_id: str | None
     details: dict[str, str]
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from gateway.providers import build, gpas
-from gateway.providers.contract import Callback
+from gateway.providers.contract import Callback, Refused
 from shared.credit import Credit
 from shared.money import Currencies
 from shared.outcome import Holder, Result
@@ -89,20 +89,21 @@ async def test_win_repeated_under_the_players_next_session_is_the_same_win(
 
 
 async def test_win_of_another_integrations_session_is_not_paid(stack: Stack, facts: Facts) -> None:
-    DIALECT.assert_error(await stack.send(OPEN_ONLY, DIALECT.credit(facts)), "sessionless", tx=None)
+    response = await stack.send(DIALECT.second_brand, DIALECT.credit(facts))
+    DIALECT.assert_error(response, "unknown_session", tx=None)
     assert await stack.transfers(facts.player_id) == []
 
 
 @pytest.mark.parametrize("session_id", ["", "unknown", "a\0b", "x" * 200, "Zoë 玩家", "' OR 1=1 --"])
 async def test_win_of_no_known_session_is_not_paid(stack: Stack, facts: Facts, session_id: str) -> None:
     response = await stack.send("gpas", DIALECT.credit(facts.but(session_id=session_id)))
-    DIALECT.assert_error(response, "sessionless", tx=None)
+    DIALECT.assert_error(response, "unknown_session", tx=None)
     assert await stack.transfers(facts.player_id) == []
 
 
 async def test_win_without_a_session_is_not_paid(stack: Stack, facts: Facts) -> None:
     response = await stack.send("gpas", DIALECT.credit(facts)._replace(query={}))
-    DIALECT.assert_error(response, "sessionless", tx=None)
+    DIALECT.assert_error(response, "unknown_session", tx=None)
 
 
 @pytest.mark.parametrize("parent", [None, "", "bl13gt", "BL13GT2"])
@@ -175,15 +176,19 @@ async def test_win_after_the_close_is_refused_where_the_operator_says_so(stack: 
     paid = DIALECT.read_paid(await stack.send(OPEN_ONLY, DIALECT.credit(facts)), facts, replay=False)
     await stack.close_session(OPEN_ONLY, facts.session_id)
     late = facts.another()
-    DIALECT.assert_error(await stack.send(OPEN_ONLY, DIALECT.credit(late)), "sessionless", tx=None)
+    DIALECT.assert_error(await stack.send(OPEN_ONLY, DIALECT.credit(late)), "session_closed", tx=None)
     repeat = await stack.send(OPEN_ONLY, DIALECT.credit(facts))
     assert DIALECT.read_paid(repeat, facts, replay=True) == paid
     assert await stack.balance(facts.player_id) == 1050
 
 
-def test_wrong_currency_is_its_custom_code() -> None:
-    assert gpas.CODES[Result.WRONG_CURRENCY] == (400, 1010, "CURRENCY_ERROR")
-    assert gpas.CODES[Result.UNKNOWN_PLAYER] == (400, 1005, "INVALID_WALLET_ID")
+@pytest.mark.parametrize("session_id", ["", "a\0b", "x" * 129])
+def test_session_that_can_be_none_is_not_looked_up(session_id: str) -> None:
+    provider = build("gpas", DIALECT.settings, Currencies())
+    message = provider.parse(DIALECT.credit(Facts("p", session_id)))
+    with pytest.raises(Refused) as refused:
+        provider.whose(message)
+    assert refused.value.outcome.result is Result.UNKNOWN_SESSION
 
 
 def test_closed_round_is_told_by_its_tag() -> None:

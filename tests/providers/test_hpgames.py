@@ -93,11 +93,14 @@ async def test_amount_that_is_no_number_pays_nothing(stack: Stack, facts: Facts,
 
 async def test_one_transaction_in_other_letters_is_paid_once(stack: Stack, facts: Facts) -> None:
     shouted = facts.but(provider_tx_id=facts.provider_tx_id.upper())
-    first = DIALECT.read_paid(await stack.send("hpgames", DIALECT.credit(shouted)), shouted, replay=False)
+    fields = DIALECT.fields(shouted)
+    in_capitals = {**fields, "merchantId": MERCHANT.upper(), "betId": fields["betId"].upper()}
+    response = await stack.send("hpgames", DIALECT.signed(in_capitals, facts=shouted))
+    first = DIALECT.read_paid(response, shouted, replay=False)
     second = DIALECT.read_paid(await stack.send("hpgames", DIALECT.credit(facts)), facts, replay=True)
     assert second == first
     [posted] = await stack.transfers(facts.player_id)
-    assert posted.provider_tx_id == facts.provider_tx_id.lower()
+    assert (posted.provider_tx_id, posted.bet_id) == (facts.provider_tx_id, fields["betId"])
 
 
 @pytest.mark.parametrize("name", ["merchantId", "betId", "transactionId"])

@@ -158,6 +158,27 @@ async def test_form_is_read_as_json_is(stack: Stack, facts: Facts) -> None:
     assert await stack.balance(facts.player_id) == 1050
 
 
+async def test_empty_field_of_a_form_is_an_absent_one(stack: Stack, facts: Facts) -> None:
+    form = _form({**DIALECT.fields(facts), "refTransactionID": "", "gameID": ""})
+    paid = DIALECT.read_paid(await stack.send("igamingace", form), facts, replay=False)
+    bare = {k: v for k, v in DIALECT.fields(facts).items() if k not in {"refTransactionID", "gameID"}}
+    response = await stack.send("igamingace", DIALECT.signed(bare, facts=facts))
+    assert DIALECT.read_paid(response, facts, replay=True) == paid
+
+
+async def test_form_that_is_no_text_pays_nothing(stack: Stack, facts: Facts) -> None:
+    form = _form(DIALECT.fields(facts.but(round_id="\ufffd")))
+    strange = form._replace(body=form.body.replace(b"%EF%BF%BD", b"%FF"))
+    DIALECT.assert_error(await stack.send("igamingace", strange), "malformed", tx=None)
+    DIALECT.read_paid(await stack.send("igamingace", form), facts, replay=False)
+
+
+async def test_form_of_too_many_fields_pays_nothing(stack: Stack, facts: Facts) -> None:
+    form = _form(DIALECT.fields(facts))
+    padded = form._replace(body=form.body + b"&a=b" * 100)
+    DIALECT.assert_error(await stack.send("igamingace", padded), "malformed", tx=None)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -7,7 +7,6 @@ import pytest
 
 from gateway.providers import klas
 from gateway.providers.contract import Callback
-from shared.outcome import Result
 from tests.providers.conformance import Conformance
 from tests.providers.dialect import Facts, body_of
 from tests.providers.dialects.klas import DIALECT, signed_request
@@ -54,8 +53,12 @@ async def test_balance_is_what_the_player_has(stack: Stack, facts: Facts) -> Non
         "status_code": "OK",
     }
     await stack.send("klas", DIALECT.credit(facts))
+    free_spin = facts.another(amount="0.25")
+    await stack.send(
+        "klas", DIALECT.signed({**DIALECT.fields(free_spin), "gift_spin": {"n": 1}}, facts=facts)
+    )
     response = await stack.send("klas", _balance_request(facts, timestamp=1_710_000_000_123))
-    assert DIALECT.read(response) == {"balance": "10.5", "status_code": "OK"}
+    assert DIALECT.read(response) == {"balance": "10.75", "status_code": "OK"}
 
 
 @pytest.mark.parametrize(
@@ -171,8 +174,3 @@ async def test_yen_and_dinar_keep_their_own_decimals(stack: Stack, facts: Facts)
         win = facts.another(player_id=player, currency=currency, amount=amount)
         paid = DIALECT.read_paid(await stack.send("klas", DIALECT.credit(win)), win, replay=False)
         assert (paid.balance, await stack.balance(player, currency)) == (balance, minor)
-
-
-def test_only_the_ledgers_silence_is_answered_with_a_timeout() -> None:
-    timeouts = {result for result, code in klas.STATUS_CODES.items() if code == "ERR_TIMEOUT"}
-    assert timeouts == {Result.UNAVAILABLE, Result.UNPOSTABLE}

@@ -1,19 +1,20 @@
 """What holds of every provider's verbs by themselves, without a ledger."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 from uuid import uuid4
 
+import httpx
 import pytest
 
 from gateway.providers import build
-from gateway.providers.contract import Provider, Refused, Win
-from shared.credit import Credit
+from gateway.providers.contract import Callback, Provider, Refused, Win
+from shared.credit import FINGERPRINT, Credit
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Receipt, Result
 from tests.providers.dialect import KEY, SECRETS, Dialect, Facts
 
-RECEIPT = Receipt("transfer-1", "EUR", 1050, 0, 2050, 500)
+RECEIPT: Final = Receipt("transfer-1", "EUR", 1050, 0, 2550, 0)
 
 
 class Verbs:
@@ -31,11 +32,23 @@ class Verbs:
     @pytest.mark.parametrize("result", Result)
     def test_every_end_of_a_callback_has_its_reply(self, result: Result) -> None:
         facts = Facts("player1", "session-1")
-        paid = result in {Result.POSTED, Result.REPLAYED}
-        reply = self.provider().render(
-            self.dialect.credit(facts), Outcome(result, RECEIPT if paid else None, detail="")
-        )
-        assert (b"transfer-1" in reply.body) is paid
+        callback, replay = self.dialect.credit(facts), result is Result.REPLAYED
+        if replay or result is Result.POSTED:
+            response = self.rendered(callback, Outcome(result, RECEIPT))
+            assert self.dialect.read_paid(response, facts, replay=replay).balance == "25.5"
+        else:
+            for outcome in (
+                Outcome(result),
+                Outcome(result, detail="x" * 1_000),
+                Outcome(result, differing=FINGERPRINT),
+            ):
+                response = self.rendered(callback, outcome)
+                self.dialect.assert_error(response, result, tx=facts.provider_tx_id)
+
+    def rendered(self, callback: Callback, outcome: Outcome) -> httpx.Response:
+        reply = self.provider().render(callback, outcome)
+        headers = [*reply.headers, ("content-type", "application/json")]
+        return httpx.Response(reply.status, headers=headers, content=reply.body)
 
     def test_sample_is_what_the_provider_would_send(self) -> None:
         win = Win(str(uuid4()), "player1", "session-1")

@@ -30,18 +30,22 @@ class GpasDialect(Dialect):
     amount_field = "value"
     tx_field = "externalReference"
     free_text_field = "description"
+    unknown_player = "unknown_session"
     options: ClassVar[Mapping[str, Any]] = {"parent_system_id": PARENT}
 
     errors: ClassVar[Mapping[str, tuple[int, int, str]]] = {
         "conflict": (400, 1003, "DUPLICATE_TX_ID"),
-        "sessionless": (400, 1004, "INVALID_WALLET_SESSION"),
-        "unknown_player": (400, 1004, "INVALID_WALLET_SESSION"),
+        "unknown_player": (400, 1005, "INVALID_WALLET_ID"),
+        "unknown_session": (400, 1004, "INVALID_WALLET_SESSION"),
+        "session_closed": (400, 1004, "INVALID_WALLET_SESSION"),
+        "wrong_currency": (400, 1010, "CURRENCY_ERROR"),
         "balance_limit": (400, 1010, "BALANCE_LIMIT"),
-        "malformed": (400, 1010, "INVALID_REQUEST"),
-        "invalid_tx_id": (400, 1002, "INVALID_TX_ID"),
         "bad_signature": (400, 1006, "SIGNATURE_FAILED"),
         "unknown_caller": (400, 1001, "SYSTEM_ERROR"),
+        "malformed": (400, 1010, "INVALID_REQUEST"),
+        "invalid_tx_id": (400, 1002, "INVALID_TX_ID"),
         "unavailable": (500, 1001, "SYSTEM_ERROR"),
+        "unpostable": (500, 1001, "SYSTEM_ERROR"),
     }
 
     def fields(self, facts: Facts) -> Fields:
@@ -94,6 +98,20 @@ class GpasDialect(Dialect):
 
     def without_bet(self, facts: Facts) -> Callback:
         return self.tagged(facts, externalReferenceBet=None)
+
+    def recorded(self, facts: Facts) -> dict[str, Any]:
+        return {
+            "kind": "win",
+            "round_id": facts.round_id,
+            "round_closed": True,
+            "game_id": "agt-13",
+            "bet_id": "agt-53rr34pq",
+            "session_id": facts.session_id,
+            "details": {
+                "description": f"delivery {facts.delivery}",
+                **{f"tags.{name}": text for name, text in self.tags(facts).items()},
+            },
+        }
 
     def read_paid(self, response: httpx.Response, facts: Facts, *, replay: bool) -> Paid:
         del facts, replay  # a repeat's reply is the same

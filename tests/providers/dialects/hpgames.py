@@ -52,14 +52,18 @@ class HpGamesDialect(Dialect):
     options: ClassVar[Mapping[str, Any]] = {"merchant_id": MERCHANT}
 
     errors: ClassVar[Mapping[str, int]] = {
-        "bad_signature": 1001,
-        "malformed": 1002,
-        "unknown_caller": 1003,
-        "unknown_player": 1004,
-        "wrong_currency": 1006,
         "conflict": 1007,
-        "unavailable": 1008,
+        "unknown_player": 1004,
+        "unknown_session": 1000,
+        "session_closed": 1000,
+        "wrong_currency": 1006,
         "balance_limit": 1000,
+        "bad_signature": 1001,
+        "unknown_caller": 1003,
+        "malformed": 1002,
+        "invalid_tx_id": 1002,
+        "unavailable": 1008,
+        "unpostable": 1000,
     }
 
     def fields(self, facts: Facts) -> Fields:
@@ -112,6 +116,20 @@ class HpGamesDialect(Dialect):
     def without_bet(self, facts: Facts) -> Callback:
         jackpot = {"type": "JACKPOT", "jackpotId": str(uuid4())}
         return self.signed({**self.fields(facts), **jackpot}, facts=facts)
+
+    def recorded(self, facts: Facts) -> dict[str, Any]:
+        return {
+            "kind": "win",
+            "round_id": None,
+            "round_closed": False,
+            "game_id": "1",
+            "bet_id": str(uuid5(NAMESPACE_URL, facts.round_id)),
+            "session_id": None,
+            "details": {
+                "timestamp": str(1_773_935_126_000 + facts.delivery),
+                "created": "2026-03-19T15:46:10.654321Z",
+            },
+        }
 
     def read_paid(self, response: httpx.Response, facts: Facts, *, replay: bool) -> Paid:
         assert response.status_code == 200

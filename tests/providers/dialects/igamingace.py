@@ -39,14 +39,18 @@ class IGamingAceDialect(Dialect):
     options: ClassVar[Mapping[str, Any]] = {"agent_id": AGENT}
 
     errors: ClassVar[Mapping[str, tuple[int, int]]] = {
-        "malformed": (200, 2),
         "conflict": (200, 2),
+        "unknown_player": (200, 5),
+        "unknown_session": (200, 1),
+        "session_closed": (200, 1),
         "wrong_currency": (200, 2),
+        "balance_limit": (200, 1),
         "bad_signature": (200, 3),
         "unknown_caller": (200, 4),
-        "unknown_player": (200, 5),
-        "balance_limit": (200, 1),
+        "malformed": (200, 2),
+        "invalid_tx_id": (200, 2),
         "unavailable": (502, 1),
+        "unpostable": (502, 1),
     }
 
     def fields(self, facts: Facts) -> Fields:
@@ -94,6 +98,17 @@ class IGamingAceDialect(Dialect):
 
     def without_bet(self, facts: Facts) -> Callback:
         return self.signed({**self.fields(facts), "refTransactionID": None}, facts=facts)
+
+    def recorded(self, facts: Facts) -> dict[str, Any]:
+        return {
+            "kind": "win",
+            "round_id": facts.round_id,
+            "round_closed": False,
+            "game_id": "1566",
+            "bet_id": "bet-1",
+            "session_id": None,
+            "details": {},
+        }
 
     def read_paid(self, response: httpx.Response, facts: Facts, *, replay: bool) -> Paid:
         del facts

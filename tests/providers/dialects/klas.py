@@ -34,11 +34,16 @@ class KlasDialect(Dialect):
     errors: ClassVar[Mapping[str, str]] = {
         "conflict": "ERR_UNKNOWN",
         "unknown_player": "ERR_UNKNOWN",
+        "unknown_session": "ERR_UNKNOWN",
+        "session_closed": "ERR_UNKNOWN",
         "wrong_currency": "ERR_UNKNOWN",
         "balance_limit": "ERR_UNKNOWN",
-        "malformed": "ERR_UNKNOWN",
         "bad_signature": "ERR_INTEGRITY_CHECK_FAILED",
+        "unknown_caller": "ERR_UNKNOWN",
+        "malformed": "ERR_UNKNOWN",
+        "invalid_tx_id": "ERR_UNKNOWN",
         "unavailable": "ERR_TIMEOUT",
+        "unpostable": "ERR_TIMEOUT",
     }
 
     def fields(self, facts: Facts) -> Fields:
@@ -90,6 +95,23 @@ class KlasDialect(Dialect):
 
     def without_bet(self, facts: Facts) -> Callback:
         return self.credit(facts.but(round_id="a-round-without-a-bet"))
+
+    def recorded(self, facts: Facts) -> dict[str, Any]:
+        return {
+            "kind": "win",
+            "round_id": facts.round_id,
+            "round_closed": True,
+            "game_id": "ABSlot",
+            "bet_id": None,
+            "session_id": facts.session_id,
+            "details": {
+                "request_id": f"request-{facts.delivery}",
+                "timestamp": str(1_710_000_000 + facts.delivery),
+                "reason": "win",
+                "jackpot_wins": "0",
+                "deduction": "0",
+            },
+        }
 
     def read_paid(self, response: httpx.Response, facts: Facts, *, replay: bool) -> Paid:
         del facts, replay  # a repeat's reply is the same

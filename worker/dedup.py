@@ -2,7 +2,7 @@
 
 It is never asked whether something is *not* posted: a miss proves nothing. So a cache that is down, slow,
 empty or flushed costs time and nothing else. Keys carry the ledger's epoch, a name that no other ledger
-has and that is given anew when a ledger is restored: what was true of another state of the books is not found.
+has and that is given anew when a ledger is restored: what was true of other books is not found.
 """
 
 import time

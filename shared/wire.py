@@ -70,7 +70,7 @@ def decode_batch(body: bytes, message_type: str | None) -> Batch:
         raise PoisonMessage(f"message type {message_type!r} is not {MESSAGE_TYPE!r}")
     try:
         return _batches.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PoisonMessage(f"not a batch: {error}") from error
 
 
@@ -78,5 +78,5 @@ def decode_replies(body: bytes) -> list[BatchReply]:
     """Read a worker's replies. Raises PoisonMessage when they are none of this version's."""
     try:
         return _replies.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise PoisonMessage(f"not replies: {error}") from error

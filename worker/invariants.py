@@ -76,7 +76,7 @@ INVARIANTS: Final = (
             COALESCE(e.sum_minor, 0) AS entries_sum_minor, COALESCE(e.entries, 0) AS entries
         FROM wallets AS w LEFT JOIN (
             SELECT wallet_id, SUM(amount_minor) AS sum_minor, COUNT(*) AS entries
-            FROM entries GROUP BY wallet_id
+            FROM entries WHERE wallet_id IS NOT NULL GROUP BY wallet_id
         ) AS e ON e.wallet_id = w.id
         WHERE w.balance_minor <> COALESCE(e.sum_minor, 0) OR w.version <> COALESCE(e.entries, 0)
         """,

@@ -52,8 +52,8 @@ def _create_holders() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_wallets"),
         sa.UniqueConstraint("player_id", "currency", "kind", name="uq_wallets_player_id_currency_kind"),
         sa.ForeignKeyConstraint(["player_id"], ["players.id"], name="fk_wallets_player_id"),
-        sa.CheckConstraint("kind IN ('REAL', 'BONUS')", name="ck_wallets_kind"),
-        sa.CheckConstraint("balance_minor >= 0", name="ck_wallets_balance"),
+        sa.CheckConstraint("kind IN ('REAL', 'BONUS')", name=op.f("ck_wallets_kind")),
+        sa.CheckConstraint("balance_minor >= 0", name=op.f("ck_wallets_balance")),
     )
 
 
@@ -82,9 +82,9 @@ def _create_transfers() -> None:
         sa.UniqueConstraint("integration", "provider_tx_id", name="uq_transfers_integration_provider_tx_id"),
         sa.ForeignKeyConstraint(["player_id"], ["players.id"], name="fk_transfers_player_id"),
         sa.CheckConstraint(
-            "amount_minor >= 0 AND real_minor >= 0 AND bonus_minor >= 0", name="ck_transfers_sign"
+            "amount_minor >= 0 AND real_minor >= 0 AND bonus_minor >= 0", name=op.f("ck_transfers_sign")
         ),
-        sa.CheckConstraint("real_minor + bonus_minor = amount_minor", name="ck_transfers_split"),
+        sa.CheckConstraint("real_minor + bonus_minor = amount_minor", name=op.f("ck_transfers_split")),
     )
 
 
@@ -100,14 +100,14 @@ def _create_entries() -> None:
         sa.PrimaryKeyConstraint("transfer_id", "account", name="pk_entries"),
         sa.ForeignKeyConstraint(["transfer_id"], ["transfers.id"], name="fk_entries_transfer_id"),
         sa.ForeignKeyConstraint(["wallet_id"], ["wallets.id"], name="fk_entries_wallet_id"),
-        sa.CheckConstraint("account IN ('REAL', 'BONUS', 'SETTLEMENT')", name="ck_entries_account"),
+        sa.CheckConstraint("account IN ('REAL', 'BONUS', 'SETTLEMENT')", name=op.f("ck_entries_account")),
         sa.CheckConstraint(
             "CASE account WHEN 'SETTLEMENT'"
             " THEN amount_minor < 0 AND wallet_id IS NULL"
             " AND balance_minor IS NULL AND wallet_version IS NULL"
             " ELSE amount_minor > 0 AND wallet_id IS NOT NULL AND balance_minor >= amount_minor"
             " AND wallet_version >= 1 END",
-            name="ck_entries_leg",
+            name=op.f("ck_entries_leg"),
         ),
     )
 
@@ -118,7 +118,7 @@ def _create_epoch() -> None:
         sa.Column("id", sa.Integer, nullable=False, autoincrement=False),
         sa.Column("epoch", sa.Uuid, nullable=False, comment="names this state of the books in cache keys"),
         sa.PrimaryKeyConstraint("id", name="pk_ledger"),
-        sa.CheckConstraint("id = 1", name="ck_ledger_single_row"),
+        sa.CheckConstraint("id = 1", name=op.f("ck_ledger_single_row")),
     )
     op.bulk_insert(ledger, [{"id": 1, "epoch": uuid7()}])
 
@@ -136,9 +136,19 @@ def _forbid_changes_on_postgresql() -> None:
 
 
 def _forbid_changes_on_sqlite() -> None:
-    for table in ("transfers", "entries"):
+    keys = {
+        "transfers": "id = NEW.id OR integration = NEW.integration AND provider_tx_id = NEW.provider_tx_id",
+        "entries": "transfer_id = NEW.transfer_id AND account = NEW.account",
+    }
+    for table, same_key in keys.items():
         for change in ("UPDATE", "DELETE"):
             op.execute(
                 f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table}"
                 f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
             )
+        # REPLACE INTO deletes without a word to triggers of DELETE.
+        op.execute(
+            f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table}"  # noqa: S608
+            f" WHEN EXISTS (SELECT 1 FROM {table} WHERE {same_key})"
+            f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
+        )

@@ -1,0 +1,319 @@
+"""The ledger on real databases: each win is paid once, whoever sends it, however often."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.credit import FINGERPRINT, Credit, Kind, Wallet
+from shared.errors import LedgerUnavailable
+from shared.money import MINOR_MAX, Currencies
+from shared.outcome import Outcome, Receipt, Result
+from shared.settings import LedgerSettings
+from shared.wire import FindPlayer, FindSession
+from tests.credits import OTHER_CONTENT, WIN, win
+from worker.bookkeeper import Bookkeeper
+from worker.database import create_engine
+from worker.dedup import MemoryCache
+from worker.holders import add_player, close_session, open_session
+from worker.ledger import Ledger
+from worker.verify import verify
+
+WORKERS = 4
+
+
+@pytest.fixture
+async def ledger(engine: AsyncEngine) -> AsyncIterator[Ledger]:
+    """A ledger with two players; whatever a test does to it, its books must hold."""
+    await add_players(engine)
+    yield Ledger(engine)
+    await assert_books_hold(engine)
+
+
+@pytest.fixture
+async def ledgers(postgres: AsyncEngine) -> AsyncIterator[list[Ledger]]:
+    """One ledger on PostgreSQL as several workers have it, each with connections of its own."""
+    await add_players(postgres)
+    async with workers_on(postgres) as made:
+        yield made
+    await assert_books_hold(postgres)
+    assert await deadlocks(postgres) == 0
+
+
+async def add_players(engine: AsyncEngine) -> None:
+    for player_id in ("anna", "ben"):
+        await add_player(engine, player_id, "EUR")
+
+
+@asynccontextmanager
+async def workers_on(engine: AsyncEngine) -> AsyncIterator[list[Ledger]]:
+    url = engine.url.render_as_string(hide_password=False)
+    async with AsyncExitStack() as stack:
+        engines = [create_engine(LedgerSettings(database_url=url)) for _ in range(WORKERS)]
+        for made in engines:
+            stack.push_async_callback(made.dispose)
+        yield [Ledger(made) for made in engines]
+
+
+async def assert_books_hold(engine: AsyncEngine) -> None:
+    audit = await verify(engine, Currencies())
+    assert audit.holds, [finding for finding in audit.findings if finding.broken]
+
+
+async def deadlocks(engine: AsyncEngine) -> int:
+    """Return how often PostgreSQL had to break a deadlock; workers report it when they disconnect."""
+    statement = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    async with engine.connect() as connection:
+        return int((await connection.execute(statement)).scalar_one())
+
+
+async def post(ledger: Ledger, *credits_: Credit) -> list[Outcome]:
+    return (await ledger.post(credits_)).outcomes
+
+
+async def balance_minor(ledger: Ledger, player_id: str = "anna") -> int:
+    holder = (await ledger.find([FindPlayer(player_id)]))[FindPlayer(player_id)]
+    return holder.balance_minor
+
+
+async def rows_posted(engine: AsyncEngine) -> tuple[int, int]:
+    """Return how many transfers there are, and how many entries."""
+    statement = text("SELECT (SELECT COUNT(*) FROM transfers), (SELECT COUNT(*) FROM entries)")
+    async with engine.connect() as connection:
+        transfers, entries = (await connection.execute(statement)).one()
+    return transfers, entries
+
+
+def receipt(outcome: Outcome) -> Receipt:
+    assert outcome.receipt is not None
+    return outcome.receipt
+
+
+def results(outcomes: Sequence[Outcome]) -> list[Result]:
+    return [outcome.result for outcome in outcomes]
+
+
+async def test_win_is_paid_and_told(ledger: Ledger) -> None:
+    (outcome,) = await post(ledger, WIN)
+    assert outcome.result is Result.POSTED
+    assert (receipt(outcome).real_minor, receipt(outcome).balance_minor) == (1050, 1050)
+    assert await balance_minor(ledger) == 1050
+
+
+async def test_every_field_of_a_win_is_kept(engine: AsyncEngine, ledger: Ledger) -> None:
+    kept = win(
+        kind=Kind.JACKPOT, wallet=Wallet.BONUS, round_closed=True, session_id="s", details={"ключ": "\x1b'"}
+    )
+    await post(ledger, kept)
+    async with engine.connect() as connection:
+        row = (await connection.execute(text("SELECT * FROM transfers"))).mappings().one()
+    for field in ("integration", "provider_tx_id", "round_closed", "session_id", *FINGERPRINT):
+        assert row[field] == getattr(kept, field)
+    assert row["details"] == '{"ключ":"\\u001b\'"}'
+
+
+async def test_repeat_tells_the_original_receipt_though_the_balance_moved(ledger: Ledger) -> None:
+    (first,) = await post(ledger, WIN)
+    await post(ledger, win("win-2"), win("win-3", wallet=Wallet.BONUS))
+    (again,) = await post(ledger, WIN)
+    assert again == Outcome(Result.REPLAYED, first.receipt)
+    assert await balance_minor(ledger) == 3 * 1050
+
+
+async def test_repeat_in_one_batch_is_paid_once(ledger: Ledger) -> None:
+    outcomes = await post(ledger, WIN, WIN, WIN)
+    assert results(outcomes) == [Result.POSTED, Result.REPLAYED, Result.REPLAYED]
+    assert await balance_minor(ledger) == 1050
+
+
+async def test_altered_repeat_is_a_conflict_that_names_what_differs(ledger: Ledger) -> None:
+    await post(ledger, WIN)
+    for field, value in OTHER_CONTENT.items():
+        outcomes = await post(ledger, win(**{field: value}))
+        assert outcomes == [Outcome(Result.CONFLICT, differing=(field,))]
+    assert (await balance_minor(ledger), await balance_minor(ledger, "ben")) == (1050, 0)
+
+
+async def test_lost_bet_is_recorded_and_moves_nothing(engine: AsyncEngine, ledger: Ledger) -> None:
+    lost = win("lost", amount_minor=0)
+    outcomes = [*await post(ledger, WIN, lost), *await post(ledger, lost)]
+    assert results(outcomes) == [Result.POSTED, Result.POSTED, Result.REPLAYED]
+    assert receipt(outcomes[2]).balance_minor == 1050
+    assert await rows_posted(engine) == (2, 2)
+
+
+async def test_win_that_can_not_be_paid_costs_the_others_of_its_batch_nothing(ledger: Ledger) -> None:
+    outcomes = await post(
+        ledger,
+        win("a", player_id="nobody"),
+        win("b", currency="USD"),
+        win("c", amount_minor=MINOR_MAX),
+        win("d", amount_minor=MINOR_MAX),
+        win("e", player_id="ben"),
+        win("f", session_id="never opened", open_session_only=True),
+    )
+    assert results(outcomes) == [
+        Result.UNKNOWN_PLAYER,
+        Result.WRONG_CURRENCY,
+        Result.POSTED,
+        Result.BALANCE_LIMIT,
+        Result.POSTED,
+        Result.SESSION_CLOSED,
+    ]
+    assert (await balance_minor(ledger), await balance_minor(ledger, "ben")) == (MINOR_MAX, 1050)
+
+
+UNSTORABLE = {
+    "NUL, which PostgreSQL's text can't hold": win("with\x00nul"),
+    "more than 64 bits": win("too-long", amount_minor=-(2**70)),
+    "half a character": win("lone-\ud800-surrogate"),
+}
+
+
+@pytest.mark.parametrize("bad", UNSTORABLE.values(), ids=UNSTORABLE)
+async def test_win_that_can_not_be_stored_costs_the_others_of_its_batch_nothing(
+    ledger: Ledger, bad: Credit
+) -> None:
+    good = [win(f"win-{n}", player_id=player) for n in range(4) for player in ("anna", "ben")]
+    good = [win(f"{c.provider_tx_id}-{c.player_id}", player_id=c.player_id) for c in good]
+    outcomes = await Bookkeeper(ledger, MemoryCache()).settle([*good[:3], bad, *good[3:]])
+    # SQLite's text does hold a NUL, and so may pay it.
+    assert outcomes.pop(3).result in {Result.UNPOSTABLE, Result.POSTED}
+    assert results(outcomes) == [Result.POSTED] * 8
+    assert await balance_minor(ledger, "ben") == 4 * 1050
+
+
+async def test_all_of_a_batch_is_posted_or_nothing(
+    engine: AsyncEngine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def crash(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(ledger._statements, "update_wallets", crash)  # noqa: SLF001
+    with pytest.raises(LedgerUnavailable):
+        await post(ledger, WIN, win("win-2"))
+    assert await rows_posted(engine) == (0, 0)
+    monkeypatch.undo()
+    assert results(await post(ledger, WIN, win("win-2"))) == [Result.POSTED, Result.POSTED]
+
+
+async def test_thousand_wins_in_one_batch_are_exact(ledger: Ledger) -> None:
+    chance = random.Random(1)
+    batch = [
+        win(f"win-{n}", amount_minor=chance.randrange(100_000), wallet=chance.choice(list(Wallet)))
+        for n in range(1_000)
+    ]
+    outcomes = await post(ledger, *batch, *batch)
+    assert results(outcomes) == [Result.POSTED] * 1_000 + [Result.REPLAYED] * 1_000
+    assert await balance_minor(ledger) == sum(credit.amount_minor for credit in batch)
+
+
+async def test_player_may_hold_several_currencies(engine: AsyncEngine, ledger: Ledger) -> None:
+    await add_player(engine, "anna", "JPY")
+    outcomes = await post(ledger, WIN, win("win-2", currency="JPY", amount_minor=7))
+    assert [receipt(o).balance_minor for o in outcomes] == [1050, 7]
+    assert await balance_minor(ledger) == 1050
+
+
+async def test_session_keeps_its_player_and_wins_are_paid_after_it_closed(
+    engine: AsyncEngine, ledger: Ledger
+) -> None:
+    await open_session(engine, "gpas", "s", "anna")
+    needs_open = win("win-2", integration="gpas", session_id="s", open_session_only=True)
+    assert results(await post(ledger, needs_open)) == [Result.POSTED]
+    await close_session(engine, "gpas", "s")
+    late = win("win-3", integration="gpas", session_id="s")
+    refused = win("win-4", integration="gpas", session_id="s", open_session_only=True)
+    outcomes = await post(ledger, late, refused, needs_open)
+    assert results(outcomes) == [Result.POSTED, Result.SESSION_CLOSED, Result.REPLAYED]
+    found = await ledger.find([FindSession("gpas", "s"), FindSession("klas", "s")])
+    assert {q: h.player_id for q, h in found.items()} == {FindSession("gpas", "s"): "anna"}
+
+
+CHANGES = {
+    "update transfers": "UPDATE transfers SET amount_minor = amount_minor",
+    "delete transfers": "DELETE FROM transfers",
+    "update entries": "UPDATE entries SET amount_minor = amount_minor",
+    "delete entries": "DELETE FROM entries",
+    "replace transfers": "REPLACE INTO transfers SELECT * FROM transfers",
+    "replace entries": "REPLACE INTO entries SELECT * FROM entries",
+    "truncate transfers": "TRUNCATE transfers CASCADE",
+    "truncate entries": "TRUNCATE entries",
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+async def test_posted_win_can_not_be_rewritten(engine: AsyncEngine, ledger: Ledger, change: str) -> None:
+    word = change.split(maxsplit=1)[0]
+    if word == {"postgresql": "REPLACE", "sqlite": "TRUNCATE"}[engine.dialect.name]:
+        return  # not a word of this database
+    await post(ledger, WIN)
+    with pytest.raises(DBAPIError, match="append-only"):
+        async with engine.begin() as connection:
+            await connection.execute(text(change))
+    assert await rows_posted(engine) == (1, 2)
+
+
+async def test_hundred_copies_at_once_over_several_workers_are_paid_once(ledgers: list[Ledger]) -> None:
+    copies = [post(ledgers[n % WORKERS], WIN) for n in range(100)]
+    outcomes = [outcome for (outcome,) in await asyncio.gather(*copies)]
+    assert sorted(results(outcomes)) == [Result.POSTED, *[Result.REPLAYED] * 99]
+    assert len({receipt(outcome).transfer_id for outcome in outcomes}) == 1
+    assert await balance_minor(ledgers[0]) == 1050
+
+
+async def test_batches_that_lock_the_same_wallets_in_opposite_order_never_deadlock(
+    postgres: AsyncEngine, ledgers: list[Ledger]
+) -> None:
+    players = [f"player-{n}" for n in range(8)]
+    for player_id in players:
+        await add_player(postgres, player_id, "EUR")
+    batches = [
+        [win(f"{n}-{player_id}", player_id=player_id) for player_id in players[:: 1 if n % 2 else -1]]
+        for n in range(60)
+    ]
+    posts = [post(ledgers[n % WORKERS], *batch) for n, batch in enumerate(batches)]
+    for outcomes in await asyncio.gather(*posts):
+        assert results(outcomes) == [Result.POSTED] * len(players)
+    assert {await balance_minor(ledgers[0], player_id) for player_id in players} == {60 * 1050}
+
+
+async def test_batches_that_hold_the_same_wins_in_opposite_order_never_deadlock(
+    ledgers: list[Ledger],
+) -> None:
+    wins = [win(f"win-{n}", player_id=("anna", "ben")[n % 2]) for n in range(20)]
+    posts = [post(ledgers[n % WORKERS], *wins[:: 1 if n % 2 else -1]) for n in range(40)]
+    outcomes = [outcome for batch in await asyncio.gather(*posts) for outcome in batch]
+    assert sorted(results(outcomes)) == [Result.POSTED] * 20 + [Result.REPLAYED] * 39 * 20
+    assert await balance_minor(ledgers[0]) == 10 * 1050
+
+
+async def test_same_id_for_two_players_at_once_pays_one_of_them(ledgers: list[Ledger]) -> None:
+    for n in range(20):
+        posts = [
+            post(ledgers[worker], win(f"win-{n}", player_id=("anna", "ben")[worker % 2]))
+            for worker in range(WORKERS)
+        ]
+        outcomes = [outcome for (outcome,) in await asyncio.gather(*posts)]
+        expected = [Result.CONFLICT, Result.CONFLICT, Result.POSTED, Result.REPLAYED]
+        assert sorted(results(outcomes)) == expected
+        assert {o.differing for o in outcomes if o.result is Result.CONFLICT} == {("player_id",)}
+    assert await balance_minor(ledgers[0]) + await balance_minor(ledgers[0], "ben") == 20 * 1050
+
+
+async def test_one_hot_player_of_all_workers_loses_no_win(ledgers: list[Ledger]) -> None:
+    chance = random.Random(2)
+    wins = [win(f"win-{n}", amount_minor=chance.randrange(1, 10_000)) for n in range(400)]
+    sent = wins + chance.sample(wins, 80)
+    chance.shuffle(sent)
+    posts = [post(ledgers[n % WORKERS], *sent[n * 6 : n * 6 + 6]) for n in range(80)]
+    outcomes = [outcome for batch in await asyncio.gather(*posts) for outcome in batch]
+    assert sorted(results(outcomes)) == [Result.POSTED] * 400 + [Result.REPLAYED] * 80
+    assert await balance_minor(ledgers[0]) == sum(credit.amount_minor for credit in wins)
+    posted = [receipt(o).balance_minor for o in outcomes if o.result is Result.POSTED]
+    assert len(set(posted)) == 400, "two wins were told the same balance: one update was lost"

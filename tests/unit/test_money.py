@@ -1,0 +1,104 @@
+"""Amounts: no cent is made or lost between a provider's text and the ledger's integer."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import MoneyError
+from shared.money import MINOR_MAX, Currencies
+
+CURRENCIES = Currencies({"BTC": 8, "USDT": 6})
+SOME = ("JPY", "EUR", "KWD", "USDT", "BTC")
+
+
+@pytest.mark.parametrize(
+    ("text", "currency", "minor"),
+    [
+        ("10.50", "EUR", 1050),
+        ("10.5", "EUR", 1050),
+        ("5.000", "EUR", 500),
+        ("5", "EUR", 500),
+        ("0", "EUR", 0),
+        ("0.00", "EUR", 0),
+        ("007.10", "EUR", 710),
+        ("0.01", "EUR", 1),
+        ("7", "JPY", 7),
+        ("7.0", "JPY", 7),
+        ("0.005", "KWD", 5),
+        ("0.00000001", "BTC", 1),
+        ("1.000001", "USDT", 1_000_001),
+        ("9999999999999999.99", "EUR", MINOR_MAX),
+        ("999999999999999999", "JPY", MINOR_MAX),
+    ],
+)
+def test_amount_is_taken_to_the_minor_unit(text: str, currency: str, minor: int) -> None:
+    assert CURRENCIES.to_minor(text, currency) == minor
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "-1",
+        "+1",
+        "-0",
+        "1e5",
+        "1E5",
+        "NaN",
+        "Infinity",
+        "1_000",
+        "1,000",
+        "1 ",
+        " 1",
+        "1\n",
+        ".5",
+        "5.",
+        "1.2.3",
+        "0x10",
+        "١٢",
+        "\uff11",
+        "²",
+        "1" * 41,
+        "0." + "0" * 41,
+        "10000000000000000.00",
+    ],
+)
+def test_text_that_is_no_plain_amount_pays_nothing(text: str) -> None:
+    with pytest.raises(MoneyError):
+        CURRENCIES.to_minor(text, "EUR")
+
+
+@pytest.mark.parametrize(
+    ("text", "currency"), [("0.001", "EUR"), ("0.5", "JPY"), ("0.0001", "KWD"), ("0.000000001", "BTC")]
+)
+def test_fraction_of_a_minor_unit_is_refused_and_never_rounded(text: str, currency: str) -> None:
+    with pytest.raises(MoneyError, match=f"more decimals than {currency}"):
+        CURRENCIES.to_minor(text, currency)
+
+
+@pytest.mark.parametrize("currency", ["", "eur", "XXQ", "EURO"])
+def test_unknown_currency_is_named(currency: str) -> None:
+    with pytest.raises(MoneyError, match=repr(currency)):
+        CURRENCIES.to_minor("1", currency)
+
+
+@given(minor=st.integers(-MINOR_MAX, MINOR_MAX), currency=st.sampled_from(SOME))
+def test_shown_amount_has_no_exponent_and_no_trailing_zero(minor: int, currency: str) -> None:
+    text = CURRENCIES.to_text(minor, currency)
+    assert set(text) <= set("-.0123456789")
+    assert "." not in text or text[-1] not in "0."
+
+
+@given(minor=st.integers(0, MINOR_MAX), currency=st.sampled_from(SOME))
+def test_amount_that_is_shown_is_read_back_the_same(minor: int, currency: str) -> None:
+    assert CURRENCIES.to_minor(CURRENCIES.to_text(minor, currency), currency) == minor
+
+
+@given(text=st.text(max_size=30), currency=st.sampled_from(SOME))
+def test_any_text_is_an_amount_or_refused(text: str, currency: str) -> None:
+    try:
+        minor = CURRENCIES.to_minor(text, currency)
+    except MoneyError:
+        return
+    assert 0 <= minor <= MINOR_MAX

@@ -1,0 +1,148 @@
+"""Settings: what an operator set is in force; what is wrong is said in one clear line without secrets."""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shared.errors import SettingsError
+from shared.settings import MEMORY, load_settings
+
+WriteFile = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in [name for name in os.environ if name.startswith("CREDITS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def write_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> WriteFile:
+    """Write the settings file that CREDITS_CONFIG names."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "my.toml"
+        path.write_text(text)
+        monkeypatch.setenv("CREDITS_CONFIG", str(path))
+        return path
+
+    return write
+
+
+def refusal() -> str:
+    """Return what `load_settings` refuses with: always one line."""
+    with pytest.raises(SettingsError) as refused:
+        load_settings()
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+def test_without_any_setting_everything_runs_in_one_process() -> None:
+    settings = load_settings()
+    assert (settings.broker.url, settings.cache.url) == (MEMORY, MEMORY)
+    assert settings.ledger.database_url.startswith("sqlite+aiosqlite:///")
+
+
+def test_file_is_in_force(write_file: WriteFile) -> None:
+    write_file('[broker]\nshards = 3\n[currencies]\nBTC = 8\n[integrations.klas]\nprovider = "klas"\n')
+    settings = load_settings()
+    assert settings.broker.shards == 3
+    assert settings.currencies == {"BTC": 8}
+    assert settings.integrations == {"klas": {"provider": "klas"}}
+
+
+def test_file_of_the_default_name_is_found() -> None:
+    Path("credits.toml").write_text("[broker]\nshards = 3\n")
+    assert load_settings().broker.shards == 3
+
+
+def test_environment_overrides_one_value_of_a_file(
+    write_file: WriteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file('[broker]\nshards = 3\nurl = "amqp://file"\n')
+    monkeypatch.setenv("CREDITS_BROKER__URL", "amqp://environment")
+    broker = load_settings().broker
+    assert (broker.url, broker.shards) == ("amqp://environment", 3)
+
+
+def test_environment_alone_sets_an_integration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDITS_CONFIG", "")
+    monkeypatch.setenv("CREDITS_INTEGRATIONS__KLAS__PROVIDER", "klas")
+    assert load_settings().integrations == {"klas": {"provider": "klas"}}
+
+
+def test_empty_name_of_the_file_means_that_no_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("credits.toml").write_text("[broker]\nshards = 3\n")
+    monkeypatch.setenv("CREDITS_CONFIG", "")
+    assert load_settings().broker.shards == 8
+
+
+def test_misspelt_key_is_named(write_file: WriteFile) -> None:
+    write_file("[broker]\nshard = 3\n")
+    assert "broker.shard:" in refusal()
+
+
+def test_misspelt_table_is_named(write_file: WriteFile) -> None:
+    write_file("[brokr]\nshards = 3\n")
+    assert "brokr:" in refusal()
+
+
+def test_misspelt_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDITS_BROKR__URL", "amqp://somewhere")
+    assert "CREDITS_BROKR__URL" in refusal()
+
+
+def test_misspelt_key_of_a_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDITS_BROKER__ULR", "amqp://somewhere")
+    assert "broker.ulr:" in refusal()
+
+
+def test_missing_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDITS_CONFIG", "nowhere.toml")
+    assert "'nowhere.toml'" in refusal()
+
+
+def test_file_that_is_no_toml_is_told_by_its_line(write_file: WriteFile) -> None:
+    write_file("[broker\n")
+    assert "line 1" in refusal()
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        ("[broker]\nshards = 0\n", "broker.shards"),
+        ('[broker]\nshards = "many"\n', "broker.shards"),
+        ('[broker]\nurl = "http://localhost"\n', "broker.url"),
+        ("[gateway]\nport = 65536\n", "gateway.port"),
+        ("[worker]\nbatch_credits_max = 100000\n", "worker.batch_credits_max"),
+        ('[log]\nformat = "xml"\n', "log.format"),
+        ("[currencies]\nbtc = 8\n", "currencies.btc"),
+        ("[currencies]\nBTC = 19\n", "currencies.BTC"),
+        ('[integrations."Klas/1"]\nprovider = "klas"\n', "integrations.Klas/1"),
+        ("broker = 1\n", "broker"),
+    ],
+)
+def test_bad_value_is_named_by_its_place(write_file: WriteFile, text: str, where: str) -> None:
+    write_file(text)
+    assert re.search(rf"\b{re.escape(where)}\b", refusal())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[broker]\nurl = "ampq://user:hunter2@broker"\n',
+        '[broker]\nshards = "hunter2"\n',
+        '[cache]\nurl = ["hunter2"]\n',
+        '[ledger]\ndatabase_url = { password = "hunter2" }\n',
+        '[integrations]\nklas = "hunter2"\n',
+        'broker = "hunter2"\n',
+    ],
+)
+def test_refused_value_is_not_repeated_because_it_may_be_a_secret(write_file: WriteFile, text: str) -> None:
+    write_file(text)
+    assert "hunter2" not in refusal()

@@ -26,8 +26,10 @@ async def stack(
         dialect.hasty: {**dialect.settings, "reply_within_seconds": HASTY_SECONDS},
         **request.module.INTEGRATIONS,
     }
-    async with embedded_stack(tmp_path_factory.mktemp("ledger") / "credits.db", integrations) as running:
+    database_url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('ledger')}/credits.db"
+    async with embedded_stack(database_url, integrations) as running:
         yield running
+        assert await running.broken_invariants() == []
 
 
 @pytest.fixture

@@ -236,8 +236,7 @@ class IGamingAce(Provider[IGamingAceSettings, Deposit]):
 
 def _read(decoder: msgspec.json.Decoder[Message], callback: Callback) -> Message:
     """Read JSON; or a form, whose fields are JSON strings to the schema."""
-    content_type = callback.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != FORM:
+    if callback.media_type != FORM:
         return decode(decoder, callback.body)
     try:
         fields = parse_qsl(

@@ -7,6 +7,7 @@ import pytest
 
 from tests.providers.dialect import Dialect, Facts
 from tests.providers.stack import HASTY_SECONDS, Stack, embedded_stack
+from tests.servers import fresh_database
 
 
 @pytest.fixture(scope="module")
@@ -16,18 +17,25 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
     return named
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 async def stack(
     request: pytest.FixtureRequest, dialect: Dialect, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Stack]:
-    integrations = {
+    if request.param == "sqlite":
+        database_url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('ledger')}/credits.db"
+    else:
+        database_url = await fresh_database(request.getfixturevalue("servers"))
+    tables = {
         dialect.name: dialect.settings,
         dialect.second_brand: dialect.settings,
         dialect.hasty: {**dialect.settings, "reply_within_seconds": HASTY_SECONDS},
         **request.module.INTEGRATIONS,
     }
-    async with embedded_stack(tmp_path_factory.mktemp("ledger") / "credits.db", integrations) as running:
+    # A slow machine must not look like a slow ledger.
+    integrations = {name: {"reply_within_seconds": 30, **table} for name, table in tables.items()}
+    async with embedded_stack(database_url, integrations) as running:
         yield running
+        assert await running.broken_invariants() == []
 
 
 @pytest.fixture

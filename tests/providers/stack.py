@@ -5,24 +5,24 @@ import json
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final, Protocol
-from uuid import uuid4
 
 import httpx
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.app import create_app
 from gateway.ledger_client.embedded import EmbeddedLedgerClient
 from gateway.providers.contract import Callback
-from shared.credit import Credit, Wallet
+from shared.credit import Credit
 from shared.errors import LedgerUnavailable
+from shared.money import Currencies
 from shared.settings import Settings
 from shared.wire import Answer, Question
-from worker import schema
+from worker import holders, schema
 from worker.database import create_engine, migrate
+from worker.holders import SessionResult
+from worker.verify import verify
 
 HASTY_SECONDS: Final = 0.3
 """How soon a hasty integration wants its reply, and how much later a slow ledger answers."""
@@ -59,8 +59,10 @@ class Stack(Protocol):
     async def add_player(self, player_id: str, currency: str) -> None:
         """Open a player's wallets."""
 
-    async def open_session(self, integration: str, session_id: str, player_id: str) -> None:
-        """Open a session of the player, in the player's own currency."""
+    async def open_session(
+        self, integration: str, session_id: str, player_id: str, currency: str | None = None
+    ) -> None:
+        """Open a session of the player, by default in the player's own currency."""
 
     async def close_session(self, integration: str, session_id: str) -> None:
         """Close it."""
@@ -70,6 +72,9 @@ class Stack(Protocol):
 
     async def transfers(self, player_id: str | None = None) -> list[Posted]:
         """Return what is posted, to one player or at all."""
+
+    async def broken_invariants(self) -> list[str]:
+        """Return what does not hold in the books: nothing, if all is well."""
 
     def unreachable(self) -> AbstractContextManager[None]:
         """Cut the ledger off: nothing reaches it."""
@@ -83,14 +88,11 @@ class Stack(Protocol):
 
 @asynccontextmanager
 async def embedded_stack(
-    database: Path, integrations: Mapping[str, Mapping[str, Any]]
+    database_url: str, integrations: Mapping[str, Mapping[str, Any]]
 ) -> AsyncIterator["EmbeddedStack"]:
-    """Run the product in this process, with its books in one new SQLite file."""
+    """Run the product in this process, with its books in a new database."""
     settings = Settings.model_validate(
-        {
-            "ledger": {"database_url": f"sqlite+aiosqlite:///{database}"},
-            "integrations": integrations,
-        }
+        {"ledger": {"database_url": database_url}, "integrations": integrations}
     )
     engine = create_engine(settings.ledger)
     await migrate(engine)
@@ -124,7 +126,7 @@ class FaultyLedgerClient(EmbeddedLedgerClient):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedStack:
-    """The gateway in this process, called over ASGI, and its SQLite ledger."""
+    """The gateway in this process, called over ASGI, and its ledger."""
 
     http: httpx.AsyncClient
     ledger: FaultyLedgerClient
@@ -140,41 +142,17 @@ class EmbeddedStack:
         )
 
     async def add_player(self, player_id: str, currency: str) -> None:
-        now = datetime.now(UTC)
-        account = [
-            {
-                "id": uuid4(),
-                "player_id": player_id,
-                "currency": currency,
-                "kind": kind,
-                "balance_minor": 0,
-                "version": 0,
-            }
-            for kind in Wallet
-        ]
-        async with self.engine.begin() as connection:
-            await connection.execute(
-                insert(schema.players).values(id=player_id, currency=currency, created_at=now)
-            )
-            await connection.execute(insert(schema.wallets), account)
+        await holders.add_player(self.engine, player_id, currency)
 
-    async def open_session(self, integration: str, session_id: str, player_id: str) -> None:
-        currency = select(schema.players.c.currency).where(schema.players.c.id == player_id)
-        async with self.engine.begin() as connection:
-            await connection.execute(
-                insert(schema.sessions).values(
-                    integration=integration,
-                    id=session_id,
-                    player_id=player_id,
-                    currency=currency.scalar_subquery(),
-                    opened_at=datetime.now(UTC),
-                )
-            )
+    async def open_session(
+        self, integration: str, session_id: str, player_id: str, currency: str | None = None
+    ) -> None:
+        answer = await holders.open_session(self.engine, integration, session_id, player_id, currency)
+        assert answer.result is SessionResult.OPENED
 
     async def close_session(self, integration: str, session_id: str) -> None:
-        named = (schema.sessions.c.integration == integration) & (schema.sessions.c.id == session_id)
-        async with self.engine.begin() as connection:
-            await connection.execute(update(schema.sessions).where(named).values(closed_at=datetime.now(UTC)))
+        answer = await holders.close_session(self.engine, integration, session_id)
+        assert answer.result is SessionResult.CLOSED
 
     async def balance(self, player_id: str, currency: str = "EUR") -> int:
         wallets = schema.wallets.c
@@ -193,6 +171,10 @@ class EmbeddedStack:
         async with self.engine.connect() as connection:
             rows = (await connection.execute(posted)).mappings().all()
         return [Posted(**{**row, "details": json.loads(row["details"])}) for row in rows]
+
+    async def broken_invariants(self) -> list[str]:
+        audit = await verify(self.engine, Currencies())
+        return [repr(finding) for finding in audit.findings if finding.broken]
 
     def unreachable(self) -> AbstractContextManager[None]:
         return self._fault("unreachable")

@@ -79,6 +79,21 @@ async def test_win_replayed_under_another_players_session_is_not_paid_twice(
     assert await stack.balance(other.player_id) == 0
 
 
+async def test_win_replayed_under_the_players_session_in_another_currency_is_not_paid_twice(
+    stack: Stack, facts: Facts
+) -> None:
+    await stack.add_player(facts.player_id, "USD")
+    dollars = facts.but(session_id=facts.session_id + "-dollars")
+    await stack.open_session("gpas", dollars.session_id, facts.player_id, "USD")
+    await stack.send("gpas", DIALECT.credit(facts))
+    DIALECT.assert_error(await stack.send("gpas", DIALECT.credit(dollars)), "conflict", tx=None)
+    paid = DIALECT.read_paid(
+        await stack.send("gpas", DIALECT.credit(dollars.another())), dollars, replay=False
+    )
+    assert paid.balance == "10.5"
+    assert await stack.balance(facts.player_id, "EUR") == await stack.balance(facts.player_id, "USD") == 1050
+
+
 async def test_win_repeated_under_the_players_next_session_is_the_same_win(
     stack: Stack, facts: Facts
 ) -> None:

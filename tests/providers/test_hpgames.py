@@ -197,11 +197,12 @@ async def test_codes_that_were_confirmed_replace_ours(stack: Stack, facts: Facts
     assert content(await stack.send(CONFIRMED, DIALECT.credit(facts, FOREIGN_KEY)))["errorCode"] == "4712"
 
 
-def test_start_tells_which_codes_nobody_confirmed() -> None:
-    notice = build("hp", {**DIALECT.settings, "error_codes": {"conflict": 4711}}, Currencies()).notice()
+def test_start_says_which_codes_nobody_confirmed() -> None:
+    table = {**DIALECT.settings, "error_codes": {"conflict": 4711}}
+    notice = build("hp", table, Currencies()).notice()
     assert notice is not None
     assert "bad_signature 1001" in notice
-    assert not any(result in notice for result in ("conflict", "posted", "replayed"))
+    assert not any(word in notice for word in ("conflict", "posted", "replayed"))
 
 
 def test_start_is_silent_when_every_code_is_confirmed() -> None:

@@ -32,9 +32,9 @@ format: $(VENV)/dev.stamp  ## rewrite the code in its format
 up:  ## build and start the whole system with Docker Compose
 	docker compose up --build
 
-lock: $(VENV)/dev.stamp  ## renew both lock files
-	@$(UV_COMPILE) --upgrade -o requirements.lock
-	@$(UV_COMPILE) --upgrade --group dev -c requirements.lock -o requirements-dev.lock
+lock: $(VENV)/dev.stamp  ## bring both lock files in line with pyproject.toml (ARGS=--upgrade: newest versions)
+	@$(UV_COMPILE) $(ARGS) -o requirements.lock
+	@$(UV_COMPILE) $(ARGS) --group dev -c requirements.lock -o requirements-dev.lock
 
 clean:  ## remove the environment and the tools' caches; the data in var/ stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

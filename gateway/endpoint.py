@@ -37,7 +37,7 @@ class CallbackEndpoint:
         if request.method != "POST":
             refused = self._integration.refuse(callback, "only POST is answered here")
             return refused._replace(status=405, headers=(*refused.headers, ("Allow", "POST")))
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = callback.media_type
         if kind and kind not in self._integration.provider.content_types:
             return self._integration.refuse(callback, f"content type {kind[:50]!r} is not understood")
         body = await self._read(request)

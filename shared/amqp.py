@@ -22,8 +22,9 @@ CONNECT_SECONDS_MAX: Final = 5
 PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 2.0
 
-BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError)
-"""What a lost broker looks like. aiormq says RuntimeError for a connection that is closing."""
+BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
+"""What a lost broker looks like. aiormq says RuntimeError for a connection that is closing, and
+StopAsyncIteration for one that a proxy accepts and drops because the broker behind it is not up."""
 
 _log = structlog.get_logger()
 

@@ -18,7 +18,7 @@ from shared.topology import LATE_QUEUE, consumer_priority, declare_queues, shard
 from worker.bookkeeper import Bookkeeper
 from worker.inbox import Inbox
 from worker.metrics import WorkerMetrics
-from worker.rounds import Rounds
+from worker.turns import Turns
 
 SHARD_PREFETCH_MESSAGES: Final = 32
 """A gateway has one message under way per shard, so this serves as many gateways in one batch."""
@@ -49,7 +49,7 @@ class Consumer:
             await live.set_qos(prefetch_count=SHARD_PREFETCH_MESSAGES)
             await late.set_qos(prefetch_count=LATE_PREFETCH_MESSAGES)
             live_wire, late_wire = await wire_channel(live), await wire_channel(late)
-            rounds = Rounds(
+            turns = Turns(
                 self.bookkeeper,
                 self.metrics,
                 inbox,
@@ -58,7 +58,7 @@ class Consumer:
                 self.batch_credits_max,
             )
             await self._consume(inbox, live_wire, late_wire)
-            await self._work(rounds, inbox, lost(connection, live, late, confirming))
+            await self._work(turns, inbox, lost(connection, live, late, confirming))
 
     async def _consume(self, inbox: Inbox, live: Channel, late: Channel) -> None:
         for shard in range(self.shards):
@@ -69,8 +69,8 @@ class Consumer:
             )
         await late.basic_consume(LATE_QUEUE, inbox.intake(inbox.late))
 
-    async def _work(self, rounds: Rounds, inbox: Inbox, lost_: Awaitable[None]) -> None:
-        """Work round by round. To stop, take no more than was delivered: closing returns the rest.
+    async def _work(self, turns: Turns, inbox: Inbox, lost_: Awaitable[None]) -> None:
+        """Work turn by turn. To stop, take no more than was delivered: closing returns the rest.
 
         Consumers are not cancelled first: a cancelled one may overlap with its successor on a quorum queue.
         """
@@ -80,11 +80,11 @@ class Consumer:
         try:
             while not (ended.done() or stopping.done()):
                 if inbox.has_work():
-                    await rounds.work()
+                    await turns.work()
                 else:
                     await inbox.wait()
             if not ended.done():
-                await rounds.work()
+                await turns.work()
         finally:
             ended.cancel()
             stopping.cancel()

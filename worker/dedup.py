@@ -1,8 +1,8 @@
 """The dedup cache: outcomes of committed transfers, so that a repeat need not ask the database.
 
 It is never asked whether something is *not* posted: a miss proves nothing. So a cache that is down, slow,
-empty or flushed costs time and nothing else. Keys carry the ledger's epoch, which changes when the ledger
-is restored to an earlier state.
+empty or flushed costs time and nothing else. Keys carry the ledger's epoch, a name that no other ledger
+has and that is given anew when a ledger is restored: what was true of other books is not found.
 """
 
 import time
@@ -44,7 +44,7 @@ class Cache(Protocol):
         """Let go of connections."""
 
 
-def create_cache(settings: CacheSettings, epoch: int) -> Cache:
+def create_cache(settings: CacheSettings, epoch: str) -> Cache:
     """Return the cache that `[cache] url` names. Connects to nothing yet. Raises SettingsError."""
     if settings.url == MEMORY:
         return MemoryCache()
@@ -74,7 +74,7 @@ class MemoryCache:
 class RedisCache:
     """Redis, with a time limit on every call and a pause after every failure."""
 
-    def __init__(self, settings: CacheSettings, epoch: int) -> None:
+    def __init__(self, settings: CacheSettings, epoch: str) -> None:
         """Take `[cache]` and the ledger's epoch. Raises SettingsError for a bad URL."""
         timeout_seconds = settings.timeout_ms / 1_000
         try:

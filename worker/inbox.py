@@ -1,4 +1,4 @@
-"""What the broker has delivered to a worker and no round has taken."""
+"""What the broker has delivered to a worker and no turn has taken."""
 
 import asyncio
 import time
@@ -17,7 +17,7 @@ Intake = Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
 
 @dataclass(slots=True)
 class Inbox:
-    """What the broker has delivered and no round has taken."""
+    """What the broker has delivered and no turn has taken."""
 
     live: deque[DeliveredMessage] = field(default_factory=deque)
     late: deque[DeliveredMessage] = field(default_factory=deque)

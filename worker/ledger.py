@@ -89,11 +89,11 @@ class Ledger:
                     **await _find_sessions(connection, [q for q in lookups if isinstance(q, FindSession)]),
                 }
 
-    async def epoch(self) -> int:
+    async def epoch(self) -> str:
         """Return the ledger's epoch, which every cache key carries. Raises LedgerUnavailable."""
         with outages_as_unavailable():
             async with self._engine.connect() as connection:
-                return int((await connection.execute(select(ledger.c.epoch))).scalar_one())
+                return str((await connection.execute(select(ledger.c.epoch))).scalar_one())
 
 
 def _accounts(rows: Iterable[Any]) -> dict[tuple[str, str], Account]:

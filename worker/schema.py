@@ -42,7 +42,7 @@ ledger = Table(
     Column(
         "id", Integer, CheckConstraint("id = 1", name="single_row"), primary_key=True, autoincrement=False
     ),
-    Column("epoch", Integer, nullable=False, comment="is in every cache key"),
+    Column("epoch", Uuid, nullable=False, comment="names this state of the books in cache keys"),
 )
 
 players = Table(

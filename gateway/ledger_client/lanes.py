@@ -133,7 +133,8 @@ class _Lane:
             for call, answer in zip(batch, answers, strict=True):
                 if not call.answer.done():
                     call.answer.set_result(answer)
-        self._batch_seconds += (clock() - began - self._batch_seconds) / 4
+            # Only of answers: an outage tells nothing of how fast the ledger is when it is back.
+            self._batch_seconds += (clock() - began - self._batch_seconds) / 4
 
 
 def _fail(call: _Call, error: LedgerUnavailable) -> None:

@@ -65,6 +65,11 @@ class Callback(NamedTuple):
 
     query: Mapping[str, str] = {}
 
+    @property
+    def media_type(self) -> str:
+        """The body's type in lower case without parameters, or "" where the request names none."""
+        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
+
 
 class Reply(NamedTuple):
     """One HTTP response."""

@@ -12,7 +12,8 @@ of that time. Other content under a known id is 2, never 11: that would say that
 
 Quirks
 - Without separators, player01 + 1.00 and player0 + 11.00 sign alike. So userID must be 4 to 48 alphanumerics,
-  and every field is in the fingerprint.
+  and every field is in the fingerprint. transactionID + roundID can be cut elsewhere as well, into an id that
+  nobody has paid yet, by whoever gets hold of a signed request: let it in over HTTPS only, and log no bodies.
 - The request names no currency: it is the setting `currency`, or else the player's own.
 - 12.3 is signed as 12.30, whatever the currency's own decimals. More than two are refused, but for zeros.
 - `freeSpinID` marks a free-spin win; null, absent and "" do not.
@@ -236,8 +237,7 @@ class IGamingAce(Provider[IGamingAceSettings, Deposit]):
 
 def _read(decoder: msgspec.json.Decoder[Message], callback: Callback) -> Message:
     """Read JSON; or a form, whose fields are JSON strings to the schema."""
-    content_type = callback.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content_type != FORM:
+    if callback.media_type != FORM:
         return decode(decoder, callback.body)
     try:
         fields = parse_qsl(

@@ -91,13 +91,18 @@ def _make_servers(directory: Path, reaper: Reaper) -> Iterator[LaunchableServer]
     choice = os.environ.get("CREDITS_TEST_SERVERS", "auto")
     if choice not in {"auto", "docker", "local"}:
         raise ServersUnavailableError(f"CREDITS_TEST_SERVERS is auto, docker or local, not {choice!r}")
+    reasons = []
     if choice != "local":
         from tests.servers import containers  # noqa: PLC0415  # costs 0.2 s, and is not always needed
 
-        reason = containers.unavailable()
-        if reason is None:
+        if not (reason := containers.unavailable()):
             return containers.make_servers(reaper)
-        if choice == "docker":
-            raise ServersUnavailableError(f"CREDITS_TEST_SERVERS=docker, but {reason}")
-    local.provide_binaries()
-    return local.make_servers(directory, reaper)
+        reasons.append(reason)
+    if choice != "docker":
+        if not (reason := local.unavailable()):
+            return local.make_servers(directory, reaper)
+        reasons.append(reason)
+    raise ServersUnavailableError(
+        f"The tests need RabbitMQ, PostgreSQL and Redis, but {', and '.join(reasons)}"
+        f" (CREDITS_TEST_SERVERS={choice})."
+    )

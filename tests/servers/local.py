@@ -13,7 +13,6 @@ from tests.servers.reaper import Reaper
 from tests.servers.server import (
     PASSWORD,
     USER,
-    ServersUnavailableError,
     free_ports,
     url_of,
     wait_until_ready,
@@ -217,21 +216,19 @@ def make_redis(directory: Path, reaper: Reaper) -> LocalServer:
     )
 
 
-def provide_binaries() -> None:
-    """See that the servers' binaries are here, installing them where we may; else ServersUnavailableError."""
+def unavailable() -> str | None:
+    """Return why the binaries are not to be had, or None when they are here or could be installed."""
     if not missing_binaries():
-        return
-    if os.geteuid() == 0 and shutil.which("apt-get"):
-        install_packages()
+        return None
+    if os.geteuid() == 0 and shutil.which("apt-get") and (failure := install_packages()):
+        return failure
     if missing := missing_binaries():
-        raise ServersUnavailableError(
-            f"no Docker engine with the servers' images, and not on this machine: {', '.join(missing)}. "
-            f"Start Docker, or install them (Debian: sudo apt-get install {' '.join(PACKAGES)}).",
-        )
+        return f"this machine lacks {', '.join(missing)} (Debian: apt-get install {' '.join(PACKAGES)})"
+    return None
 
 
-def install_packages() -> None:
-    """Install Debian's packages; ServersUnavailableError with apt's last words if that fails."""
+def install_packages() -> str | None:
+    """Install Debian's packages of the servers; return apt's last words if that fails."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with services_not_started():
         for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
@@ -245,8 +242,8 @@ def install_packages() -> None:
                 stderr=subprocess.STDOUT,
             )
             if done.returncode:
-                last_line = done.stdout.strip().rpartition("\n")[2]
-                raise ServersUnavailableError(f"apt-get {arguments[0]} failed: {last_line}")
+                return f"apt-get {arguments[0]} failed: {done.stdout.strip().rpartition(chr(10))[2]}"
+    return None
 
 
 @contextlib.contextmanager

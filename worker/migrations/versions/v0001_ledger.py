@@ -2,6 +2,7 @@
 
 import sqlalchemy as sa
 from alembic import op
+from uuid_utils.compat import uuid7
 
 revision = "0001"
 down_revision = None
@@ -115,11 +116,11 @@ def _create_epoch() -> None:
     ledger = op.create_table(
         "ledger",
         sa.Column("id", sa.Integer, nullable=False, autoincrement=False),
-        sa.Column("epoch", sa.Integer, nullable=False, comment="is in every cache key"),
+        sa.Column("epoch", sa.Uuid, nullable=False, comment="names this state of the books in cache keys"),
         sa.PrimaryKeyConstraint("id", name="pk_ledger"),
         sa.CheckConstraint("id = 1", name=op.f("ck_ledger_single_row")),
     )
-    op.bulk_insert(ledger, [{"id": 1, "epoch": 1}])
+    op.bulk_insert(ledger, [{"id": 1, "epoch": uuid7()}])
 
 
 def _forbid_changes_on_postgresql() -> None:

@@ -1,4 +1,4 @@
-"""One round of a worker: take deliveries, answer them in one transaction, reply, settle.
+"""One turn of a worker: take deliveries, answer them in one transaction, reply, settle.
 
 Ack after commit and reply: a redelivery is harmless, a lost credit is not. What is past its deadline, or
 meets a ledger that can't be reached, is rejected, whereupon the broker moves it to the late queue: it will
@@ -52,7 +52,7 @@ class Delivery:
 
 
 @dataclass(slots=True)
-class Round:
+class Turn:
     """What is answered together."""
 
     live: list[Delivery] = field(default_factory=list)
@@ -73,8 +73,8 @@ def _credits(delivery: Delivery) -> list[Credit]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rounds:
-    """The rounds on one connection to the broker."""
+class Turns:
+    """The turns on one connection to the broker."""
 
     bookkeeper: Bookkeeper
     metrics: WorkerMetrics
@@ -88,7 +88,7 @@ class Rounds:
     batch_credits_max: int
 
     async def work(self) -> None:
-        """Do one round."""
+        """Do one turn."""
         began = time.monotonic()
         taken = await self._take()
         questions = taken.questions
@@ -103,9 +103,9 @@ class Rounds:
         await self._settle(taken)
         self._count(answers, time.monotonic() - began)
 
-    async def _take(self) -> Round:
+    async def _take(self) -> Turn:
         """Take live deliveries up to the bound, and one late delivery: neither starves the other."""
-        taken, now_ms = Round(), int(time.time() * 1_000)
+        taken, now_ms = Turn(), int(time.time() * 1_000)
         while self.inbox.live and len(taken) < self.batch_credits_max:
             delivery = await self._open(self.inbox.live.popleft())
             if delivery is None:
@@ -162,13 +162,13 @@ class Rounds:
             body = encode(batch_replies)
             await self.channel.basic_publish(body, routing_key=reply_to, properties=properties, wait=False)
 
-    async def _settle(self, taken: Round) -> None:
+    async def _settle(self, taken: Turn) -> None:
         if taken.live:
             await self.channel.basic_ack(taken.live[-1].tag, multiple=True, wait=False)
         for delivery in taken.late:
             await delivery.message.channel.basic_ack(delivery.tag, wait=False)
 
-    async def _give_back(self, taken: Round) -> None:
+    async def _give_back(self, taken: Turn) -> None:
         """Tell the gateways at once, and leave the credits, which may be posted or not, to the late queue."""
         await self._reply(taken.live, iter([_UNAVAILABLE] * len(taken.questions)))
         for delivery in taken.live:
@@ -180,5 +180,6 @@ class Rounds:
         for answer in answers:
             if isinstance(answer, Outcome):
                 self.metrics.credits.labels(answer.result.value).inc()
-        self.metrics.batch_credits.observe(len(answers))
-        self.metrics.batch_seconds.observe(seconds)
+        if answers:
+            self.metrics.batch_credits.observe(len(answers))
+            self.metrics.batch_seconds.observe(seconds)

@@ -1,0 +1,1 @@
+"""The four providers, each from its own side."""

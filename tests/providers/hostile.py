@@ -1,0 +1,61 @@
+"""What may come in place of a request, an amount or a text."""
+
+from typing import Final
+
+NO_JSON: Final = {
+    "empty": b"",
+    "cut": b'{"a',
+    "a list": b"[]",
+    "null": b"null",
+    "a number": b"5",
+    "a text": b'"x"',
+    "an empty object": b"{}",
+    "two objects": b"{}{}",
+    "a comma too many": b'{"a":1,}',
+    "NaN": b'{"a":NaN}',
+    "a byte order mark": b"\xef\xbb\xbf{}",
+    "UTF-16": '{"a":1}'.encode("utf-16"),
+    "no UTF-8": b'{"a":"\xff\xfe"}',
+    "half a surrogate pair": b'{"a":"\\ud800"}',
+    "nested deeply": b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
+    "nested deeply and cut": b"[" * 40_000,
+    "zeros": b"\0" * 100,
+    "a form": b"a=b&c=d",
+}
+NO_AMOUNTS: Final = (
+    "-1",
+    "-0",
+    "-0.01",
+    "10.501",
+    "0.001",
+    "1e5",
+    "1E5",
+    "1e-2",
+    "5.",
+    ".5",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1_000",
+    "1,000",
+    "0x10",
+    "+5",
+    "",
+    "five",
+    "١٢",
+    "1\uff10",
+    "9" * 17,
+    "9" * 19,
+    "9" * 5_000,
+    "10000000000000000.00",
+)
+NO_AMOUNT_TEXTS: Final = (" 5", "5 ", "5\n", "\t5", "5\u00a0", "5\u200b", "-5", "null")
+INJECTIONS: Final = (
+    "'; DROP TABLE transfers; --",
+    '" OR ""="',
+    "{{7*7}}${7*7}",
+    "<script>alert(1)</script>",
+    "../../etc/passwd",
+    "%s%n%x",
+    "Žluťoučký 玩家 👩‍👩‍👧 \u202eabc",
+)

@@ -1,0 +1,152 @@
+"""HPGames' bulk credit: every item on its own, in one request."""
+
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from gateway.providers.contract import Callback
+from tests.providers.dialect import FOREIGN_KEY, Facts, content
+from tests.providers.dialects.hpgames import DIALECT, sent
+from tests.providers.stack import Stack
+
+SMALL: Final = "hpgames-small"
+INTEGRATIONS: Final = {
+    SMALL: {**DIALECT.settings, "bulk_items_max": 3, "bulk_body_bytes_max": 4_096},
+}
+
+
+def _bulk(*items: Callback | bytes) -> Callback:
+    bodies = b",".join(item if isinstance(item, bytes) else item.body for item in items)
+    return sent(b'{"creditRequests":[' + bodies + b"]}")._replace(path="bulkCredit")
+
+
+def _answers(response: httpx.Response) -> list[dict[str, Any]]:
+    said = content(response)
+    assert response.status_code == 200
+    assert list(said) == ["creditResponses"]
+    answers = said["creditResponses"]
+    assert isinstance(answers, list)
+    return answers
+
+
+async def test_bulk_pays_each_and_answers_in_order(stack: Stack, facts: Facts, other: Facts) -> None:
+    wins = [
+        facts.another(amount=f"{n}.01", player_id=p)
+        for n in range(20)
+        for p in (facts.player_id, other.player_id)
+    ]
+    answers = _answers(await stack.send("hpgames", _bulk(*map(DIALECT.credit, wins))))
+    for win, answer in zip(wins, answers, strict=True):
+        DIALECT.read_paid_item(answer, win, replay=False)
+    assert await stack.balance(facts.player_id) == await stack.balance(other.player_id) == 19_020
+
+
+async def test_bulk_item_with_a_bad_hash_spoils_no_other(stack: Stack, facts: Facts) -> None:
+    wins = [facts.another() for _ in range(5)]
+    items = [DIALECT.credit(win) for win in wins]
+    items[2] = DIALECT.credit(wins[2], FOREIGN_KEY)
+    answers = _answers(await stack.send("hpgames", _bulk(*items)))
+    for place, (win, answer) in enumerate(zip(wins, answers, strict=True)):
+        if place == 2:
+            DIALECT.assert_error_item(answer, "bad_signature", tx=win.provider_tx_id)
+        else:
+            DIALECT.read_paid_item(answer, win, replay=False)
+    assert await stack.balance(facts.player_id) == 4 * 1050
+
+
+async def test_bulk_items_that_are_no_credits_get_errors_of_their_own(stack: Stack, facts: Facts) -> None:
+    strange = (b"5", b"null", b'"x"', b"[]", b"{}", b'{"transactionId":"t-1"}', b"[" * 50 + b"]" * 50)
+    win = facts.another()
+    answers = _answers(await stack.send("hpgames", _bulk(*strange, DIALECT.credit(win))))
+    *errors, paid = answers
+    for item, error in zip(strange, errors, strict=True):
+        DIALECT.assert_error_item(error, "malformed", tx="t-1" if b"t-1" in item else None)
+    DIALECT.read_paid_item(paid, win, replay=False)
+    assert len(await stack.transfers(facts.player_id)) == 1
+
+
+async def test_bulk_pays_a_win_that_it_holds_twice_once(stack: Stack, facts: Facts) -> None:
+    again = facts.but(delivery=2)
+    other_amount = facts.but(amount="99.00")
+    items = [DIALECT.credit(win) for win in (facts, again, other_amount)]
+    first, second, third = _answers(await stack.send("hpgames", _bulk(*items)))
+    assert DIALECT.read_paid_item(first, facts, replay=False) == DIALECT.read_paid_item(
+        second, again, replay=True
+    )
+    DIALECT.assert_error_item(third, "conflict", tx=facts.provider_tx_id)
+    assert await stack.balance(facts.player_id) == 1050
+
+
+async def test_bulk_sent_again_pays_nothing_and_answers_as_before(stack: Stack, facts: Facts) -> None:
+    request = _bulk(*(DIALECT.credit(facts.another()) for _ in range(10)))
+    first = await stack.send("hpgames", request)
+    second = await stack.send("hpgames", request)
+    assert first.content == second.content
+    assert await stack.balance(facts.player_id) == 10 * 1050
+
+
+async def test_bulk_keeps_each_items_own_bytes(stack: Stack, facts: Facts) -> None:
+    fields = DIALECT.with_amount(facts, "5.00").body
+    spaced = fields.replace(b",", b" ,\n\t ").replace(b'{"', b'{ "extra" : [1.50, {"a":"\\u00e9"}] , "')
+    [answer] = _answers(await stack.send("hpgames", _bulk(spaced)))
+    assert DIALECT.read_paid_item(answer, facts, replay=False).balance == "5"
+
+
+async def test_empty_bulk_gets_an_empty_reply(stack: Stack) -> None:
+    assert _answers(await stack.send("hpgames", _bulk())) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"[]",
+        b"{}",
+        b'{"creditRequests":null}',
+        b'{"creditRequests":{}}',
+        b'{"creditRequests":[1,]}',
+        b'{"x',
+    ],
+)
+async def test_bulk_that_is_none_gets_one_error(stack: Stack, body: bytes) -> None:
+    response = await stack.send("hpgames", sent(body)._replace(path="bulkCredit"))
+    DIALECT.assert_error(response, "malformed", tx=None)
+
+
+async def test_bulk_of_too_many_posts_nothing(stack: Stack, facts: Facts) -> None:
+    wins = [facts.another() for _ in range(4)]
+    response = await stack.send(SMALL, _bulk(*map(DIALECT.credit, wins)))
+    DIALECT.assert_error(response, "malformed", tx=None)
+    assert await stack.transfers(facts.player_id) == []
+    assert len(_answers(await stack.send(SMALL, _bulk(*map(DIALECT.credit, wins[:3]))))) == 3
+    assert await stack.balance(facts.player_id) == 3 * 1050
+
+
+async def test_bulk_of_too_many_bytes_posts_nothing(stack: Stack, facts: Facts) -> None:
+    padded = _bulk(DIALECT.credit(facts))
+    response = await stack.send(SMALL, padded._replace(body=padded.body + b" " * 4_096))
+    DIALECT.assert_error(response, "malformed", tx=None)
+    assert await stack.transfers(facts.player_id) == []
+
+
+async def test_bulk_may_be_larger_than_a_single_credit(stack: Stack, facts: Facts) -> None:
+    wins = [facts.another(amount="0.01") for _ in range(1_000)]
+    request = _bulk(*map(DIALECT.credit, wins))
+    assert len(request.body) > 65_536
+    for _ in range(20):  # what was not answered in time is sent again, as HPGames would
+        answers = _answers(await stack.send("hpgames", request))
+        if all(answer["errorCode"] == "0" for answer in answers):
+            break
+    assert [answer["transactionId"] for answer in answers] == [win.provider_tx_id for win in wins]
+    assert await stack.balance(facts.player_id) == 1_000
+
+
+async def test_bulk_without_a_ledger_is_to_be_sent_again(stack: Stack, facts: Facts) -> None:
+    wins = [facts.another() for _ in range(3)]
+    request = _bulk(*map(DIALECT.credit, wins))
+    with stack.unreachable():
+        for win, answer in zip(wins, _answers(await stack.send("hpgames", request)), strict=True):
+            DIALECT.assert_error_item(answer, "unavailable", tx=win.provider_tx_id)
+    for win, answer in zip(wins, _answers(await stack.send("hpgames", request)), strict=True):
+        DIALECT.read_paid_item(answer, win, replay=False)

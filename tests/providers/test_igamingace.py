@@ -1,0 +1,246 @@
+"""iGamingAce: what it certifies, and its own ways."""
+
+from typing import Final
+from urllib.parse import urlencode
+
+import msgspec
+import pytest
+
+from gateway.providers import build, igamingace
+from gateway.providers.contract import Callback
+from shared.errors import SettingsError
+from shared.money import Currencies
+from tests.providers.conformance import Conformance
+from tests.providers.dialect import Facts, Fields, body_of, content, spoken, take_message
+from tests.providers.dialects.igamingace import AGENT, DIALECT, sent, signature_of
+from tests.providers.stack import Stack
+from tests.providers.verbs import Verbs
+
+PUBLISHED_SIGN: Final = "475D834ACC3AB61D7DF4EA42751C6275387BC1787A098D2D0E091698D9BF2043"
+PUBLISHED: Final = "igamingace-published"
+POLITE: Final = "igamingace-polite"
+DINARS: Final = "igamingace-dinars"
+INTEGRATIONS: Final = {
+    PUBLISHED: {**DIALECT.settings, "secrets": ["1234567890"]},
+    POLITE: {**DIALECT.settings, "unavailable_status": 200},
+    DINARS: {**DIALECT.settings, "currency": "KWD"},
+}
+
+
+def _form(fields: Fields, content_type: str = "application/x-www-form-urlencoded") -> Callback:
+    texts = {name: spoken(value) for name, value in fields.items()}
+    body = urlencode({**texts, "sign": signature_of(texts)}).encode()
+    return Callback("Deposit", body, {"content-type": content_type})
+
+
+class TestConformance(Conformance):
+    dialect = DIALECT
+
+
+class TestVerbs(Verbs):
+    dialect = DIALECT
+    codes = igamingace.CODES
+
+
+async def test_published_example_is_paid(stack: Stack, facts: Facts) -> None:
+    await stack.add_player("Player01", "EUR")
+    fields = {
+        "agentID": AGENT,
+        "userID": "Player01",
+        "amount": msgspec.Raw(b"12.3"),
+        "transactionID": "474e1a293c2f4e7ab122c52d68423fcb",
+        "roundID": "ab9c15f2efdd46278e4a56b303127234",
+        "gameID": 1566,
+        "sign": PUBLISHED_SIGN,
+    }
+    paid = DIALECT.read_paid(await stack.send(PUBLISHED, sent(body_of(fields))), facts, replay=False)
+    assert paid.balance == "12.3"
+
+
+async def test_one_signature_never_pays_a_second_player(stack: Stack, facts: Facts) -> None:
+    await stack.add_player("player01", "EUR")
+    await stack.add_player("player0", "EUR")
+    first = DIALECT.credit(facts.but(player_id="player01", amount="1.00"))
+    second = DIALECT.credit(facts.but(player_id="player0", amount="11.00"))
+    assert msgspec.json.decode(first.body)["sign"] == msgspec.json.decode(second.body)["sign"]
+    assert DIALECT.read_paid(await stack.send("igamingace", first), facts, replay=False).balance == "1"
+    DIALECT.assert_error(await stack.send("igamingace", second), "conflict", tx=None)
+    assert (await stack.balance("player01"), await stack.balance("player0")) == (100, 0)
+
+
+@pytest.mark.parametrize(
+    "user",
+    ["abc", "", "x" * 49, "player-01", "player 01", "player01\n", "playér01", "\uff11\uff12\uff13\uff14"],
+)
+async def test_user_that_is_no_alphanumeric_id_is_wrong(stack: Stack, facts: Facts, user: str) -> None:
+    response = await stack.send("igamingace", DIALECT.credit(facts.but(player_id=user)))
+    DIALECT.assert_error(response, "malformed", tx=None)
+
+
+@pytest.mark.parametrize("agent", ["", "partner01", "Partner02"])
+async def test_another_agent_is_told_so(stack: Stack, facts: Facts, agent: str) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "agentID": agent}, facts=facts)
+    DIALECT.assert_error(await stack.send("igamingace", request), "unknown_caller", tx=None)
+    assert await stack.transfers(facts.player_id) == []
+
+
+@pytest.mark.parametrize("written", ["12.30", "12.3", "12.300", '"12.3"', '"12.30"'])
+async def test_every_spelling_of_an_amount_is_signed_with_two_decimals(
+    stack: Stack, facts: Facts, written: str
+) -> None:
+    fields = {**DIALECT.fields(facts), "amount": msgspec.Raw(written.encode())}
+    sign = signature_of({**fields, "amount": "12.30"})
+    response = await stack.send("igamingace", sent(body_of({**fields, "sign": sign})))
+    assert DIALECT.read_paid(response, facts, replay=False).balance == "12.3"
+
+
+@pytest.mark.parametrize(
+    "written", ['"12.345"', "12.345", '" 12.30"', '"12.30\\n"', '"1_2.30"', '"١٢.30"', '"NaN"']
+)
+async def test_amount_that_cannot_be_signed_is_wrong(stack: Stack, facts: Facts, written: str) -> None:
+    fields = {**DIALECT.fields(facts), "amount": msgspec.Raw(written.encode())}
+    DIALECT.assert_error(
+        await stack.send("igamingace", DIALECT.signed(fields, facts=facts)), "malformed", tx=None
+    )
+    assert await stack.transfers(facts.player_id) == []
+
+
+async def test_amount_is_in_the_players_own_currency(stack: Stack, facts: Facts) -> None:
+    for currency, written, minor, balance in (
+        ("JPY", "120.00", 120, "120"),
+        ("KWD", "1.23", 1230, "1.23"),
+        ("USD", "0.05", 5, "0.05"),
+    ):
+        player = f"{facts.player_id}{currency}"
+        await stack.add_player(player, currency)
+        win = facts.another(player_id=player, amount=written)
+        paid = DIALECT.read_paid(await stack.send("igamingace", DIALECT.credit(win)), win, replay=False)
+        assert (paid.balance, await stack.balance(player, currency)) == (balance, minor)
+
+
+async def test_yen_has_no_hundredths(stack: Stack, facts: Facts) -> None:
+    player = f"{facts.player_id}JPY"
+    await stack.add_player(player, "JPY")
+    win = facts.but(player_id=player, amount="1.50")
+    DIALECT.assert_error(await stack.send("igamingace", DIALECT.credit(win)), "malformed", tx=None)
+
+
+async def test_amount_is_in_the_configured_currency(stack: Stack, facts: Facts) -> None:
+    player = f"{facts.player_id}KWD"
+    await stack.add_player(player, "KWD")
+    win = facts.another(player_id=player, amount="1.23")
+    assert (
+        DIALECT.read_paid(await stack.send(DINARS, DIALECT.credit(win)), win, replay=False).balance == "1.23"
+    )
+    DIALECT.assert_error(await stack.send(DINARS, DIALECT.credit(facts)), "wrong_currency", tx=None)
+    nobody = facts.another(player_id="nobody1")
+    DIALECT.assert_error(await stack.send(DINARS, DIALECT.credit(nobody)), "unknown_player", tx=None)
+
+
+def test_start_refuses_a_currency_that_is_none() -> None:
+    with pytest.raises(SettingsError, match=r"\[integrations.ace\] currency: unknown currency 'XXQ'"):
+        build("ace", {**DIALECT.settings, "currency": "XXQ"}, Currencies())
+
+
+async def test_repeat_tells_the_balance_of_that_time(stack: Stack, facts: Facts) -> None:
+    first = DIALECT.read_paid(await stack.send("igamingace", DIALECT.credit(facts)), facts, replay=False)
+    await stack.send("igamingace", DIALECT.credit(facts.another()))
+    repeat = DIALECT.read_paid(await stack.send("igamingace", DIALECT.credit(facts)), facts, replay=True)
+    assert repeat == first
+
+
+async def test_form_is_read_as_json_is(stack: Stack, facts: Facts) -> None:
+    form = _form(DIALECT.fields(facts), "application/x-www-form-urlencoded; charset=UTF-8")
+    paid = DIALECT.read_paid(await stack.send("igamingace", form), facts, replay=False)
+    # The same win, told as JSON: the empty freeSpinID of a form is JSON's null, and "1566" is 1566.
+    repeat = DIALECT.read_paid(await stack.send("igamingace", DIALECT.credit(facts)), facts, replay=True)
+    assert repeat == paid
+    assert await stack.balance(facts.player_id) == 1050
+
+
+async def test_empty_field_of_a_form_is_an_absent_one(stack: Stack, facts: Facts) -> None:
+    form = _form({**DIALECT.fields(facts), "refTransactionID": "", "gameID": ""})
+    paid = DIALECT.read_paid(await stack.send("igamingace", form), facts, replay=False)
+    bare = {k: v for k, v in DIALECT.fields(facts).items() if k not in {"refTransactionID", "gameID"}}
+    response = await stack.send("igamingace", DIALECT.signed(bare, facts=facts))
+    assert DIALECT.read_paid(response, facts, replay=True) == paid
+
+
+async def test_form_that_is_no_text_pays_nothing(stack: Stack, facts: Facts) -> None:
+    form = _form(DIALECT.fields(facts.but(round_id="\ufffd")))
+    strange = form._replace(body=form.body.replace(b"%EF%BF%BD", b"%FF"))
+    DIALECT.assert_error(await stack.send("igamingace", strange), "malformed", tx=None)
+    DIALECT.read_paid(await stack.send("igamingace", form), facts, replay=False)
+
+
+async def test_form_of_too_many_fields_pays_nothing(stack: Stack, facts: Facts) -> None:
+    form = _form(DIALECT.fields(facts))
+    padded = form._replace(body=form.body + b"&a=b" * 100)
+    DIALECT.assert_error(await stack.send("igamingace", padded), "malformed", tx=None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"agentID",
+        b"%",
+        b"agentID=%ff",
+        b"\xff=1",
+        b"a=b",
+        b"&".join([b"a=b"] * 1000),
+        b'{"agentID":1}',
+        b"%00=1",
+    ],
+)
+async def test_form_that_is_none_is_wrong(stack: Stack, body: bytes) -> None:
+    form = Callback("Deposit", body, {"content-type": "application/x-www-form-urlencoded"})
+    DIALECT.assert_error(await stack.send("igamingace", form), "malformed", tx=None)
+
+
+async def test_forged_form_moves_nothing(stack: Stack, facts: Facts) -> None:
+    form = _form(DIALECT.fields(facts))
+    forged = form._replace(body=form.body.replace(b"amount=10.50", b"amount=90.50"))
+    DIALECT.assert_error(await stack.send("igamingace", forged), "bad_signature", tx=None)
+    assert await stack.transfers(facts.player_id) == []
+
+
+async def test_free_spin_win_goes_to_the_bonus_wallet(stack: Stack, facts: Facts) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "freeSpinID": "freespin001"}, facts=facts)
+    DIALECT.read_paid(await stack.send("igamingace", request), facts, replay=False)
+    [posted] = await stack.transfers(facts.player_id)
+    assert (posted.real_minor, posted.bonus_minor) == (0, 1050)
+    assert posted.details == {"freeSpinID": "freespin001"}
+
+
+@pytest.mark.parametrize("free_spin_id", [None, "", "absent"])
+async def test_no_free_spin_id_means_no_free_spin(
+    stack: Stack, facts: Facts, free_spin_id: str | None
+) -> None:
+    fields = {**DIALECT.fields(facts), "freeSpinID": free_spin_id}
+    if free_spin_id == "absent":
+        del fields["freeSpinID"]
+    DIALECT.read_paid(
+        await stack.send("igamingace", DIALECT.signed(fields, facts=facts)), facts, replay=False
+    )
+    [posted] = await stack.transfers(facts.player_id)
+    assert (posted.real_minor, posted.bonus_minor) == (1050, 0)
+
+
+@pytest.mark.parametrize("game", [1.5, True, -1, 2**63, [], {}])
+async def test_game_that_is_no_integer_is_wrong(stack: Stack, facts: Facts, game: object) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "gameID": game}, facts=facts)
+    DIALECT.assert_error(await stack.send("igamingace", request), "malformed", tx=None)
+
+
+async def test_silence_of_the_ledger_is_http_200_where_the_operator_says_so(
+    stack: Stack, facts: Facts
+) -> None:
+    with stack.unreachable():
+        response = await stack.send(POLITE, DIALECT.credit(facts))
+    assert response.status_code == 200
+    assert take_message(content(response), "message") == {"code": "1"}
+
+
+def test_it_waits_eight_seconds_unless_told_otherwise() -> None:
+    assert build("ace", DIALECT.settings, Currencies()).settings.reply_within_seconds == 8

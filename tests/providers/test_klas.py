@@ -1,0 +1,176 @@
+"""Klas Gaming: what it certifies, and its own ways."""
+
+from typing import Any, Final
+
+import msgspec
+import pytest
+
+from gateway.providers import klas
+from gateway.providers.contract import Callback
+from tests.providers.conformance import Conformance
+from tests.providers.dialect import Facts, body_of
+from tests.providers.dialects.klas import DIALECT, signed_request
+from tests.providers.stack import Stack
+from tests.providers.verbs import Verbs
+
+SUBTRACTING: Final = "klas-subtracting"
+GENEROUS: Final = "klas-generous"
+INTEGRATIONS: Final = {
+    SUBTRACTING: {**DIALECT.settings, "deduction": "subtract"},
+    GENEROUS: {**DIALECT.settings, "free_spin_wins": "real"},
+}
+
+
+class TestConformance(Conformance):
+    dialect = DIALECT
+
+
+class TestVerbs(Verbs):
+    dialect = DIALECT
+    codes = klas.STATUS_CODES
+
+
+def _balance_request(facts: Facts, **changes: Any) -> Callback:
+    fields = {
+        "request_id": "1",
+        "timestamp": 1_710_000_000,
+        "session_id": facts.session_id,
+        "player_id": facts.player_id,
+    }
+    return signed_request(body_of({**fields, **changes}), path="balance")
+
+
+async def test_signature_in_capitals_is_accepted(stack: Stack, facts: Facts) -> None:
+    right = DIALECT.credit(facts)
+    capitals = {**right.headers, "x-signature": right.headers["x-signature"].upper()}
+    response = await stack.send("klas", right._replace(headers=capitals))
+    assert DIALECT.read_paid(response, facts, replay=False).balance == "10.5"
+
+
+async def test_balance_is_what_the_player_has(stack: Stack, facts: Facts) -> None:
+    assert DIALECT.read(await stack.send("klas", _balance_request(facts))) == {
+        "balance": "0",
+        "status_code": "OK",
+    }
+    await stack.send("klas", DIALECT.credit(facts))
+    free_spin = facts.another(amount="0.25")
+    await stack.send(
+        "klas", DIALECT.signed({**DIALECT.fields(free_spin), "gift_spin": {"n": 1}}, facts=facts)
+    )
+    response = await stack.send("klas", _balance_request(facts, timestamp=1_710_000_000_123))
+    assert DIALECT.read(response) == {"balance": "10.75", "status_code": "OK"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"player_id": "nobody"}, "unknown_player"),
+        ({"player_id": None}, "malformed"),
+        ({"player_id": ""}, "malformed"),
+        ({"player_id": "a\0b"}, "malformed"),
+        ({"timestamp": None}, "malformed"),
+        ({"timestamp": True}, "malformed"),
+    ],
+)
+async def test_balance_of_nobody_is_an_error(
+    stack: Stack, facts: Facts, changes: dict[str, Any], what: str
+) -> None:
+    DIALECT.assert_error(await stack.send("klas", _balance_request(facts, **changes)), what, tx=None)
+
+
+async def test_balance_needs_a_signature_and_a_ledger(stack: Stack, facts: Facts) -> None:
+    request = _balance_request(facts)
+    forged = request._replace(headers={"content-type": "application/json", "x-signature": "0" * 64})
+    DIALECT.assert_error(await stack.send("klas", forged), "bad_signature", tx=None)
+    with stack.unreachable():
+        DIALECT.assert_error(await stack.send("klas", request), "unavailable", tx=None)
+
+
+@pytest.mark.parametrize("timestamp", [1_710_000_000, 1_710_000_000_123, "1710000000", 0, 10**18])
+async def test_timestamp_never_costs_a_win(stack: Stack, facts: Facts, timestamp: object) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "timestamp": timestamp}, facts=facts)
+    DIALECT.read_paid(await stack.send("klas", request), facts, replay=False)
+    [posted] = await stack.transfers(facts.player_id)
+    assert posted.details["timestamp"] == str(timestamp)
+
+
+async def test_free_spin_win_goes_to_the_bonus_wallet(stack: Stack, facts: Facts) -> None:
+    spin = {**DIALECT.fields(facts), "gift_spin": {"campaign_id": 7, "spins": [1, 2.50]}}
+    paid = DIALECT.read_paid(await stack.send("klas", DIALECT.signed(spin, facts=facts)), facts, replay=False)
+    assert (paid.real_amount, paid.bonus_amount, paid.balance) == ("0", "10.5", "10.5")
+    [posted] = await stack.transfers(facts.player_id)
+    assert (posted.real_minor, posted.bonus_minor) == (0, 1050)
+    assert msgspec.json.decode(posted.details["gift_spin"]) == {"campaign_id": 7, "spins": [1, 2.5]}
+
+
+async def test_free_spin_win_goes_to_the_real_wallet_where_the_operator_says_so(
+    stack: Stack, facts: Facts
+) -> None:
+    spin = {**DIALECT.fields(facts), "gift_spin": {"spins": 1}}
+    paid = DIALECT.read_paid(
+        await stack.send(GENEROUS, DIALECT.signed(spin, facts=facts)), facts, replay=False
+    )
+    assert (paid.real_amount, paid.bonus_amount) == ("10.5", "0")
+
+
+@pytest.mark.parametrize("gift_spin", [None, {}])
+async def test_empty_gift_spin_is_no_free_spin(stack: Stack, facts: Facts, gift_spin: object) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "gift_spin": gift_spin}, facts=facts)
+    paid = DIALECT.read_paid(await stack.send("klas", request), facts, replay=False)
+    assert (paid.real_amount, paid.bonus_amount) == ("10.5", "0")
+
+
+@pytest.mark.parametrize(
+    ("jackpot_wins", "recorded"),
+    [("3.5", "3.5"), ({"grand": "3.5"}, '{"grand":"3.5"}'), (None, None), (3, "3")],
+)
+async def test_jackpot_is_in_the_amount_already(
+    stack: Stack, facts: Facts, jackpot_wins: object, recorded: str | None
+) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "jackpot_wins": jackpot_wins}, facts=facts)
+    assert DIALECT.read_paid(await stack.send("klas", request), facts, replay=False).balance == "10.5"
+    [posted] = await stack.transfers(facts.player_id)
+    assert posted.details.get("jackpot_wins") == recorded
+
+
+async def test_deduction_is_recorded_and_not_applied(stack: Stack, facts: Facts) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "deduction": "1.25"}, facts=facts)
+    assert DIALECT.read_paid(await stack.send("klas", request), facts, replay=False).balance == "10.5"
+    [posted] = await stack.transfers(facts.player_id)
+    assert posted.details["deduction"] == "1.25"
+
+
+@pytest.mark.parametrize(
+    ("deduction", "balance"), [("1.25", "9.25"), ("10.50", "0"), (None, "10.5"), ("", "10.5")]
+)
+async def test_deduction_is_subtracted_where_the_operator_says_so(
+    stack: Stack, facts: Facts, deduction: str | None, balance: str
+) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "deduction": deduction}, facts=facts)
+    response = await stack.send(SUBTRACTING, request)
+    assert DIALECT.read_paid(response, facts, replay=False).balance == balance
+
+
+@pytest.mark.parametrize("deduction", ["10.51", "-1", "1e1", "x"])
+async def test_deduction_that_makes_no_sense_pays_nothing(stack: Stack, facts: Facts, deduction: str) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "deduction": deduction}, facts=facts)
+    DIALECT.assert_error(await stack.send(SUBTRACTING, request), "malformed", tx=None)
+    assert await stack.transfers(facts.player_id) == []
+
+
+@pytest.mark.parametrize("currency", ["USD", "XXQ", "eur", "EURO", ""])
+async def test_win_in_a_currency_the_player_does_not_hold_is_not_paid(
+    stack: Stack, facts: Facts, currency: str
+) -> None:
+    response = await stack.send("klas", DIALECT.credit(facts.but(currency=currency)))
+    DIALECT.assert_error(response, "wrong_currency", tx=None)
+    assert await stack.transfers(facts.player_id) == []
+
+
+async def test_yen_and_dinar_keep_their_own_decimals(stack: Stack, facts: Facts) -> None:
+    for currency, amount, minor, balance in (("JPY", "120", 120, "120"), ("KWD", "1.234", 1234, "1.234")):
+        player = facts.player_id + currency
+        await stack.add_player(player, currency)
+        win = facts.another(player_id=player, currency=currency, amount=amount)
+        paid = DIALECT.read_paid(await stack.send("klas", DIALECT.credit(win)), win, replay=False)
+        assert (paid.balance, await stack.balance(player, currency)) == (balance, minor)

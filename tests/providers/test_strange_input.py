@@ -1,0 +1,89 @@
+"""Whatever comes in becomes a sound credit or the provider's own error; it is never a fault of ours."""
+
+import json
+from typing import Final
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.providers import build
+from gateway.providers.contract import Callback, Refused
+from shared.credit import Credit
+from shared.money import Currencies
+from shared.outcome import Holder
+from tests.providers.dialect import Dialect, Facts
+from tests.providers.dialects import gpas, hpgames, igamingace, klas
+
+CURRENCIES: Final = Currencies()
+FACTS: Final = Facts("player1", "session-1")
+HOLDER: Final = Holder("player1", "EUR", 0, 0)
+STRANGE: Final = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+each_provider = pytest.mark.parametrize(
+    "speaker", [klas.DIALECT, gpas.DIALECT, hpgames.DIALECT, igamingace.DIALECT], ids=repr
+)
+
+
+def _credit_of(speaker: Dialect, callback: Callback) -> Credit | None:
+    """Return the credit that a request becomes, or None for a reply that refuses it."""
+    provider = build(speaker.name, speaker.settings, CURRENCIES)
+    try:
+        provider.authenticate(callback)
+        message = provider.parse(callback)
+        provider.whose(message)
+        credit = provider.normalize(message, HOLDER)
+    except Refused as refused:
+        reply = provider.render(callback, refused.outcome)
+        said = json.loads(reply.body)
+        return None if said else pytest.fail("an empty reply")
+    assert isinstance(credit, Credit)
+    return credit
+
+
+def _assert_sound(credit: Credit | None) -> None:
+    if credit is None:
+        return
+    assert 0 <= credit.amount_minor < 10**18
+    ids = (credit.provider_tx_id, credit.player_id, credit.round_id, credit.game_id, credit.bet_id)
+    for text in (*ids, credit.session_id, *credit.details.values()):
+        assert text is None or (0 < len(text) <= 1_000 and "\0" not in text)
+        assert text is None or text.encode()
+
+
+@each_provider
+@given(strange=STRANGE, data=st.data())
+@settings(max_examples=200, deadline=None)
+def test_field_of_any_content_is_no_fault_of_ours(
+    speaker: Dialect, strange: object, data: st.DataObject
+) -> None:
+    fields = dict(speaker.fields(FACTS))
+    fields[data.draw(st.sampled_from(sorted(fields)))] = strange
+    _assert_sound(_credit_of(speaker, speaker.signed(fields, facts=FACTS)))
+
+
+@each_provider
+@given(cut=st.integers(0, 2_000), put=st.binary(max_size=50))
+@settings(max_examples=200, deadline=None)
+def test_request_with_any_bytes_in_it_is_no_fault_of_ours(speaker: Dialect, cut: int, put: bytes) -> None:
+    body = speaker.credit(FACTS).body
+    at = cut % len(body)
+    _assert_sound(_credit_of(speaker, speaker.raw(body[:at] + put + body[at + len(put) :], facts=FACTS)))
+
+
+@each_provider
+@given(body=st.binary(max_size=300))
+@settings(max_examples=200, deadline=None)
+def test_body_of_any_bytes_is_no_fault_of_ours(speaker: Dialect, body: bytes) -> None:
+    assert _credit_of(speaker, speaker.raw(body, facts=FACTS)) is None
+
+
+@given(body=st.binary(max_size=300))
+@settings(max_examples=200, deadline=None)
+def test_form_of_any_bytes_is_no_fault_of_ours(body: bytes) -> None:
+    form = Callback("Deposit", body, {"content-type": "application/x-www-form-urlencoded"})
+    assert _credit_of(igamingace.DIALECT, form) is None

@@ -18,6 +18,7 @@ from worker.database import create_engine
         "postgresql+asyncpg://user:hunt@er2:hunter2@127.0.0.1/db",
         "postgresql+asyncpg://user:hunter2@127.0.0.1:hunter2/db",
         "sqlite+aiosqlite:////proc/no/such/place.db",
+        "sqlite+aiosqlite:////proc/place.db",
     ],
 )
 def test_wrong_url_is_told_without_its_password(url: str) -> None:

@@ -26,7 +26,7 @@ from worker.ledger import Ledger
 from worker.posting import Identity, Transfer
 from worker.verify import verify
 
-EPOCH = 1
+EPOCH = "an-epoch"
 
 
 def transfer(**different: Any) -> Transfer:
@@ -52,7 +52,7 @@ TWO: Identity = ("klas", "2")
 
 
 @asynccontextmanager
-async def cache_on(url: str, epoch: int = EPOCH, **different: int) -> AsyncIterator[RedisCache]:
+async def cache_on(url: str, epoch: str = EPOCH, **different: int) -> AsyncIterator[RedisCache]:
     settings = {"ttl_seconds": 60, "timeout_ms": 1_000, **different}  # a busy machine is not a slow Redis
     cache = RedisCache(CacheSettings(url=url, **settings), epoch)
     try:
@@ -91,7 +91,7 @@ async def test_restored_ledger_forgets_what_the_lost_one_remembered(
     servers: Servers, cache: RedisCache
 ) -> None:
     await cache.put({ONE: transfer()})
-    async with cache_on(servers.cache_url, epoch=EPOCH + 1) as restored:
+    async with cache_on(servers.cache_url, epoch=f"{EPOCH}-later") as restored:
         assert await restored.get([ONE]) == {}
 
 

@@ -25,6 +25,8 @@ from worker.ledger import Ledger
 from worker.verify import verify
 
 WORKERS = 4
+BATCH = 5_000
+"""The largest that a worker may be set to."""
 
 
 @pytest.fixture
@@ -283,14 +285,27 @@ async def test_batches_that_lock_the_same_wallets_in_opposite_order_never_deadlo
     assert {await balance_minor(ledgers[0], player_id) for player_id in players} == {60 * 1050}
 
 
-async def test_batches_that_hold_the_same_wins_in_opposite_order_never_deadlock(
-    ledgers: list[Ledger],
+async def test_batches_that_hold_the_same_ids_in_opposite_order_never_deadlock(
+    postgres: AsyncEngine, ledgers: list[Ledger]
 ) -> None:
-    wins = [win(f"win-{n}", player_id=("anna", "ben")[n % 2]) for n in range(20)]
-    posts = [post(ledgers[n % WORKERS], *wins[:: 1 if n % 2 else -1]) for n in range(40)]
-    outcomes = [outcome for batch in await asyncio.gather(*posts) for outcome in batch]
-    assert sorted(results(outcomes)) == [Result.POSTED] * 20 + [Result.REPLAYED] * 39 * 20
-    assert await balance_minor(ledgers[0]) == 10 * 1050
+    """The batches lock different wallets, and so meet only where ids are unique; here both at one instant."""
+    annas = [win(f"win-{n}") for n in range(BATCH)]
+    bens = [win(credit.provider_tx_id, player_id="ben") for credit in reversed(annas)]
+    async with postgres.begin() as barrier:
+        await barrier.execute(text("LOCK TABLE transfers IN SHARE MODE"))
+        posts = [
+            asyncio.create_task(post(ledger, *batch))
+            for ledger, batch in zip(ledgers, (annas, bens), strict=False)
+        ]
+        async with asyncio.timeout(10):
+            while (await barrier.execute(_WAITING)).scalar_one() < len(posts):
+                await asyncio.sleep(0.01)
+    outcomes = sorted(results(batch)[0] for batch in await asyncio.gather(*posts))
+    assert outcomes == [Result.CONFLICT, Result.POSTED]
+    assert await balance_minor(ledgers[0]) + await balance_minor(ledgers[0], "ben") == BATCH * 1050
+
+
+_WAITING = text("SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND relation = 'transfers'::regclass")
 
 
 async def test_same_id_for_two_players_at_once_pays_one_of_them(ledgers: list[Ledger]) -> None:

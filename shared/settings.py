@@ -10,7 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -29,7 +29,8 @@ _NOT_SETTINGS: Final = ("CREDITS_CONFIG", "CREDITS_TEST_")
 
 IntegrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
-CurrencyCode = Annotated[str, Field(pattern=r"^[A-Z0-9]{3,10}$")]
+# Upper case, because the names of environment variables come here in lower case.
+CurrencyCode = Annotated[str, AfterValidator(str.upper), Field(pattern=r"^[A-Za-z0-9]{3,10}$")]
 
 
 class _Table(BaseModel):

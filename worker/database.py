@@ -1,5 +1,6 @@
 """The database: how to connect to it, make its tables, and tell its faults apart."""
 
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -62,8 +63,10 @@ def _sqlite_engine(settings: LedgerSettings) -> AsyncEngine:
     if path := make_url(settings.database_url).database:
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SettingsError(f"[ledger] database_url: {path}: {error.strerror}") from None
+            # Tried here, because a thread of the driver outlives a failed connection, and prints a trace.
+            sqlite3.connect(path).close()
+        except (OSError, sqlite3.Error) as error:
+            raise SettingsError(f"[ledger] database_url: {path}: {error}") from None
     engine = create_async_engine(
         settings.database_url,
         hide_parameters=True,

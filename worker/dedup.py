@@ -107,13 +107,11 @@ class RedisCache:
             return {}
         try:
             found = await self._redis.mget([self._key(identity) for identity in identities])
-            hits = (
-                (i, value) for i, value in zip(identities, found, strict=True) if isinstance(value, bytes)
-            )
-            return {identity: _decoder.decode(value) for identity, value in hits}
-        except (*_FAULTS, msgspec.DecodeError) as error:
+        except _FAULTS as error:
             self._rest(error)
             return {}
+        read = ((i, _read(value)) for i, value in zip(identities, found, strict=True))
+        return {identity: transfer for identity, transfer in read if transfer is not None}
 
     async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers, unless Redis doesn't take them in time."""
@@ -141,3 +139,14 @@ class RedisCache:
     def _rest(self, error: Exception) -> None:
         self._rest_until = time.monotonic() + PAUSE_SECONDS
         _log.warning("cache rests", seconds=PAUSE_SECONDS, error=type(error).__name__)
+
+
+def _read(value: object) -> Transfer | None:
+    """Return what `put` wrote; garbage is a miss, and the next `put` writes over it."""
+    if not isinstance(value, bytes):
+        return None
+    try:
+        return _decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        _log.warning("garbage in the cache", error=type(error).__name__)
+        return None

@@ -76,6 +76,14 @@ def test_environment_alone_sets_an_integration(monkeypatch: pytest.MonkeyPatch) 
     assert load_settings().integrations == {"klas": {"provider": "klas"}}
 
 
+def test_environment_overrides_the_decimals_of_a_currency(
+    write_file: WriteFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_file("[currencies]\nBTC = 8\nUSDT = 6\n")
+    monkeypatch.setenv("CREDITS_CURRENCIES__BTC", "11")
+    assert load_settings().currencies == {"BTC": 11, "USDT": 6}
+
+
 def test_empty_name_of_the_file_means_that_no_file_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("credits.toml").write_text("[broker]\nshards = 3\n")
     monkeypatch.setenv("CREDITS_CONFIG", "")
@@ -121,7 +129,7 @@ def test_file_that_is_no_toml_is_told_by_its_line(write_file: WriteFile) -> None
         ("[gateway]\nport = 65536\n", "gateway.port"),
         ("[worker]\nbatch_credits_max = 100000\n", "worker.batch_credits_max"),
         ('[log]\nformat = "xml"\n', "log.format"),
-        ("[currencies]\nbtc = 8\n", "currencies.btc"),
+        ('[currencies]\n"B/C" = 8\n', "currencies.B/C"),
         ("[currencies]\nBTC = 19\n", "currencies.BTC"),
         ('[integrations."Klas/1"]\nprovider = "klas"\n', "integrations.Klas/1"),
         ("broker = 1\n", "broker"),

@@ -24,6 +24,12 @@ class GatewayMetrics:
             ["integration", "result"],
             registry=self.registry,
         )
+        self.conflicts: Final = Counter(
+            "credits_conflicts",
+            "Ids sent again with other content, by each field that differed",
+            ["integration", "field"],
+            registry=self.registry,
+        )
         self.seconds: Final = Histogram(
             "credits_request_seconds",
             "From the whole request to its reply",

@@ -1,8 +1,10 @@
 """Answers questions: from the cache what it remembers, from the ledger the rest, posting what is new."""
 
-from collections.abc import AsyncIterator, Sequence
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
@@ -14,17 +16,22 @@ from shared.wire import Answer, Question
 from worker.database import create_engine, require_migrated
 from worker.dedup import Cache, create_cache
 from worker.ledger import Ledger
-from worker.posting import judge
+from worker.posting import Identity, Transfer, judge
 
 _log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
+EPOCH_SECONDS_MAX: Final = 1.0
+"""How long after `ledger epoch --bump` a worker may still believe what its cache knew before."""
+
+
+@dataclass(slots=True)
 class Bookkeeper:
     """One ledger with its cache."""
 
     ledger: Ledger
     cache: Cache
+    _epoch_known_until: float = 0.0
 
     async def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer a batch, in its order, credits first. Raises LedgerUnavailable: some may be posted."""
@@ -36,12 +43,21 @@ class Bookkeeper:
 
     async def settle(self, credits_: Sequence[Credit]) -> list[Outcome]:
         """Answer a batch of credits, in its order. Raises LedgerUnavailable: some may be posted."""
+        await self._keep_epoch()
         remembered = await self.cache.get({c.identity for c in credits_})
-        fresh = [c for c in credits_ if c.identity not in remembered]
-        posted = iter(await self._post(fresh)) if fresh else iter(())
-        return [
-            judge(c, remembered[c.identity]) if c.identity in remembered else next(posted) for c in credits_
-        ]
+        replayed = {n: outcome for n, c in enumerate(credits_) if (outcome := _replay(c, remembered))}
+        others = [c for n, c in enumerate(credits_) if n not in replayed]
+        posted = iter(await self._post(others)) if others else iter(())
+        return [replayed.get(n) or next(posted) for n in range(len(credits_))]
+
+    async def _keep_epoch(self) -> None:
+        """Ask the ledger now and then which epoch it is in. Raises LedgerUnavailable.
+
+        A database that doesn't answer may be one that is being restored: the cache is not believed either.
+        """
+        if time.monotonic() >= self._epoch_known_until:
+            self.cache.enter(await self.ledger.epoch())
+            self._epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
 
     async def _post(self, credits_: Sequence[Credit]) -> list[Outcome]:
         try:
@@ -63,6 +79,15 @@ class Bookkeeper:
             "credit can't be posted", integration=integration, provider_tx_id=provider_tx_id, exc_info=error
         )
         return [Outcome(Result.UNPOSTABLE)]
+
+
+def _replay(credit: Credit, remembered: Mapping[Identity, Transfer]) -> Outcome | None:
+    """Answer an identical repeat. A conflict is for the ledger to find: it is written down there."""
+    transfer = remembered.get(credit.identity)
+    if transfer is None:
+        return None
+    outcome = judge(credit, transfer)
+    return outcome if outcome.result is Result.REPLAYED else None
 
 
 @asynccontextmanager

@@ -40,6 +40,9 @@ class Cache(Protocol):
     async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers; never raises."""
 
+    def enter(self, epoch: str) -> None:
+        """Forget what was remembered in any other epoch of the ledger."""
+
     async def close(self) -> None:
         """Let go of connections."""
 
@@ -47,14 +50,16 @@ class Cache(Protocol):
 def create_cache(settings: CacheSettings, epoch: str) -> Cache:
     """Return the cache that `[cache] url` names. Connects to nothing yet. Raises SettingsError."""
     if settings.url == MEMORY:
-        return MemoryCache()
+        return MemoryCache(epoch)
     return RedisCache(settings, epoch)
 
 
 class MemoryCache:
     """A cache in this process, bounded; the oldest are forgotten first."""
 
-    def __init__(self) -> None:
+    def __init__(self, epoch: str = "") -> None:
+        """Take the ledger's epoch."""
+        self._epoch = epoch
         self._transfers: Final[dict[Identity, Transfer]] = {}
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
@@ -66,6 +71,12 @@ class MemoryCache:
         self._transfers.update(transfers)
         for _ in range(len(self._transfers) - MEMORY_TRANSFERS_MAX):
             del self._transfers[next(iter(self._transfers))]
+
+    def enter(self, epoch: str) -> None:
+        """Forget all when the epoch is another."""
+        if epoch != self._epoch:
+            self._transfers.clear()
+        self._epoch = epoch
 
     async def close(self) -> None:
         """Nothing to let go of."""
@@ -86,7 +97,7 @@ class RedisCache:
             )
         except ValueError as error:
             raise SettingsError(f"[cache] url: {error}") from None
-        self._prefix: Final = f"credits:{epoch}:"
+        self._prefix = f"credits:{epoch}:"
         self._ttl_seconds: Final = settings.ttl_seconds
         self._rest_until = 0.0
 
@@ -113,6 +124,10 @@ class RedisCache:
                 await pipeline.execute()
         except _FAULTS as error:
             self._rest(error)
+
+    def enter(self, epoch: str) -> None:
+        """Use the keys of this epoch only; others expire in their time."""
+        self._prefix = f"credits:{epoch}:"
 
     async def close(self) -> None:
         """Close the connections."""

@@ -4,9 +4,10 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Table, and_, select, tuple_
+from sqlalchemy import Table, and_, select, tuple_, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
 
 from shared.credit import Credit, Wallet
 from shared.errors import LedgerUnavailable
@@ -79,6 +80,8 @@ class Ledger:
         if planned.entry_rows:
             await self._statements.insert_entries(connection, planned.entry_rows)
             await self._statements.update_wallets(connection, planned.wallet_rows)
+        if planned.conflict_rows:
+            await self._statements.insert_conflicts(connection, planned.conflict_rows)
 
     async def find(self, lookups: Collection[Lookup]) -> dict[Lookup, Holder]:
         """Answer lookups; one that has no answer is not in the result. Raises LedgerUnavailable."""
@@ -94,6 +97,14 @@ class Ledger:
         with outages_as_unavailable():
             async with self._engine.connect() as connection:
                 return str((await connection.execute(select(ledger.c.epoch))).scalar_one())
+
+    async def bump_epoch(self) -> str:
+        """Begin a new epoch, due after a restore of the database. Returns it. Raises LedgerUnavailable."""
+        with outages_as_unavailable():
+            async with self._engine.begin() as connection:
+                epoch = uuid7()
+                await connection.execute(update(ledger).values(epoch=epoch))
+                return str(epoch)
 
 
 def _accounts(rows: Iterable[Any]) -> dict[tuple[str, str], Account]:

@@ -101,6 +101,10 @@ class Plan:
     wallet_rows: list[Row] = field(default_factory=list)
     """(id, balance_minor, version)."""
 
+    conflict_rows: list[Row] = field(default_factory=list)
+    closed_rounds: set[tuple[str, str | None, str]] = field(default_factory=set)
+    """By integration, round and player: those that this batch closes."""
+
 
 def judge(credit: Credit, transfer: Transfer) -> Outcome:
     """Answer a credit whose id is posted already: a replay if all that matters is the same."""
@@ -123,7 +127,11 @@ def plan(credits_: Sequence[Credit], known: Known, posted_at: datetime) -> Plan:
 
 def _plan_one(credit: Credit, known: Known, posted_at: datetime, made: Plan) -> Outcome:
     if (transfer := made.transfers.get(credit.identity)) is not None:
-        return judge(credit, transfer)
+        outcome = judge(credit, transfer)
+        if outcome.differing:
+            offered = _json.encode({name: getattr(credit, name) for name in outcome.differing}).decode()
+            made.conflict_rows.append((UUID(transfer.id), offered, posted_at))
+        return outcome
     account = known.accounts.get((credit.player_id, credit.currency))
     if (reason := _rejection(credit, known, account)) is not None:
         return Outcome(reason)
@@ -173,6 +181,7 @@ def _post(credit: Credit, account: Account, posted_at: datetime, made: Plan) -> 
         real_balance_minor=account[Wallet.REAL].balance_minor,
         bonus_balance_minor=account[Wallet.BONUS].balance_minor,
     )
+    player_round = (credit.integration, credit.round_id, credit.player_id)
     made.transfer_rows.append(
         (
             transfer_id,
@@ -182,8 +191,11 @@ def _post(credit: Credit, account: Account, posted_at: datetime, made: Plan) -> 
             credit.session_id,
             _json.encode(credit.details).decode(),
             posted_at,
+            player_round in made.closed_rounds,
         )
     )
+    if credit.round_closed and credit.round_id is not None:
+        made.closed_rounds.add(player_round)
     return transfer
 
 

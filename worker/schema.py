@@ -15,16 +15,22 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     ForeignKeyConstraint,
+    Index,
     Integer,
     MetaData,
     Table,
     Text,
     UniqueConstraint,
     Uuid,
+    false,
 )
+
+from shared.money import MINOR_MAX
 
 SETTLEMENT: Final = "SETTLEMENT"
 """The account that an integration's wins are paid from; the other legs are on REAL and BONUS wallets."""
+
+CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
 
 metadata: Final = MetaData(
     naming_convention={
@@ -51,6 +57,7 @@ players = Table(
     Column("id", Text, primary_key=True, comment="the operator's own id of the player"),
     Column("currency", Text, nullable=False, comment="the player's own; they may hold wallets in others"),
     Column("created_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint(CURRENCY_CHECK, name="currency"),
 )
 
 sessions = Table(
@@ -62,6 +69,7 @@ sessions = Table(
     Column("currency", Text, nullable=False),
     Column("opened_at", DateTime(timezone=True), nullable=False),
     Column("closed_at", DateTime(timezone=True)),
+    CheckConstraint(CURRENCY_CHECK, name="currency"),
 )
 
 wallets = Table(
@@ -74,7 +82,8 @@ wallets = Table(
     Column("balance_minor", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False, comment="how many entries the wallet has"),
     UniqueConstraint("player_id", "currency", "kind"),
-    CheckConstraint("balance_minor >= 0", name="balance"),
+    CheckConstraint(f"balance_minor BETWEEN 0 AND {MINOR_MAX}", name="balance"),
+    CheckConstraint(CURRENCY_CHECK, name="currency"),
 )
 
 transfers = Table(
@@ -98,8 +107,19 @@ transfers = Table(
     Column("session_id", Text),
     Column("details", Text, nullable=False, comment="JSON: what else the provider said"),
     Column("posted_at", DateTime(timezone=True), nullable=False),
+    Column(
+        "after_round_closed",
+        Boolean,
+        nullable=False,
+        server_default=false(),
+        comment="the player's round was closed before this win came, which is paid all the same",
+    ),
     UniqueConstraint("integration", "provider_tx_id"),
+    Index("ix_transfers_round", "integration", "round_id", "player_id"),
+    Index("ix_transfers_player", "player_id", "id"),
     CheckConstraint("amount_minor >= 0 AND real_minor >= 0 AND bonus_minor >= 0", name="sign"),
+    CheckConstraint(f"amount_minor <= {MINOR_MAX}", name="digits"),
+    CheckConstraint(CURRENCY_CHECK, name="currency"),
     CheckConstraint("real_minor + bonus_minor = amount_minor", name="split"),
 )
 
@@ -127,4 +147,13 @@ entries = Table(
         " AND wallet_version >= 1 END",
         name="leg",
     ),
+)
+
+conflicts = Table(
+    "conflicts",
+    metadata,
+    Column("transfer_id", Uuid, ForeignKey("transfers.id"), primary_key=True),
+    Column("offered", Text, primary_key=True, comment="JSON: the fields that differed, as they were sent"),
+    Column("first_seen_at", DateTime(timezone=True), nullable=False),
+    comment="ids that were sent again with other content; nothing moved",
 )

@@ -6,12 +6,12 @@ On PostgreSQL whole sets travel as arrays, one statement a set; SQLite takes its
 from collections.abc import Collection, Sequence
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Dialect, Table, TextClause, bindparam, insert, select, text, tuple_, update
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import Boolean, Dialect, Table, bindparam, exists, insert, or_, select, text, tuple_, update
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.posting import Identity, Row
-from worker.schema import entries, transfers, wallets
+from worker.schema import conflicts, entries, transfers, wallets
 
 _WALLET = ("id", "player_id", "currency", "kind", "balance_minor", "version")
 _TRANSFER = (
@@ -47,7 +47,7 @@ class Statements(Protocol):
         """Return those of the transfers that are posted."""
 
     async def insert_transfers(self, connection: AsyncConnection, rows: Sequence[Row]) -> int:
-        """Insert transfers; return how many were not there already."""
+        """Insert transfers, each flagged if its player's round was closed; return how many were new."""
 
     async def insert_entries(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert entries."""
@@ -55,15 +55,12 @@ class Statements(Protocol):
     async def update_wallets(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Set balances and versions: rows of (id, balance_minor, version)."""
 
+    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        """Insert conflicts; one that was seen before stays as it was."""
+
 
 class PostgresStatements:
     """Sets as arrays, unnested by the server."""
-
-    def __init__(self) -> None:
-        self._insert_transfers: Final = _unnest_insert(
-            transfers, "ON CONFLICT (integration, provider_tx_id) DO NOTHING"
-        )
-        self._insert_entries: Final = _unnest_insert(entries)
 
     async def lock_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
         """Lock with FOR NO KEY UPDATE: an entry's foreign key to the wallet need not wait."""
@@ -79,15 +76,30 @@ class PostgresStatements:
 
     async def insert_transfers(self, connection: AsyncConnection, rows: Sequence[Row]) -> int:
         """Wait for another worker that is inserting the same id; then pass over it."""
-        return (await connection.execute(self._insert_transfers, _arrays(rows))).rowcount
+        return (await connection.execute(_INSERT_TRANSFERS, _arrays(rows))).rowcount
 
     async def insert_entries(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert the whole set."""
-        await connection.execute(self._insert_entries, _arrays(rows))
+        await connection.execute(_INSERT_ENTRIES, _arrays(rows))
 
     async def update_wallets(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Update the whole set."""
         await connection.execute(_UPDATE_WALLETS, _arrays(rows))
+
+    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        """Insert the whole set, but for those that are there."""
+        await connection.execute(_INSERT_CONFLICTS, _arrays(rows))
+
+
+def _names(table: Table) -> str:
+    return ", ".join(column.name for column in table.columns)
+
+
+def _unnested(table: Table) -> str:
+    """Return what turns the arrays :c0, :c1, ... into rows `n` of the table."""
+    types = [str(column.type.compile(_DIALECT)) for column in table.columns]
+    arrays = ", ".join(f"CAST(:c{n} AS {type_}[])" for n, type_ in enumerate(types))
+    return f"unnest({arrays}) AS n ({_names(table)})"
 
 
 _LOCK_WALLETS = text(
@@ -107,11 +119,22 @@ _UPDATE_WALLETS = text(
 )
 
 
-def _unnest_insert(table: Table, on_conflict: str = "") -> TextClause:
-    types = [str(column.type.compile(_DIALECT)) for column in table.columns]
-    arrays = ", ".join(f"CAST(:c{n} AS {type_}[])" for n, type_ in enumerate(types))
-    names = ", ".join(column.name for column in table.columns)
-    return text(f"INSERT INTO {table.name} ({names}) SELECT * FROM unnest({arrays}) {on_conflict}")  # noqa: S608
+_ROUND_WAS_CLOSED = (
+    "EXISTS (SELECT 1 FROM transfers AS t WHERE t.integration = n.integration"
+    " AND t.round_id = n.round_id AND t.player_id = n.player_id AND t.round_closed)"
+)
+# One column after another, but the last: `after_round_closed`, of which the batch knows its own part.
+_INSERT_TRANSFERS = text(
+    f"INSERT INTO transfers ({_names(transfers)})"  # noqa: S608
+    f" SELECT {', '.join(f'n.{column.name}' for column in transfers.columns[:-1])},"
+    f" n.after_round_closed OR {_ROUND_WAS_CLOSED} FROM {_unnested(transfers)}"
+    " ON CONFLICT (integration, provider_tx_id) DO NOTHING"
+)
+_INSERT_ENTRIES = text(f"INSERT INTO entries ({_names(entries)}) SELECT * FROM {_unnested(entries)}")  # noqa: S608
+_INSERT_CONFLICTS = text(
+    f"INSERT INTO conflicts ({_names(conflicts)})"  # noqa: S608
+    f" SELECT * FROM {_unnested(conflicts)} ON CONFLICT DO NOTHING"
+)
 
 
 def _arrays(rows: Sequence[Row]) -> dict[str, list[Any]]:
@@ -136,7 +159,7 @@ class SqliteStatements:
 
     async def insert_transfers(self, connection: AsyncConnection, rows: Sequence[Row]) -> int:
         """Insert; nobody else can have come between."""
-        await connection.execute(insert(transfers), _dicts(transfers, rows))
+        await connection.execute(_INSERT_FLAGGED, [_flagged(row) for row in _dicts(transfers, rows)])
         return len(rows)
 
     async def insert_entries(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
@@ -150,6 +173,29 @@ class SqliteStatements:
             {"wallet_id": id_, "balance_minor": balance, "version": version} for id_, balance, version in rows
         ]
         await connection.execute(statement, new)
+
+    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        """Insert, but for those that are there."""
+        statement = sqlite.insert(conflicts).on_conflict_do_nothing()
+        await connection.execute(statement, _dicts(conflicts, rows))
+
+
+_ROUND = ("integration", "round_id", "player_id")
+_earlier = transfers.alias()
+# Named `of_...`, because SQLAlchemy keeps a column's own name for the value to insert.
+_INSERT_FLAGGED = insert(transfers).values(
+    after_round_closed=or_(
+        bindparam("of_batch", type_=Boolean),
+        exists().where(
+            *(_earlier.c[name] == bindparam(f"of_{name}") for name in _ROUND), _earlier.c.round_closed
+        ),
+    )
+)
+
+
+def _flagged(row: dict[str, Any]) -> dict[str, Any]:
+    of_round = {f"of_{name}": row[name] for name in _ROUND}
+    return {**row, **of_round, "of_batch": row.pop("after_round_closed")}
 
 
 def _dicts(table: Table, rows: Sequence[Row]) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def broken(audit: Audit) -> dict[str, int]:
 async def unprotect(engine: AsyncEngine) -> None:
     """Take every trigger, constraint and index away: copy the tables' rows into bare tables."""
     async with engine.begin() as connection:
-        for table in ("entries", "transfers", "wallets"):
+        for table in ("conflicts", "entries", "transfers", "wallets"):
             await connection.execute(text(f"CREATE TABLE bare AS SELECT * FROM {table}"))
             await connection.execute(text(f"DROP TABLE {table}"))
             await connection.execute(text(f"ALTER TABLE bare RENAME TO {table}"))

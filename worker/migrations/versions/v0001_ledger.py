@@ -7,6 +7,9 @@ from uuid_utils.compat import uuid7
 revision = "0001"
 down_revision = None
 
+MINOR_MAX = 10**18 - 1
+CURRENCY_CHECK = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
+
 
 def upgrade() -> None:
     """Make the tables and the triggers that keep transfers and entries as they were posted."""
@@ -29,6 +32,7 @@ def _create_holders() -> None:
         ),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_players"),
+        sa.CheckConstraint(CURRENCY_CHECK, name=op.f("ck_players_currency")),
     )
     op.create_table(
         "sessions",
@@ -39,6 +43,7 @@ def _create_holders() -> None:
         sa.Column("opened_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("closed_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("integration", "id", name="pk_sessions"),
+        sa.CheckConstraint(CURRENCY_CHECK, name=op.f("ck_sessions_currency")),
         sa.ForeignKeyConstraint(["player_id"], ["players.id"], name="fk_sessions_player_id"),
     )
     op.create_table(
@@ -53,7 +58,8 @@ def _create_holders() -> None:
         sa.UniqueConstraint("player_id", "currency", "kind", name="uq_wallets_player_id_currency_kind"),
         sa.ForeignKeyConstraint(["player_id"], ["players.id"], name="fk_wallets_player_id"),
         sa.CheckConstraint("kind IN ('REAL', 'BONUS')", name=op.f("ck_wallets_kind")),
-        sa.CheckConstraint("balance_minor >= 0", name=op.f("ck_wallets_balance")),
+        sa.CheckConstraint(f"balance_minor BETWEEN 0 AND {MINOR_MAX}", name=op.f("ck_wallets_balance")),
+        sa.CheckConstraint(CURRENCY_CHECK, name=op.f("ck_wallets_currency")),
     )
 
 
@@ -85,6 +91,8 @@ def _create_transfers() -> None:
             "amount_minor >= 0 AND real_minor >= 0 AND bonus_minor >= 0", name=op.f("ck_transfers_sign")
         ),
         sa.CheckConstraint("real_minor + bonus_minor = amount_minor", name=op.f("ck_transfers_split")),
+        sa.CheckConstraint(f"amount_minor <= {MINOR_MAX}", name=op.f("ck_transfers_digits")),
+        sa.CheckConstraint(CURRENCY_CHECK, name=op.f("ck_transfers_currency")),
     )
 
 

@@ -31,7 +31,7 @@ class Bookkeeper:
 
     ledger: Ledger
     cache: Cache
-    _epoch_known_until: float = 0.0
+    epoch_known_until: float = 0.0
 
     async def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer a batch, in its order, credits first. Raises LedgerUnavailable: some may be posted."""
@@ -55,9 +55,9 @@ class Bookkeeper:
 
         A database that doesn't answer may be one that is being restored: the cache is not believed either.
         """
-        if time.monotonic() >= self._epoch_known_until:
+        if time.monotonic() >= self.epoch_known_until:
             self.cache.enter(await self.ledger.epoch())
-            self._epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
+            self.epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
 
     async def _post(self, credits_: Sequence[Credit]) -> list[Outcome]:
         try:

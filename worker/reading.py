@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from shared.errors import MoneyError
 from shared.money import Currencies
 from worker.database import outages_as_unavailable, snapshot, utc
-from worker.schema import SETTLEMENT, entries, players, transfers, wallets
+from worker.schema import SETTLEMENT, conflicts, entries, players, transfers, wallets
 
 
 class Amount(msgspec.Struct, frozen=True):
@@ -84,6 +84,41 @@ class EntryView(msgspec.Struct, frozen=True):
     wallet_version: int | None
 
 
+class ConflictView(msgspec.Struct, frozen=True):
+    """A repeat of a transfer's id with other content: nothing moved."""
+
+    offered: dict[str, Any]
+    """The fields that differed, as they were sent."""
+
+    first_seen_at: datetime
+
+
+class RoundView(msgspec.Struct, frozen=True):
+    """The wins of one round, by one player or by many."""
+
+    integration: str
+    round_id: str
+    wins: list["RoundWin"]
+
+
+class RoundWin(msgspec.Struct, frozen=True):
+    """A win of a round."""
+
+    transfer_id: str
+    provider_tx_id: str
+    player_id: str
+    kind: str
+    amount: Amount
+    bet_id: str | None
+    closed_round: bool
+    """The provider said that it was the player's last of the round."""
+
+    after_round_closed: bool
+    """It came after that, and was paid all the same."""
+
+    posted_at: datetime
+
+
 class TransferView(msgspec.Struct, frozen=True):
     """A transfer, whole."""
 
@@ -99,12 +134,14 @@ class TransferView(msgspec.Struct, frozen=True):
     kind: str
     round_id: str | None
     round_closed: bool
+    after_round_closed: bool
     game_id: str | None
     bet_id: str | None
     session_id: str | None
     posted_at: datetime
     details: dict[str, Any]
     entries: list[EntryView]
+    conflicts: list[ConflictView]
 
 
 async def show_player(
@@ -149,7 +186,34 @@ async def show_transfer(
             row = (await connection.execute(first)).first()
             if row is None:
                 return None
-            return _transfer(currencies, row, await _entries(connection, currencies, row))
+            legs = await _entries(connection, currencies, row)
+            return _transfer(currencies, row, legs, await _conflicts(connection, row))
+
+
+async def show_round(
+    engine: AsyncEngine, currencies: Currencies, integration: str, round_id: str, wins_max: int = 1_000
+) -> RoundView | None:
+    """Return a round with at most `wins_max` wins, oldest first; None if it has none. LedgerUnavailable."""
+    of_round = and_(transfers.c.integration == integration, transfers.c.round_id == round_id)
+    wins = select(transfers).where(of_round).order_by(transfers.c.id).limit(wins_max)
+    with outages_as_unavailable():
+        async with snapshot(engine) as connection:
+            found = [_round_win(currencies, row) for row in await connection.execute(wins)]
+    return RoundView(integration, round_id, found) if found else None
+
+
+def _round_win(currencies: Currencies, row: Row[Any]) -> RoundWin:
+    return RoundWin(
+        transfer_id=str(row.id),
+        provider_tx_id=row.provider_tx_id,
+        player_id=row.player_id,
+        kind=row.kind,
+        amount=amount_of(currencies, row.amount_minor, row.currency),
+        bet_id=row.bet_id,
+        closed_round=row.round_closed,
+        after_round_closed=row.after_round_closed,
+        posted_at=utc(row.posted_at),
+    )
 
 
 def _wallet(currencies: Currencies, row: Row[Any]) -> WalletView:
@@ -190,7 +254,16 @@ def _entry(currencies: Currencies, row: Row[Any], currency: str) -> EntryView:
     )
 
 
-def _transfer(currencies: Currencies, row: Row[Any], legs: list[EntryView]) -> TransferView:
+async def _conflicts(connection: AsyncConnection, transfer: Row[Any]) -> list[ConflictView]:
+    seen = select(conflicts).where(conflicts.c.transfer_id == transfer.id).order_by(conflicts.c.first_seen_at)
+    return [
+        ConflictView(_details(row.offered), utc(row.first_seen_at)) for row in await connection.execute(seen)
+    ]
+
+
+def _transfer(
+    currencies: Currencies, row: Row[Any], legs: list[EntryView], conflicting: list[ConflictView]
+) -> TransferView:
     def amount(name: str) -> Amount:
         return amount_of(currencies, row._mapping[name], row.currency)  # noqa: SLF001  (SQLAlchemy's public name)
 
@@ -207,12 +280,14 @@ def _transfer(currencies: Currencies, row: Row[Any], legs: list[EntryView]) -> T
         kind=row.kind,
         round_id=row.round_id,
         round_closed=row.round_closed,
+        after_round_closed=row.after_round_closed,
         game_id=row.game_id,
         bet_id=row.bet_id,
         session_id=row.session_id,
         posted_at=utc(row.posted_at),
         details=_details(row.details),
         entries=legs,
+        conflicts=conflicting,
     )
 
 

@@ -1,6 +1,7 @@
 """The dedup cache on a real Redis: it saves the database work, and can cost nothing but time."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,8 +11,10 @@ from uuid import uuid4
 import msgspec
 import pytest
 from redis.asyncio import Redis
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.credit import FINGERPRINT
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.outcome import Result
@@ -20,10 +23,11 @@ from tests.credits import WIN, win
 from tests.servers import Servers
 from worker.bookkeeper import Bookkeeper
 from worker.database import create_engine
-from worker.dedup import MEMORY_TRANSFERS_MAX, PAUSE_SECONDS, MemoryCache, RedisCache
+from worker.dedup import MEMORY_TRANSFERS_MAX, PAUSE_SECONDS, Cache, MemoryCache, RedisCache
 from worker.holders import add_player
 from worker.ledger import Ledger
 from worker.posting import Identity, Transfer
+from worker.schema import conflicts
 from worker.verify import verify
 
 EPOCH = "an-epoch"
@@ -249,10 +253,45 @@ async def test_repeat_that_the_cache_remembers_asks_the_database_nothing(
 ) -> None:
     await add_player(postgres, "anna", "EUR")
     (posted,) = await Bookkeeper(Ledger(postgres), cache).settle([WIN])
-    without_database = Bookkeeper(Ledger(_no_database()), cache)
-    outcomes = await without_database.settle([WIN, win(amount_minor=1)])
-    assert [o.result for o in outcomes] == [Result.REPLAYED, Result.CONFLICT]
-    assert outcomes[0].receipt == posted.receipt
+    without_database = Bookkeeper(Ledger(_no_database()), cache, epoch_known_until=math.inf)
+    cache.enter(await Ledger(postgres).epoch())
+    (outcome,) = await without_database.settle([WIN])
+    assert (outcome.result, outcome.receipt) == (Result.REPLAYED, posted.receipt)
+
+
+async def test_conflict_is_written_down_even_if_the_cache_could_tell_it(
+    postgres: AsyncEngine, cache: RedisCache
+) -> None:
+    await add_player(postgres, "anna", "EUR")
+    bookkeeper = Bookkeeper(Ledger(postgres), cache)
+    await bookkeeper.settle([WIN])
+    for _ in range(2):
+        (outcome,) = await bookkeeper.settle([win(amount_minor=1)])
+        assert (outcome.result, outcome.differing) == (Result.CONFLICT, ("amount_minor",))
+    async with postgres.connect() as connection:
+        assert (await connection.execute(select(conflicts.c.offered))).scalars().all() == [
+            '{"amount_minor":1}'
+        ]
+
+
+@pytest.mark.parametrize("kind", ["redis", "memory"])
+async def test_cache_that_tells_of_a_lost_commit_is_not_believed_after_the_epoch_is_bumped(
+    postgres: AsyncEngine, cache: RedisCache, kind: str
+) -> None:
+    """The database was restored to before the win was posted, and the cache still says that it was paid."""
+    await add_player(postgres, "anna", "EUR")
+    ledger = Ledger(postgres)
+    lying: Cache = cache if kind == "redis" else MemoryCache()
+    bookkeeper = Bookkeeper(ledger, lying)
+    lying.enter(await ledger.epoch())
+    never_committed = {name: getattr(WIN, name) for name in FINGERPRINT}
+    await lying.put({WIN.identity: transfer(**never_committed)})
+    (lie,) = await bookkeeper.settle([WIN])
+    assert lie.result is Result.REPLAYED
+    await ledger.bump_epoch()
+    bookkeeper.epoch_known_until = 0.0  # as a moment later
+    (paid,) = await bookkeeper.settle([WIN])
+    assert paid.result is Result.POSTED
 
 
 def _no_database() -> AsyncEngine:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from worker.reading import EntryView, PlayerView, TransferView
+from worker.reading import ConflictView, EntryView, PlayerView, RoundView, TransferView
 from worker.verify import Audit
 
 LINE_CELLS_MAX = 100_000
@@ -58,7 +58,7 @@ def transfer_text(transfer: TransferView) -> str:
         ("kind", transfer.kind),
         ("game", transfer.game_id),
         ("round", transfer.round_id),
-        ("round closed", "yes" if transfer.round_closed else "no"),
+        ("round closed", _closed(transfer.round_closed, transfer.after_round_closed)),
         ("bet", transfer.bet_id),
         ("session", transfer.session_id),
         ("to REAL", f"{transfer.real}, {transfer.real_balance} after"),
@@ -67,9 +67,44 @@ def transfer_text(transfer: TransferView) -> str:
     blocks = [paid if transfer.amount.minor else nothing, "", aligned(facts)]
     if transfer.entries:
         blocks += ["\nentries", _entries(transfer.entries)]
+    if transfer.conflicts:
+        blocks += ["\nsent again with other content: nothing moved", _conflicts(transfer.conflicts)]
     if transfer.details:
         blocks += ["\ndetails", aligned(transfer.details.items())]
     return "\n".join(blocks)
+
+
+def round_text(round_: RoundView) -> str:
+    """Return a round as text."""
+    heading = ("posted", "player", "amount", "kind", "bet", "round closed", "provider's id")
+    rows = [
+        (
+            win.posted_at,
+            win.player_id,
+            win.amount,
+            win.kind,
+            win.bet_id,
+            _closed(win.closed_round, win.after_round_closed),
+            win.provider_tx_id,
+        )
+        for win in round_.wins
+    ]
+    count = "1 win" if len(rows) == 1 else f"{len(rows)} wins"
+    title = f"round {plain(round_.round_id)} of {round_.integration}: {count}\n"
+    return "\n".join((title, aligned([heading, *rows], right={2})))
+
+
+def _closed(by_this: bool, before_this: bool) -> str:  # noqa: FBT001
+    if before_this:
+        return "before this win, which was paid all the same"
+    return "by this win" if by_this else "no"
+
+
+def _conflicts(conflicts: Iterable[ConflictView]) -> str:
+    return aligned(
+        (conflict.first_seen_at, *(f"{name}: {offered}" for name, offered in conflict.offered.items()))
+        for conflict in conflicts
+    )
 
 
 def _entries(entries: Iterable[EntryView]) -> str:

@@ -222,6 +222,17 @@ async def test_player_may_hold_several_currencies(engine: AsyncEngine, ledger: L
     assert await balance_minor(ledger) == 1050
 
 
+async def test_win_is_flagged_only_if_its_round_was_closed_before_it_came(
+    engine: AsyncEngine, ledger: Ledger
+) -> None:
+    """A batch is written in the order of its ids, which is not the order in which its wins came."""
+    await post(ledger, win("2-before"), win("1-closing", round_closed=True), win("0-after"))
+    await post(ledger, win("3-later"), win("4-another-round", round_id="round-2"), win("5", round_id=None))
+    flagged = text("SELECT provider_tx_id FROM transfers WHERE after_round_closed ORDER BY provider_tx_id")
+    async with engine.connect() as connection:
+        assert (await connection.execute(flagged)).scalars().all() == ["0-after", "3-later"]
+
+
 async def test_session_keeps_its_player_and_wins_are_paid_after_it_closed(
     engine: AsyncEngine, ledger: Ledger
 ) -> None:

@@ -13,8 +13,11 @@ import httpx
 import pytest
 
 from gateway.providers.contract import Callback
+from shared.credit import FINGERPRINT
 from tests.providers.dialect import (
     FOREIGN_KEY,
+    IN_DOLLARS,
+    NEXT,
     PREVIOUS_KEY,
     Dialect,
     Facts,
@@ -44,6 +47,12 @@ class Conformance:
         tx = readable(callback.body, self.dialect.tx_field)
         self.dialect.assert_error(response, what, tx=tx)
         assert await stack.transfers() == before
+
+    async def open_further_sessions(self, stack: Stack, facts: Facts) -> None:
+        """Open the player's next session, and one in dollars."""
+        await stack.add_player(facts.player_id, "USD")
+        for ending, currency in ((NEXT, "EUR"), (IN_DOLLARS, "USD")):
+            await stack.open_session(self.dialect.name, facts.session_id + ending, facts.player_id, currency)
 
     # What is paid
 
@@ -156,14 +165,61 @@ class Conformance:
     async def test_known_id_with_other_content_moves_nothing(
         self, stack: Stack, facts: Facts, other: Facts
     ) -> None:
+        await self.open_further_sessions(stack, facts)
         first = await self.pay(stack, facts)
-        for what, callback in self.dialect.altered(facts, other):
+        for what, _, callback in self.dialect.altered(facts, other):
             before = await stack.transfers()
             response = await self.send(stack, callback)
             self.dialect.assert_error(response, "conflict", tx=facts.provider_tx_id)
             assert await stack.transfers() == before, what
         assert await self.pay(stack, facts, replay=True) == first
         assert (await stack.balance(facts.player_id), await stack.balance(other.player_id)) == (1050, 0)
+        assert await stack.balance(facts.player_id, "USD") == 0
+
+    async def test_conflict_names_exactly_what_differs_in_the_log_the_metrics_and_the_books(
+        self, stack: Stack, facts: Facts, other: Facts
+    ) -> None:
+        await self.open_further_sessions(stack, facts)
+        await self.pay(stack, facts)
+        offers = []
+        for field, offered, callback in self.dialect.altered(facts, other):
+            counted = await stack.conflicts_counted(self.dialect.name)
+            with stack.logged() as lines:
+                await self.send(stack, callback)
+            [line] = [line for line in lines if line["log_level"] == "error"]
+            assert (
+                line.items()
+                >= {
+                    "event": "callback",
+                    "integration": self.dialect.name,
+                    "provider_tx_id": facts.provider_tx_id,
+                    "outcome": "conflict",
+                    "differing": (field,),
+                }.items()
+            )
+            assert await stack.conflicts_counted(self.dialect.name) - counted == Counter({field: 1})
+            offers.append({field: offered})
+            assert await stack.conflicts(facts.provider_tx_id) == offers
+            await self.send(stack, callback)
+            assert await stack.conflicts(facts.provider_tx_id) == offers, "one offer is kept once"
+
+    def test_every_field_of_the_fingerprint_is_tried_or_can_not_be_said(self) -> None:
+        facts = Facts("player1", "session-1")
+        tried = {altered.field for altered in self.dialect.altered(facts, facts.but(player_id="player2"))}
+        assert tried | self.dialect.silent_about == set(FINGERPRINT)
+        assert not tried & self.dialect.silent_about
+
+    async def test_same_win_delivered_otherwise_is_answered_with_the_original(
+        self, stack: Stack, facts: Facts
+    ) -> None:
+        await self.open_further_sessions(stack, facts)
+        first = await self.pay(stack, facts)
+        await self.pay(stack, facts.another())
+        for what, callback in self.dialect.redelivered(facts):
+            response = await self.send(stack, callback)
+            assert self.dialect.read_paid(response, facts, replay=True) == first, what
+        assert await stack.balance(facts.player_id) == 2100
+        assert await stack.conflicts(facts.provider_tx_id) == []
 
     async def test_one_id_for_two_players_at_once_pays_one_of_them(
         self, stack: Stack, facts: Facts, other: Facts

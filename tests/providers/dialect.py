@@ -4,7 +4,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 from uuid import uuid4
 
 import httpx
@@ -16,6 +16,10 @@ KEY: Final = b"the-secret-in-force"
 PREVIOUS_KEY: Final = b"the-secret-before"
 FOREIGN_KEY: Final = b"somebody-elses-secret"
 SECRETS: Final = (KEY.decode(), PREVIOUS_KEY.decode())
+
+IN_DOLLARS: Final = "-in-dollars"
+NEXT: Final = "-next"
+"""What a player's session is followed by to name their session in dollars, and their next one in euro."""
 
 Fields = Mapping[str, Any]
 
@@ -39,6 +43,14 @@ class Facts:
     def another(self, **changes: Any) -> "Facts":
         """Return another win of the same player."""
         return replace(self, provider_tx_id=str(uuid4()), **changes)
+
+
+class Altered(NamedTuple):
+    """A repeat of a known id that differs in one field of the fingerprint, and what it offers there."""
+
+    field: str
+    offered: object
+    callback: Callback
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +85,9 @@ class Dialect(ABC):
 
     signature_field: ClassVar[str | None] = None
     """The field that the signature is in, where it is in the body."""
+
+    silent_about: ClassVar[frozenset[str]] = frozenset()
+    """What its requests can't say of a win, of the fingerprint's fields."""
 
     options: ClassVar[Mapping[str, Any]] = {}
     """The settings that are its own."""
@@ -109,11 +124,15 @@ class Dialect(ABC):
         """Return requests whose signature is wrong, and how."""
 
     @abstractmethod
-    def altered(self, facts: Facts, other: Facts) -> Iterable[tuple[str, Callback]]:
-        """Return signed requests with the id of `facts` and other content, and what is other.
+    def altered(self, facts: Facts, other: Facts) -> Iterable[Altered]:
+        """Return signed requests with the id of `facts`, each with one other thing in it.
 
         `other` names another player.
         """
+
+    @abstractmethod
+    def redelivered(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
+        """Return other ways to tell the same win again, and what is another in each."""
 
     @abstractmethod
     def without_bet(self, facts: Facts) -> Callback:

@@ -2,14 +2,17 @@
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
 import httpx
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.ledger_client.embedded import EmbeddedLedgerClient
@@ -72,6 +75,15 @@ class Stack(Protocol):
 
     async def transfers(self, player_id: str | None = None) -> list[Posted]:
         """Return what is posted, to one player or at all."""
+
+    async def conflicts(self, provider_tx_id: str) -> list[dict[str, Any]]:
+        """Return what was offered under a posted id with other content, in the order of arrival."""
+
+    async def conflicts_counted(self, integration: str) -> Counter[str]:
+        """Return how many conflicts the metrics tell of, by the field that differed."""
+
+    def logged(self) -> AbstractContextManager[Sequence[Mapping[str, Any]]]:
+        """Collect what is logged."""
 
     async def broken_invariants(self) -> list[str]:
         """Return what does not hold in the books: nothing, if all is well."""
@@ -171,6 +183,30 @@ class EmbeddedStack:
         async with self.engine.connect() as connection:
             rows = (await connection.execute(posted)).mappings().all()
         return [Posted(**{**row, "details": json.loads(row["details"])}) for row in rows]
+
+    async def conflicts(self, provider_tx_id: str) -> list[dict[str, Any]]:
+        offered = (
+            select(schema.conflicts.c.offered)
+            .join(schema.transfers)
+            .where(schema.transfers.c.provider_tx_id == provider_tx_id)
+            .order_by(schema.conflicts.c.first_seen_at)
+        )
+        async with self.engine.connect() as connection:
+            return [json.loads(text) for text in (await connection.execute(offered)).scalars()]
+
+    async def conflicts_counted(self, integration: str) -> Counter[str]:
+        exposition = (await self.http.get("/metrics")).text
+        return Counter(
+            {
+                sample.labels["field"]: int(sample.value)
+                for family in text_string_to_metric_families(exposition)
+                for sample in family.samples
+                if sample.name == "credits_conflicts_total" and sample.labels["integration"] == integration
+            }
+        )
+
+    def logged(self) -> AbstractContextManager[Sequence[Mapping[str, Any]]]:
+        return capture_logs()
 
     async def broken_invariants(self) -> list[str]:
         audit = await verify(self.engine, Currencies())

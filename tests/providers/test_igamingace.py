@@ -1,7 +1,6 @@
 """iGamingAce: what it certifies, and its own ways."""
 
 from typing import Final
-from urllib.parse import urlencode
 
 import msgspec
 import pytest
@@ -11,8 +10,8 @@ from gateway.providers.contract import Callback
 from shared.errors import SettingsError
 from shared.money import Currencies
 from tests.providers.conformance import Conformance
-from tests.providers.dialect import Facts, Fields, body_of, content, spoken, take_message
-from tests.providers.dialects.igamingace import AGENT, DIALECT, sent, signature_of
+from tests.providers.dialect import Facts, body_of, content, take_message
+from tests.providers.dialects.igamingace import AGENT, DIALECT, form_of, sent, signature_of
 from tests.providers.stack import Stack
 from tests.providers.verbs import Verbs
 
@@ -25,12 +24,6 @@ INTEGRATIONS: Final = {
     POLITE: {**DIALECT.settings, "unavailable_status": 200},
     DINARS: {**DIALECT.settings, "currency": "KWD"},
 }
-
-
-def _form(fields: Fields, content_type: str = "application/x-www-form-urlencoded") -> Callback:
-    texts = {name: spoken(value) for name, value in fields.items()}
-    body = urlencode({**texts, "sign": signature_of(texts)}).encode()
-    return Callback("Deposit", body, {"content-type": content_type})
 
 
 class TestConformance(Conformance):
@@ -150,7 +143,7 @@ async def test_repeat_tells_the_balance_of_that_time(stack: Stack, facts: Facts)
 
 
 async def test_form_is_read_as_json_is(stack: Stack, facts: Facts) -> None:
-    form = _form(DIALECT.fields(facts), "application/x-www-form-urlencoded; charset=UTF-8")
+    form = form_of(DIALECT.fields(facts), "application/x-www-form-urlencoded; charset=UTF-8")
     paid = DIALECT.read_paid(await stack.send("igamingace", form), facts, replay=False)
     # The same win, told as JSON: the empty freeSpinID of a form is JSON's null, and "1566" is 1566.
     repeat = DIALECT.read_paid(await stack.send("igamingace", DIALECT.credit(facts)), facts, replay=True)
@@ -159,7 +152,7 @@ async def test_form_is_read_as_json_is(stack: Stack, facts: Facts) -> None:
 
 
 async def test_empty_field_of_a_form_is_an_absent_one(stack: Stack, facts: Facts) -> None:
-    form = _form({**DIALECT.fields(facts), "refTransactionID": "", "gameID": ""})
+    form = form_of({**DIALECT.fields(facts), "refTransactionID": "", "gameID": ""})
     paid = DIALECT.read_paid(await stack.send("igamingace", form), facts, replay=False)
     bare = {k: v for k, v in DIALECT.fields(facts).items() if k not in {"refTransactionID", "gameID"}}
     response = await stack.send("igamingace", DIALECT.signed(bare, facts=facts))
@@ -167,14 +160,14 @@ async def test_empty_field_of_a_form_is_an_absent_one(stack: Stack, facts: Facts
 
 
 async def test_form_that_is_no_text_pays_nothing(stack: Stack, facts: Facts) -> None:
-    form = _form(DIALECT.fields(facts.but(round_id="\ufffd")))
+    form = form_of(DIALECT.fields(facts.but(round_id="\ufffd")))
     strange = form._replace(body=form.body.replace(b"%EF%BF%BD", b"%FF"))
     DIALECT.assert_error(await stack.send("igamingace", strange), "malformed", tx=None)
     DIALECT.read_paid(await stack.send("igamingace", form), facts, replay=False)
 
 
 async def test_form_of_too_many_fields_pays_nothing(stack: Stack, facts: Facts) -> None:
-    form = _form(DIALECT.fields(facts))
+    form = form_of(DIALECT.fields(facts))
     padded = form._replace(body=form.body + b"&a=b" * 100)
     DIALECT.assert_error(await stack.send("igamingace", padded), "malformed", tx=None)
 
@@ -199,7 +192,7 @@ async def test_form_that_is_none_is_wrong(stack: Stack, body: bytes) -> None:
 
 
 async def test_forged_form_moves_nothing(stack: Stack, facts: Facts) -> None:
-    form = _form(DIALECT.fields(facts))
+    form = form_of(DIALECT.fields(facts))
     forged = form._replace(body=form.body.replace(b"amount=10.50", b"amount=90.50"))
     DIALECT.assert_error(await stack.send("igamingace", forged), "bad_signature", tx=None)
     assert await stack.transfers(facts.player_id) == []

@@ -5,11 +5,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
 
 import httpx
+import msgspec
 
 from gateway.providers.contract import Callback
 from tests.providers.dialect import (
     FOREIGN_KEY,
+    IN_DOLLARS,
     KEY,
+    NEXT,
+    PREVIOUS_KEY,
+    Altered,
     Dialect,
     Facts,
     Fields,
@@ -31,6 +36,7 @@ class GpasDialect(Dialect):
     tx_field = "externalReference"
     free_text_field = "description"
     unknown_player = "unknown_session"
+    silent_about = frozenset({"kind"})
     options: ClassVar[Mapping[str, Any]] = {"parent_system_id": PARENT}
 
     errors: ClassVar[Mapping[str, tuple[int, int, str]]] = {
@@ -89,12 +95,24 @@ class GpasDialect(Dialect):
             changed[at] ^= 1
             yield f"byte {at} changed", right._replace(body=bytes(changed))
 
-    def altered(self, facts: Facts, other: Facts) -> Iterable[tuple[str, Callback]]:
-        yield "amount", self.credit(facts.but(amount="10.51"))
-        yield "player", self.credit(facts.but(session_id=other.session_id))
-        yield "round", self.credit(facts.but(round_id="round-2"))
-        yield "game", self.tagged(facts, gameid="other")
-        yield "bet", self.tagged(facts, externalReferenceBet="other")
+    def altered(self, facts: Facts, other: Facts) -> Iterable[Altered]:
+        in_dollars = facts.but(session_id=facts.session_id + IN_DOLLARS)
+        yield Altered("amount_minor", 1051, self.credit(facts.but(amount="10.51")))
+        yield Altered("player_id", other.player_id, self.credit(facts.but(session_id=other.session_id)))
+        yield Altered("currency", "USD", self.credit(in_dollars))
+        yield Altered("round_id", "round-2", self.credit(facts.but(round_id="round-2")))
+        yield Altered("game_id", "other", self.tagged(facts, gameid="other"))
+        yield Altered("bet_id", None, self.tagged(facts, externalReferenceBet=None))
+
+    def redelivered(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
+        fields = self.fields(facts)
+        yield "description", self.signed({**fields, "description": "again"}, facts=facts)
+        yield "value", self.signed({**fields, "value": msgspec.Raw(b"10.5000")}, facts=facts)
+        yield "closeRound", self.tagged(facts, closeRound="false")
+        yield "gpasSessionId", self.tagged(facts, gpasSessionId="gpas-2")
+        yield "a tag of its own", self.tagged(facts, campaign="spring")
+        yield "wallet session", self.credit(facts.but(session_id=facts.session_id + NEXT))
+        yield "secret", self.credit(facts, PREVIOUS_KEY)
 
     def without_bet(self, facts: Facts) -> Callback:
         return self.tagged(facts, externalReferenceBet=None)

@@ -13,6 +13,9 @@ from gateway.providers.contract import Callback
 from tests.providers.dialect import (
     FOREIGN_KEY,
     KEY,
+    NEXT,
+    PREVIOUS_KEY,
+    Altered,
     Dialect,
     Facts,
     Fields,
@@ -49,6 +52,7 @@ class HpGamesDialect(Dialect):
     player_field = "playerId"
     signature_field = "hash"
     free_text_field = "rewardId"
+    silent_about = frozenset({"round_id"})
     options: ClassVar[Mapping[str, Any]] = {"merchant_id": MERCHANT}
 
     errors: ClassVar[Mapping[str, int]] = {
@@ -105,13 +109,32 @@ class HpGamesDialect(Dialect):
         ):
             yield f"{name} changed", sent(body_of({**fields, name: changed, "hash": right}))
 
-    def altered(self, facts: Facts, other: Facts) -> Iterable[tuple[str, Callback]]:
-        yield "amount", self.credit(facts.but(amount="10.51"))
-        yield "player", self.credit(facts.but(player_id=other.player_id))
-        yield "currency", self.credit(facts.but(currency="USD"))
-        yield "bet", self.credit(facts.but(round_id="round-2"))
-        yield "game", self.signed({**self.fields(facts), "gameId": 2}, facts=facts)
-        yield "type", self.signed({**self.fields(facts), "type": "JACKPOT"}, facts=facts)
+    def altered(self, facts: Facts, other: Facts) -> Iterable[Altered]:
+        bet_id = str(uuid5(NAMESPACE_URL, "round-2"))
+        yield Altered("amount_minor", 1051, self.credit(facts.but(amount="10.51")))
+        yield Altered("player_id", other.player_id, self.credit(facts.but(player_id=other.player_id)))
+        yield Altered("currency", "USD", self.credit(facts.but(currency="USD")))
+        yield Altered("bet_id", bet_id, self.saying(facts, betId=bet_id))
+        yield Altered("game_id", "2", self.saying(facts, gameId=2))
+        yield Altered("kind", "jackpot", self.saying(facts, type="JACKPOT"))
+        yield Altered("kind", "reward", self.saying(facts, type="REWARD"))
+
+    def redelivered(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
+        for name, otherwise in {
+            "timestamp": 1_773_935_999_999,
+            "created": "2026-03-20T00:00:00Z",
+            "authToken": facts.session_id + NEXT,
+            "rewardId": "reward-2",
+            "jackpotId": "jackpot-2",
+            "amount": msgspec.Raw(b"10.5000"),
+            "betId": self.fields(facts)["betId"].upper(),
+        }.items():
+            yield name, self.saying(facts, **{name: otherwise})
+        yield "secret", self.credit(facts, PREVIOUS_KEY)
+
+    def saying(self, facts: Facts, **changes: Any) -> Callback:
+        """Return a request with other fields."""
+        return self.signed({**self.fields(facts), **changes}, facts=facts)
 
     def without_bet(self, facts: Facts) -> Callback:
         jackpot = {"type": "JACKPOT", "jackpotId": str(uuid4())}

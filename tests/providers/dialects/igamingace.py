@@ -4,6 +4,7 @@ import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Final
+from urllib.parse import urlencode
 from uuid import uuid4
 
 import httpx
@@ -13,6 +14,8 @@ from gateway.providers.contract import Callback
 from tests.providers.dialect import (
     FOREIGN_KEY,
     KEY,
+    PREVIOUS_KEY,
+    Altered,
     Dialect,
     Facts,
     Fields,
@@ -36,6 +39,7 @@ class IGamingAceDialect(Dialect):
     player_field = "userID"
     signature_field = "sign"
     free_text_field = "roundID"
+    silent_about = frozenset({"currency"})
     options: ClassVar[Mapping[str, Any]] = {"agent_id": AGENT}
 
     errors: ClassVar[Mapping[str, tuple[int, int]]] = {
@@ -88,13 +92,24 @@ class IGamingAceDialect(Dialect):
         ):
             yield f"{name} changed", sent(body_of({**fields, name: changed, "sign": right}))
 
-    def altered(self, facts: Facts, other: Facts) -> Iterable[tuple[str, Callback]]:
-        yield "amount", self.credit(facts.but(amount="10.51"))
-        yield "player", self.credit(facts.but(player_id=other.player_id))
-        yield "round", self.credit(facts.but(round_id="round-2"))
-        yield "bet", self.signed({**self.fields(facts), "refTransactionID": "bet-2"}, facts=facts)
-        yield "game", self.signed({**self.fields(facts), "gameID": 1567}, facts=facts)
-        yield "kind", self.signed({**self.fields(facts), "freeSpinID": "f-1"}, facts=facts)
+    def altered(self, facts: Facts, other: Facts) -> Iterable[Altered]:
+        yield Altered("amount_minor", 1051, self.credit(facts.but(amount="10.51")))
+        yield Altered("player_id", other.player_id, self.credit(facts.but(player_id=other.player_id)))
+        yield Altered("round_id", "round-2", self.credit(facts.but(round_id="round-2")))
+        yield Altered("bet_id", "bet-2", self.saying(facts, refTransactionID="bet-2"))
+        yield Altered("game_id", "1567", self.saying(facts, gameID=1567))
+        yield Altered("kind", "free_spin", self.saying(facts, freeSpinID="f-1"))
+
+    def redelivered(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
+        yield "amount", self.saying(facts, amount=msgspec.Raw(b"10.5000"))
+        yield "gameID", self.saying(facts, gameID="1566")
+        yield "freeSpinID", self.saying(facts, freeSpinID="")
+        yield "encoding", form_of(self.fields(facts))
+        yield "secret", self.credit(facts, PREVIOUS_KEY)
+
+    def saying(self, facts: Facts, **changes: Any) -> Callback:
+        """Return a request with other fields."""
+        return self.signed({**self.fields(facts), **changes}, facts=facts)
 
     def without_bet(self, facts: Facts) -> Callback:
         return self.signed({**self.fields(facts), "refTransactionID": None}, facts=facts)
@@ -142,6 +157,13 @@ def signature_of(fields: Fields, key: bytes = KEY) -> str:
 def sent(body: bytes) -> Callback:
     """Return a request of this body."""
     return Callback("Deposit", body, {"content-type": "application/json"})
+
+
+def form_of(fields: Fields, content_type: str = "application/x-www-form-urlencoded") -> Callback:
+    """Return a signed request whose body is a form."""
+    texts = {name: spoken(value) for name, value in fields.items()}
+    body = urlencode({**texts, "sign": signature_of(texts)}).encode()
+    return Callback("Deposit", body, {"content-type": content_type})
 
 
 DIALECT: Final = IGamingAceDialect()

@@ -8,7 +8,19 @@ from typing import Any, ClassVar, Final
 import httpx
 
 from gateway.providers.contract import Callback
-from tests.providers.dialect import FOREIGN_KEY, KEY, Dialect, Facts, Fields, Paid, body_of, content
+from tests.providers.dialect import (
+    FOREIGN_KEY,
+    KEY,
+    NEXT,
+    PREVIOUS_KEY,
+    Altered,
+    Dialect,
+    Facts,
+    Fields,
+    Paid,
+    body_of,
+    content,
+)
 
 
 class KlasDialect(Dialect):
@@ -30,6 +42,7 @@ class KlasDialect(Dialect):
     tx_field = "transfer_id"
     player_field = "player_id"
     free_text_field = "round_id"
+    silent_about = frozenset({"bet_id"})
 
     errors: ClassVar[Mapping[str, str]] = {
         "conflict": "ERR_UNKNOWN",
@@ -85,13 +98,32 @@ class KlasDialect(Dialect):
             changed[at] ^= 1
             yield f"byte {at} changed", right._replace(body=bytes(changed))
 
-    def altered(self, facts: Facts, other: Facts) -> Iterable[tuple[str, Callback]]:
-        yield "amount", self.credit(facts.but(amount="10.51"))
-        yield "player", self.credit(facts.but(player_id=other.player_id))
-        yield "currency", self.credit(facts.but(currency="USD"))
-        yield "round", self.credit(facts.but(round_id="round-2"))
-        yield "game", self.signed({**self.fields(facts), "game_code": "Other"}, facts=facts)
-        yield "kind", self.signed({**self.fields(facts), "gift_spin": {"spins": 1}}, facts=facts)
+    def altered(self, facts: Facts, other: Facts) -> Iterable[Altered]:
+        yield Altered("amount_minor", 1051, self.credit(facts.but(amount="10.51")))
+        yield Altered("player_id", other.player_id, self.credit(facts.but(player_id=other.player_id)))
+        yield Altered("currency", "USD", self.credit(facts.but(currency="USD")))
+        yield Altered("round_id", "round-2", self.credit(facts.but(round_id="round-2")))
+        yield Altered("game_id", "Other", self.saying(facts, game_code="Other"))
+        yield Altered("kind", "free_spin", self.saying(facts, gift_spin={"spins": 1}))
+
+    def redelivered(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
+        for name, otherwise in {
+            "request_id": "request-2",
+            "timestamp": 1_710_000_000_123,
+            "session_id": facts.session_id + NEXT,
+            "round_completed": False,
+            "reason": "again",
+            "gift_spin": None,
+            "jackpot_wins": {"level": 1},
+            "deduction": "0.50",
+            "amount": "10.5000",
+        }.items():
+            yield name, self.saying(facts, **{name: otherwise})
+        yield "secret", self.credit(facts, PREVIOUS_KEY)
+
+    def saying(self, facts: Facts, **changes: Any) -> Callback:
+        """Return a request with other fields."""
+        return self.signed({**self.fields(facts), **changes}, facts=facts)
 
     def without_bet(self, facts: Facts) -> Callback:
         return self.credit(facts.but(round_id="a-round-without-a-bet"))

@@ -2,6 +2,8 @@
 
 # ruff: noqa: S608  (the statements are this file's own)
 
+from contextlib import suppress
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,6 +15,7 @@ from shared.credit import Wallet
 from tests.credits import win
 from worker.holders import add_player
 from worker.ledger import Ledger
+from worker.schema import metadata
 
 
 @pytest.fixture
@@ -124,3 +127,23 @@ async def test_what_was_posted_stays(books: AsyncEngine, table: str, change: str
         statement = f"DELETE FROM {table} WHERE 1"  # what SQLite calls its truncate optimization
     with pytest.raises(DBAPIError, match="append-only"):
         await execute(books, statement)
+
+
+@pytest.mark.parametrize("table", ["transfers", "entries", "conflicts"])
+async def test_what_was_posted_can_not_be_replaced(books: AsyncEngine, table: str) -> None:
+    """SQLite's REPLACE deletes without asking triggers of DELETE."""
+    if books.dialect.name == "postgresql":
+        return  # has no such word
+    before = await rows_of(books, table)
+    columns = [column.name for column in metadata.tables[table].columns]
+    changed = {"posted_at": "'2001-01-01'", "first_seen_at": "'2001-01-01'", "balance_minor": "NULL"}
+    other = ", ".join(changed.get(column, column) for column in columns)
+    for word in ("REPLACE INTO", "INSERT OR REPLACE INTO"):
+        with suppress(IntegrityError):  # refused aloud, or passed over
+            await execute(books, f"{word} {table} SELECT {other} FROM {table}")
+        assert await rows_of(books, table) == before
+
+
+async def rows_of(engine: AsyncEngine, table: str) -> list[tuple[Any, ...]]:
+    async with engine.connect() as connection:
+        return [tuple(row) for row in await connection.execute(text(f"SELECT * FROM {table}"))]

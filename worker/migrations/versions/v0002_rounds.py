@@ -80,6 +80,13 @@ def _guard_on_sqlite() -> None:
             f"CREATE TRIGGER conflicts_no_{change.lower()} BEFORE {change} ON conflicts"
             " BEGIN SELECT RAISE(ABORT, 'conflicts is append-only'); END"
         )
+    # Without a word, unlike those on the other tables: a conflict that is seen again is inserted again, and
+    # whatever that INSERT says of duplicates comes after this. REPLACE INTO finds nothing to replace.
+    op.execute(
+        "CREATE TRIGGER conflicts_no_replace BEFORE INSERT ON conflicts WHEN EXISTS"
+        " (SELECT 1 FROM conflicts WHERE transfer_id = NEW.transfer_id AND offered = NEW.offered)"
+        " BEGIN SELECT RAISE(IGNORE); END"
+    )
     # Row by row, so that it can't know yet whether the legs of a transfer sum to zero: `verify` does.
     op.execute(
         """

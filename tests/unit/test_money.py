@@ -1,14 +1,17 @@
 """Amounts: no cent is made or lost between a provider's text and the ledger's integer."""
 
+from decimal import Decimal
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from iso4217 import Currency
 
 from shared.errors import MoneyError
 from shared.money import MINOR_MAX, Currencies
 
 CURRENCIES = Currencies({"BTC": 8, "USDT": 6})
-SOME = ("JPY", "EUR", "KWD", "USDT", "BTC")
+EVERY = (*sorted(c.code for c in Currency if c.exponent is not None), "USDT", "BTC")
 
 
 @pytest.mark.parametrize(
@@ -83,22 +86,33 @@ def test_unknown_currency_is_named(currency: str) -> None:
         CURRENCIES.to_minor("1", currency)
 
 
-@given(minor=st.integers(-MINOR_MAX, MINOR_MAX), currency=st.sampled_from(SOME))
+@given(minor=st.integers(-MINOR_MAX, MINOR_MAX), currency=st.sampled_from(EVERY))
 def test_shown_amount_has_no_exponent_and_no_trailing_zero(minor: int, currency: str) -> None:
     text = CURRENCIES.to_text(minor, currency)
     assert set(text) <= set("-.0123456789")
     assert "." not in text or text[-1] not in "0."
 
 
-@given(minor=st.integers(0, MINOR_MAX), currency=st.sampled_from(SOME))
+@given(minor=st.integers(0, MINOR_MAX), currency=st.sampled_from(EVERY))
 def test_amount_that_is_shown_is_read_back_the_same(minor: int, currency: str) -> None:
     assert CURRENCIES.to_minor(CURRENCIES.to_text(minor, currency), currency) == minor
 
 
-@given(text=st.text(max_size=30), currency=st.sampled_from(SOME))
+@given(text=st.text(max_size=30), currency=st.sampled_from(EVERY))
 def test_any_text_is_an_amount_or_refused(text: str, currency: str) -> None:
     try:
         minor = CURRENCIES.to_minor(text, currency)
     except MoneyError:
         return
     assert 0 <= minor <= MINOR_MAX
+
+
+@pytest.mark.parametrize("currency", EVERY)
+def test_every_currency_tells_its_largest_amount_and_its_smallest_to_the_digit(currency: str) -> None:
+    decimals = CURRENCIES.exponent(currency)
+    for minor in (0, 1, 10**decimals, MINOR_MAX):
+        text = CURRENCIES.to_text(minor, currency)
+        assert CURRENCIES.to_minor(text, currency) == minor
+        assert Decimal(text).scaleb(decimals) == minor
+    with pytest.raises(MoneyError, match="more than 18 digits"):
+        CURRENCIES.to_minor(str(Decimal(MINOR_MAX + 1).scaleb(-decimals)), currency)

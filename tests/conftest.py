@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.servers import Servers, ServersUnavailableError, running_servers
 
@@ -20,6 +20,8 @@ def servers() -> Iterator[Servers]:
 
 
 # The same examples in every run, so that a failure can be repeated; `thorough` looks for new ones, for long.
-settings.register_profile("repeatable", derandomize=True, print_blob=True, deadline=None)
-settings.register_profile("thorough", max_examples=10_000, print_blob=True, deadline=None)
+# No clock decides: a busy machine is not a slow test.
+_untimed = settings(deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("repeatable", _untimed, derandomize=True)
+settings.register_profile("thorough", _untimed, max_examples=10_000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))

@@ -190,7 +190,7 @@ INVARIANTS: Final = (
                     ON b.player_id = t.player_id AND b.currency = t.currency
                 WHERE t.id >= :first AND NOT EXISTS (
                     SELECT 1 FROM entries AS e JOIN <verified> AS v ON v.wallet_id = e.wallet_id
-                    WHERE e.transfer_id = t.id AND e.transfer_id <= :verified_to
+                    WHERE e.transfer_id = t.id AND e.transfer_id BETWEEN :first AND :verified_to
                         AND e.wallet_version <= v.version
                 )
             ) AS n

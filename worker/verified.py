@@ -14,10 +14,10 @@ from uuid import UUID
 
 import msgspec
 from sqlalchemy import Uuid, bindparam, insert, select, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.database import utc
+from worker.database import is_outage, utc
 from worker.schema import transfers, verified_points
 
 MARGIN: Final = timedelta(minutes=5)
@@ -27,6 +27,10 @@ LOWEST_ID: Final = UUID(int=0)
 HIGHEST_ID: Final = UUID(int=2**128 - 1)
 
 WALLETS_AT_ONCE: Final = 10_000
+
+_ONLY_READ: Final = frozenset({"25006", "42501"})
+"""The database is a standby, or its user may not write: an audit is welcome there too."""
+
 _MILLIS_SHIFT: Final = 80
 """A UUIDv7 begins with 48 bits of Unix milliseconds."""
 
@@ -85,10 +89,11 @@ _OLDEST_LATE: Final = text(
 ).bindparams(bindparam("wallet_ids", type_=Uuid, expanding=True), bindparam("first", type_=Uuid))
 
 
-async def keep(engine: AsyncEngine, read: AsyncConnection, point: Point) -> bool:
+async def keep(engine: AsyncEngine, read: AsyncConnection, point: Point) -> str | None:
     """Write a point and the wallets as `read` sees them, in one transaction.
 
-    Returns False, and leaves everything as it is, if another audit has written one meanwhile.
+    Returns None, or why they could not be written: then everything is as it was, and what was read is no less
+    true.
     """
     try:
         async with engine.begin() as connection:
@@ -96,13 +101,17 @@ async def keep(engine: AsyncEngine, read: AsyncConnection, point: Point) -> bool
             async for wallets in _moved_wallets(read):
                 await connection.execute(_KEEP_WALLETS, wallets)
     except IntegrityError:
-        return False
-    return True
+        return "another audit was faster"
+    except DBAPIError as error:
+        if is_outage(error) or getattr(error.orig, "sqlstate", None) in _ONLY_READ:
+            return next(iter(str(error.orig).splitlines()), "no answer from the database")
+        raise
+    return None
 
 
 async def _moved_wallets(connection: AsyncConnection) -> Any:
     moved = await connection.stream(_MOVED_WALLETS, execution_options={"yield_per": WALLETS_AT_ONCE})
-    async for rows in moved.mappings().partitions():
+    async for rows in moved.mappings().partitions(WALLETS_AT_ONCE):
         yield [dict(row) for row in rows]
 
 

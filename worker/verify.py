@@ -56,7 +56,10 @@ class Coverage(msgspec.Struct, frozen=True):
     """The highest id that was read; None: there was none."""
 
     is_verified_point: bool
-    """The next audit builds on this state. False if something is broken, or another audit was faster."""
+    """The next audit builds on this state."""
+
+    not_kept: str | None
+    """Why it does not, though everything holds."""
 
 
 class Audit(msgspec.Struct, frozen=True):
@@ -95,8 +98,8 @@ async def verify(
             inquiry = Inquiry(connection, None if full else last, cases_max, progress)
             await inquiry.ask()
             point = _point(inquiry, number=last.id + 1 if last else 1)
-            kept = inquiry.holds and await keep(engine, connection, point)
-    return _audit(inquiry, currencies, point, kept=kept)
+            not_kept = await keep(engine, connection, point) if inquiry.holds else None
+    return _audit(inquiry, currencies, point, not_kept)
 
 
 def _point(inquiry: Inquiry, number: int) -> Point:
@@ -110,7 +113,7 @@ def _point(inquiry: Inquiry, number: int) -> Point:
     )
 
 
-def _audit(inquiry: Inquiry, currencies: Currencies, point: Point, *, kept: bool) -> Audit:
+def _audit(inquiry: Inquiry, currencies: Currencies, point: Point, not_kept: str | None) -> Audit:
     return Audit(
         holds=inquiry.holds,
         coverage=Coverage(
@@ -119,7 +122,8 @@ def _audit(inquiry: Inquiry, currencies: Currencies, point: Point, *, kept: bool
             since=inquiry.base.verified_at if inquiry.base else None,
             from_transfer_id=str(point.from_transfer_id) if point.from_transfer_id else None,
             to_transfer_id=str(point.to_transfer_id) if point.to_transfer_id else None,
-            is_verified_point=kept,
+            is_verified_point=inquiry.holds and not_kept is None,
+            not_kept=not_kept,
         ),
         transfers=inquiry.transfers,
         entries=inquiry.entries,

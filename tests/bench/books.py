@@ -1,8 +1,8 @@
 """Books of any size for measurements: valid, migrated, and made in seconds by the database itself.
 
-Players take turns: transfer i is the c-th of player i % players, with c = i / players + 1. Of every four of a
-player's transfers the first is a lost bet, then come 10.50 to REAL, 2.00 to BONUS and 0.07 to REAL, so that
-what c transfers leave in a wallet is a formula of c.
+Players take turns. Of every four of a player's transfers one is a lost bet, then come 10.50 to REAL, 2.00 to
+BONUS and 0.07 to REAL; the players begin at different places of that, so that every second has all of it.
+What a player has after a number of transfers is then a formula.
 """
 
 # ruff: noqa: S608  (the statements are this file's own)
@@ -40,7 +40,7 @@ async def fill(engine: AsyncEngine, transfers: int, players: int, *, per_second:
 
 def _said(statement: str, words: dict[str, str], numbers: dict[str, int]) -> str:
     """Return the statement with its <words> in the database's own, and its <numbers> in figures."""
-    for _ in range(3):  # words are made of words
+    for _ in range(4):  # words are made of words
         for word, meaning in {**_FORMULAS, **words}.items():
             statement = statement.replace(f"<{word}>", meaning)
     for word, number in numbers.items():
@@ -49,17 +49,20 @@ def _said(statement: str, words: dict[str, str], numbers: dict[str, int]) -> str
 
 
 _FORMULAS: Final = {
-    "c": "(i / <players> + 1)",
+    "c": "(i / <players> + 1 + <ahead>)",
+    "ahead": "(i % <players> % 4)",
     "millis": "(<start> + i * 1000 / <per_second>)",
     "to_real": "CASE <c> % 4 WHEN 2 THEN 1050 WHEN 0 THEN 7 ELSE 0 END",
     "to_bonus": "CASE <c> % 4 WHEN 3 THEN 200 ELSE 0 END",
-    "real": "(<c> / 4 * 1057 + CASE WHEN <c> % 4 >= 2 THEN 1050 ELSE 0 END)",
-    "bonus": "(<c> / 4 * 200 + CASE WHEN <c> % 4 = 3 THEN 200 ELSE 0 END)",
-    "real_entries": "(<c> / 4 * 2 + CASE WHEN <c> % 4 >= 2 THEN 1 ELSE 0 END)",
-    "bonus_entries": "(<c> / 4 + CASE WHEN <c> % 4 = 3 THEN 1 ELSE 0 END)",
+    "real": "(<c> / 4 * 1057 + 1050 * <second>)",
+    "bonus": "(<c> / 4 * 200 + 200 * <third>)",
+    "real_entries": "(<c> / 4 * 2 + <second>)",
+    "bonus_entries": "(<c> / 4 + <third>)",
+    "second": "(CASE WHEN <c> % 4 >= 2 THEN 1 ELSE 0 END - CASE WHEN <ahead> >= 2 THEN 1 ELSE 0 END)",
+    "third": "(CASE WHEN <c> % 4 = 3 THEN 1 ELSE 0 END - CASE WHEN <ahead> = 3 THEN 1 ELSE 0 END)",
     "chance": "(i * 2654435761 % 1152921504606846976)",
 }
-"""What the c-th transfer of a player pays, and what c of them leave."""
+"""What the transfer with which a player's count comes to c pays, and what it leaves."""
 
 _POSTGRESQL: Final = {
     "transfer_id": "(lpad(to_hex(<millis>), 12, '0') || '7000a' || lpad(to_hex(<chance>), 15, '0'))::uuid",

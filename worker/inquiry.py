@@ -5,7 +5,6 @@ what it has lost. Slices are found by index; in the end what they held is counte
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -13,7 +12,6 @@ import msgspec
 from sqlalchemy import BigInteger, TextClause, Uuid, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.database import utc
 from worker.invariants import INVARIANTS, WALLET_BALANCE, Asked, Invariant
 from worker.schema import transfers, wallets
 from worker.verified import HIGHEST_ID, LOWEST_ID, Point, highest_id, oldest_late
@@ -58,7 +56,6 @@ class Inquiry:
         self.base: Final = base
         self.first: UUID = LOWEST_ID if base is None else base.next_from
         self.to_transfer_id: UUID | None = None
-        self.read_at: datetime
         self.transfers = self.entries = self.wallets = 0
         self.paid: dict[str, tuple[int, int]] = {}
         """Of each currency: minor units, and the number of transfers."""
@@ -72,13 +69,14 @@ class Inquiry:
 
     async def ask(self) -> None:
         """Ask everything."""
-        self.read_at = utc((await self._connection.execute(select(func.now()))).scalar_one())
         self.to_transfer_id = await highest_id(self._connection)
         self.wallets = await self._count(select(func.count()).select_from(wallets))
         await self._set(work_mem="64MB")
         if self.base is not None:
             await self._begin_where_gaps_do()
+        await self._set(enable_seqscan="off")
         await self._ask_slices([i for i in INVARIANTS if i.asked is Asked.BY_SLICE])
+        await self._set(enable_seqscan="on")
         if self.base is None:
             await self._set(enable_indexscan="off", enable_indexonlyscan="off", enable_bitmapscan="off")
         await self._ask_at_once([i for i in INVARIANTS if i.asked in self._asked_at_once])

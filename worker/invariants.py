@@ -4,9 +4,9 @@ The queries are for both databases. Nothing in them trusts what posts credits, n
 and triggers. What a query asks about is bounded by parameters and words that `worker.verify` fills in:
 
 - of one slice of transfers, and of their entries: those with ids from :first to :last;
-- of histories: those from :first on, continued from what <verified> says of each wallet. An entry is of what was
-  verified before when its number is, and its transfer's id is none that came later, which is above
-  :verified_to. In a full audit :first and :verified_to are below every id, and <verified> is empty.
+- of histories: those from :first on, continued from what <verified> says of each wallet. An entry is of what
+  was verified before when its number is, and the transfer's id too: later ones may be above :verified_to.
+  In a full audit :first and :verified_to are below every id, and <verified> is empty.
 
 <exactly> compares texts byte by byte, which on PostgreSQL sorts faster than the database's own collation.
 """
@@ -64,7 +64,8 @@ INVARIANTS: Final = (
                 t.amount_minor, t.real_minor, t.bonus_minor, COUNT(e.transfer_id) AS entries,
                 SUM(CASE e.account WHEN 'REAL' THEN e.amount_minor ELSE 0 END) AS real_entries_minor,
                 SUM(CASE e.account WHEN 'BONUS' THEN e.amount_minor ELSE 0 END) AS bonus_entries_minor,
-                SUM(CASE e.account WHEN 'SETTLEMENT' THEN e.amount_minor ELSE 0 END) AS settlement_entries_minor
+                SUM(CASE e.account WHEN 'SETTLEMENT' THEN e.amount_minor ELSE 0 END)
+                    AS settlement_entries_minor
             FROM transfers AS t
             LEFT JOIN entries AS e ON e.transfer_id = t.id AND e.transfer_id BETWEEN :first AND :last
             WHERE t.id BETWEEN :first AND :last
@@ -234,7 +235,7 @@ INVARIANTS: Final = (
     ),
     Invariant(
         "verified_history",
-        "what was verified before is still there: each wallet's entry up to then, with the balance that it left",
+        "what was verified is still there: every wallet's last entry of then, and the balance that it left",
         Asked.IN_FULL,
         """
         SELECT v.wallet_id, v.version, v.balance_minor, e.transfer_id,

@@ -1,10 +1,10 @@
 """The verified point: where the next audit may begin, and what every wallet was there.
 
-An audit that finds everything in order leaves a row in `verified_points`, and in `verified_wallets` the number
-of entries and the balance of every wallet, both of the one state that it read. The next one reads the
+An audit that finds everything in order leaves a row in `verified_points`, and in `verified_wallets` the
+number of entries and the balance of every wallet, all of the one state that it read. The next one reads the
 transfers that came later. Ids say when, but not quite: workers make them, by their own clocks, before they
-commit. So it begins MARGIN before the point, and then counts: the numbers of a wallet's entries have no
-gaps, so one whose new entries are not all there has some with a lower id; it begins again where those begin.
+commit. So it begins MARGIN before the point, and then counts: the numbers of a wallet's entries have no gaps,
+so a wallet that lacks some of its new ones got them under lower ids, and the audit begins where those do.
 """
 
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from sqlalchemy import Uuid, bindparam, insert, select, text
+from sqlalchemy import Uuid, bindparam, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -21,7 +21,7 @@ from worker.database import is_outage, utc
 from worker.schema import transfers, verified_points
 
 MARGIN: Final = timedelta(minutes=5)
-"""How far a worker's clock may be behind, and a transaction be under way, so that no id must be looked for."""
+"""How far a worker's clock may be behind, and a transaction be under way, before ids must be looked for."""
 
 LOWEST_ID: Final = UUID(int=0)
 HIGHEST_ID: Final = UUID(int=2**128 - 1)
@@ -62,6 +62,11 @@ async def last_point(connection: AsyncConnection) -> Point | None:
     newest = select(verified_points).order_by(verified_points.c.id.desc()).limit(1)
     row = (await connection.execute(newest)).one_or_none()
     return None if row is None else Point(row[0], utc(row[1]), *row[2:])
+
+
+async def state_read(connection: AsyncConnection) -> datetime:
+    """Return when the snapshot was taken, by the database's clock."""
+    return utc((await connection.execute(select(func.now()))).scalar_one())
 
 
 async def highest_id(connection: AsyncConnection) -> UUID | None:

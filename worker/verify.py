@@ -1,7 +1,7 @@
 """The audit of the books: every invariant, asked of the database, on one snapshot, while credits go on.
 
-Incremental, it begins at the last verified point (`worker.verified`) and proves, as long as the rows that were
-verified before are still what they were:
+Incremental, it begins at the last verified point (`worker.verified`) and proves, as long as the rows that
+were verified before are still what they were:
 
 - every wallet's balance is what was verified plus its entries since, numbered without gaps. So no credit that
   was paid is passed over, however late it was committed and however low its id;
@@ -26,7 +26,7 @@ from shared.money import Currencies
 from worker.database import outages_as_unavailable, snapshot
 from worker.inquiry import Finding, Inquiry, Progress
 from worker.reading import Amount, amount_of
-from worker.verified import Point, keep, last_point
+from worker.verified import Point, keep, last_point, state_read
 
 CASES_MAX: Final = 20
 """How many cases of one broken invariant are told; the others are counted."""
@@ -94,18 +94,18 @@ async def verify(
     """
     with outages_as_unavailable():
         async with snapshot(engine) as connection:
-            last = await last_point(connection)
+            last, read_at = await last_point(connection), await state_read(connection)
             inquiry = Inquiry(connection, None if full else last, cases_max, progress)
             await inquiry.ask()
-            point = _point(inquiry, number=last.id + 1 if last else 1)
+            point = _point(inquiry, last.id + 1 if last else 1, read_at)
             not_kept = await keep(engine, connection, point) if inquiry.holds else None
     return _audit(inquiry, currencies, point, not_kept)
 
 
-def _point(inquiry: Inquiry, number: int) -> Point:
+def _point(inquiry: Inquiry, number: int, read_at: datetime) -> Point:
     return Point(
         id=number,
-        verified_at=inquiry.read_at,
+        verified_at=read_at,
         is_full=inquiry.base is None,
         from_transfer_id=None if inquiry.base is None else inquiry.first,
         to_transfer_id=inquiry.to_transfer_id,

@@ -21,9 +21,9 @@ INTEGRATION: Final = "books"
 async def fill(engine: AsyncEngine, transfers: int, players: int, *, per_second: int = 100) -> None:
     """Fill migrated, empty books with `transfers` of `player-0`, `player-1`, ..., the last one posted now.
 
-    They are `per_second` apart, in their ids too, which are UUIDv7 as the workers make them. Three of four have
-    two entries; the others, being of zero, have none. On PostgreSQL indexes, foreign keys and triggers are off
-    meanwhile, for which the user must be a superuser; in the end all are back and the tables are vacuumed.
+    There are `per_second`, by their ids too, which are UUIDv7 as workers make them. Three of four have two
+    entries; the others, being of zero, have none. On PostgreSQL indexes, foreign keys and triggers are
+    off meanwhile, for which the user must be a superuser; in the end all are back, the tables vacuumed.
     """
     on_postgresql = engine.dialect.name == "postgresql"
     words = _POSTGRESQL if on_postgresql else _SQLITE

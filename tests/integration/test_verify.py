@@ -3,7 +3,6 @@
 # ruff: noqa: S608  (the statements are this file's own)
 
 import pytest
-from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.credit import Wallet

@@ -117,7 +117,7 @@ def _entries(entries: Iterable[EntryView]) -> str:
 
 
 def audit_text(audit: Audit) -> str:
-    """Return an audit as text: what was read, what it holds, then each invariant with the cases that break it."""
+    """Return an audit as text: what was read, then each invariant with the cases that break it."""
     totals = f"{audit.transfers} transfers, {audit.entries} entries, {audit.wallets} wallets"
     sums = [("paid", s.paid, f"in {s.transfers} transfers") for s in audit.sums]
     blocks = [_coverage(audit.coverage), totals, *([aligned(sums, right={1, 2})] if sums else []), ""]

@@ -6,7 +6,7 @@ On PostgreSQL whole sets travel as arrays, one statement a set; SQLite takes its
 from collections.abc import Collection, Sequence
 from typing import Any, Final, Protocol
 
-from sqlalchemy import Boolean, Dialect, Table, bindparam, exists, insert, or_, select, text, tuple_, update
+from sqlalchemy import BindParameter, Dialect, Table, bindparam, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -153,13 +153,19 @@ class SqliteStatements:
         self, connection: AsyncConnection, identities: Collection[Identity]
     ) -> Sequence[Any]:
         """Look up by the unique index."""
-        identity = tuple_(transfers.c.integration, transfers.c.provider_tx_id)
-        columns = [transfers.c[name] for name in _TRANSFER]
-        return (await connection.execute(select(*columns).where(identity.in_(identities)))).all()
+        return (await connection.execute(_FIND_TRANSFERS_BY_ROW, {"keys": list(identities)})).all()
 
     async def insert_transfers(self, connection: AsyncConnection, rows: Sequence[Row]) -> int:
-        """Insert; nobody else can have come between."""
-        await connection.execute(_INSERT_FLAGGED, [_flagged(row) for row in _dicts(transfers, rows)])
+        """Insert; nobody else can have come between.
+
+        Which rounds were closed is asked before: row by row, a win would see those of its own batch, which
+        are in the order of their ids and not in the order in which they came.
+        """
+        new = _dicts(transfers, rows)
+        closed = await _closed_rounds(connection, {_round(row) for row in new})
+        for row in new:
+            row["after_round_closed"] |= _round(row) in closed
+        await connection.execute(insert(transfers), new)
         return len(rows)
 
     async def insert_entries(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
@@ -180,23 +186,32 @@ class SqliteStatements:
         await connection.execute(statement, _dicts(conflicts, rows))
 
 
-_ROUND = ("integration", "round_id", "player_id")
-_earlier = transfers.alias()
-# Named `of_...`, because SQLAlchemy keeps a column's own name for the value to insert.
-_INSERT_FLAGGED = insert(transfers).values(
-    after_round_closed=or_(
-        bindparam("of_batch", type_=Boolean),
-        exists().where(
-            *(_earlier.c[name] == bindparam(f"of_{name}") for name in _ROUND), _earlier.c.round_closed
-        ),
-    )
-)
+def _round(row: dict[str, Any]) -> Row:
+    return row["integration"], row["round_id"], row["player_id"]
 
 
-def _flagged(row: dict[str, Any]) -> dict[str, Any]:
-    of_round = {f"of_{name}": row[name] for name in _ROUND}
-    return {**row, **of_round, "of_batch": row.pop("after_round_closed")}
+async def _closed_rounds(connection: AsyncConnection, rounds: Collection[Row]) -> set[Row]:
+    named = [one for one in rounds if one[1] is not None]
+    found = await connection.execute(_FIND_CLOSED_ROUNDS, {"keys": named}) if named else ()
+    return {tuple(row) for row in found}
 
 
 def _dicts(table: Table, rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [dict(zip(table.columns.keys(), row, strict=True)) for row in rows]
+
+
+# Joined with a list of keys, because SQLite before 3.41 looks up `(a, b) IN (VALUES ...)` in no index.
+_KEYS: Final[BindParameter[Sequence[Row]]] = bindparam("keys", expanding=True)
+_FIND_TRANSFERS_BY_ROW = (
+    text(
+        f"SELECT {', '.join(f't.{name}' for name in _TRANSFER)} FROM :keys AS k CROSS JOIN transfers AS t"  # noqa: S608
+        " ON t.integration = k.column1 AND t.provider_tx_id = k.column2"
+    )
+    .bindparams(_KEYS)
+    .columns(*(transfers.c[name] for name in _TRANSFER))
+)
+_FIND_CLOSED_ROUNDS = text(
+    "SELECT DISTINCT t.integration, t.round_id, t.player_id FROM :keys AS k CROSS JOIN transfers AS t"
+    " ON t.integration = k.column1 AND t.round_id = k.column2 AND t.player_id = k.column3"
+    " WHERE t.round_closed"
+).bindparams(_KEYS)

@@ -288,6 +288,50 @@ async def test_amount_in_a_currency_that_left_the_settings_is_still_shown(
     assert "0.00000005 BTC" in (await worker(*asking, CREDITS_CURRENCIES__BTC="8")).out
 
 
+async def test_support_sees_what_was_won_in_a_round_and_what_came_after_its_end(
+    engine: AsyncEngine, worker: Run
+) -> None:
+    await add_player(engine, "ben", "EUR")
+    await post(engine, win("first", round_id="r"), win("last", round_id="r", round_closed=True))
+    await post(engine, win("after", round_id="r"), win("bens", round_id="r", player_id="ben"), win("other"))
+    shown = await worker("round", "show", "r", "--integration", "klas", "--json")
+    wins = {w["provider_tx_id"]: (w["closed_round"], w["after_round_closed"]) for w in shown.json()["wins"]}
+    # Another player of the same round has not ended it.
+    assert wins == {
+        "first": (False, False),
+        "last": (True, False),
+        "after": (False, True),
+        "bens": (False, False),
+    }
+    told = await worker("round", "show", "r", "--integration", "klas")
+    assert told.out.startswith("round r of klas: 4 wins\n")
+    assert "before this win, which was paid all the same" in told.out
+    missing = await worker("round", "show", "nothing", "--integration", "klas")
+    assert "no win of round 'nothing'" in missing.error(End.NO)
+
+
+async def test_support_sees_what_else_was_sent_under_the_id_of_a_paid_win(
+    engine: AsyncEngine, worker: Run
+) -> None:
+    await post(engine, win("w", amount_minor=100))
+    for _ in range(2):
+        await post(engine, win("w", amount_minor=200, round_id=None))
+    shown = await worker("transfer", "show", "w", "--integration", "klas")
+    assert "sent again with other content: nothing moved" in shown.out
+    assert "amount_minor: 200" in shown.out
+    conflicts = (await worker("transfer", "show", "w", "--integration", "klas", "--json")).json()["transfer"][
+        "conflicts"
+    ]
+    assert [conflict["offered"] for conflict in conflicts] == [{"amount_minor": 200, "round_id": None}]
+
+
+async def test_epoch_is_shown_and_bumped(engine: AsyncEngine, worker: Run) -> None:
+    first = (await worker("ledger", "epoch", "--json")).json()["epoch"]
+    assert first == await Ledger(engine).epoch()
+    bumped = (await worker("ledger", "epoch", "--bump", "--json")).json()["epoch"]
+    assert bumped == await Ledger(engine).epoch() != first
+
+
 async def test_verify_is_content_only_when_the_books_hold(engine: AsyncEngine, worker: Run) -> None:
     await post(engine, win("w"))
     sound = await worker("verify", "--json")

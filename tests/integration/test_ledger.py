@@ -1,9 +1,7 @@
 """The ledger on real databases: each win is paid once, whoever sends it, however often."""
 
-import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator
 
 import pytest
 from sqlalchemy import text
@@ -12,19 +10,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.credit import FINGERPRINT, Credit, Kind, Wallet
 from shared.errors import LedgerUnavailable
-from shared.money import MINOR_MAX, Currencies
-from shared.outcome import Outcome, Receipt, Result
-from shared.settings import LedgerSettings
-from shared.wire import FindPlayer, FindSession
+from shared.money import MINOR_MAX
+from shared.outcome import Outcome, Result
+from shared.wire import FindSession
 from tests.credits import OTHER_CONTENT, WIN, win
+from tests.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
 from worker.bookkeeper import Bookkeeper
-from worker.database import create_engine
 from worker.dedup import MemoryCache
 from worker.holders import add_player, close_session, open_session
 from worker.ledger import Ledger
-from worker.verify import verify
-
-WORKERS = 4
 
 
 @pytest.fixture
@@ -35,67 +29,12 @@ async def ledger(engine: AsyncEngine) -> AsyncIterator[Ledger]:
     await assert_books_hold(engine)
 
 
-@pytest.fixture
-async def ledgers(postgres: AsyncEngine) -> AsyncIterator[list[Ledger]]:
-    """One ledger on PostgreSQL as several workers have it, each with connections of its own."""
-    await add_players(postgres)
-    async with workers_on(postgres) as made:
-        yield made
-    await assert_books_hold(postgres)
-    assert await deadlocks(postgres) == 0
-
-
-async def add_players(engine: AsyncEngine) -> None:
-    for player_id in ("anna", "ben"):
-        await add_player(engine, player_id, "EUR")
-
-
-@asynccontextmanager
-async def workers_on(engine: AsyncEngine) -> AsyncIterator[list[Ledger]]:
-    url = engine.url.render_as_string(hide_password=False)
-    async with AsyncExitStack() as stack:
-        engines = [create_engine(LedgerSettings(database_url=url)) for _ in range(WORKERS)]
-        for made in engines:
-            stack.push_async_callback(made.dispose)
-        yield [Ledger(made) for made in engines]
-
-
-async def assert_books_hold(engine: AsyncEngine) -> None:
-    audit = await verify(engine, Currencies())
-    assert audit.holds, [finding for finding in audit.findings if finding.broken]
-
-
-async def deadlocks(engine: AsyncEngine) -> int:
-    """Return how often PostgreSQL had to break a deadlock; workers report it when they disconnect."""
-    statement = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
-    async with engine.connect() as connection:
-        return int((await connection.execute(statement)).scalar_one())
-
-
-async def post(ledger: Ledger, *credits_: Credit) -> list[Outcome]:
-    return (await ledger.post(credits_)).outcomes
-
-
-async def balance_minor(ledger: Ledger, player_id: str = "anna") -> int:
-    holder = (await ledger.find([FindPlayer(player_id)]))[FindPlayer(player_id)]
-    return holder.balance_minor
-
-
 async def rows_posted(engine: AsyncEngine) -> tuple[int, int]:
     """Return how many transfers there are, and how many entries."""
     statement = text("SELECT (SELECT COUNT(*) FROM transfers), (SELECT COUNT(*) FROM entries)")
     async with engine.connect() as connection:
         transfers, entries = (await connection.execute(statement)).one()
     return transfers, entries
-
-
-def receipt(outcome: Outcome) -> Receipt:
-    assert outcome.receipt is not None
-    return outcome.receipt
-
-
-def results(outcomes: Sequence[Outcome]) -> list[Result]:
-    return [outcome.result for outcome in outcomes]
 
 
 async def test_win_is_paid_and_told(ledger: Ledger) -> None:
@@ -220,6 +159,17 @@ async def test_player_may_hold_several_currencies(engine: AsyncEngine, ledger: L
     assert await balance_minor(ledger) == 1050
 
 
+async def test_win_is_flagged_only_if_its_round_was_closed_before_it_came(
+    engine: AsyncEngine, ledger: Ledger
+) -> None:
+    """A batch is written in the order of its ids, which is not the order in which its wins came."""
+    await post(ledger, win("2-before"), win("1-closing", round_closed=True), win("0-after"))
+    await post(ledger, win("3-later"), win("4-another-round", round_id="round-2"), win("5", round_id=None))
+    flagged = text("SELECT provider_tx_id FROM transfers WHERE after_round_closed ORDER BY provider_tx_id")
+    async with engine.connect() as connection:
+        assert (await connection.execute(flagged)).scalars().all() == ["0-after", "3-later"]
+
+
 async def test_session_keeps_its_player_and_wins_are_paid_after_it_closed(
     engine: AsyncEngine, ledger: Ledger
 ) -> None:
@@ -257,63 +207,3 @@ async def test_posted_win_can_not_be_rewritten(engine: AsyncEngine, ledger: Ledg
         async with engine.begin() as connection:
             await connection.execute(text(change))
     assert await rows_posted(engine) == (1, 2)
-
-
-async def test_hundred_copies_at_once_over_several_workers_are_paid_once(ledgers: list[Ledger]) -> None:
-    copies = [post(ledgers[n % WORKERS], WIN) for n in range(100)]
-    outcomes = [outcome for (outcome,) in await asyncio.gather(*copies)]
-    assert sorted(results(outcomes)) == [Result.POSTED, *[Result.REPLAYED] * 99]
-    assert len({receipt(outcome).transfer_id for outcome in outcomes}) == 1
-    assert await balance_minor(ledgers[0]) == 1050
-
-
-async def test_batches_that_lock_the_same_wallets_in_opposite_order_never_deadlock(
-    postgres: AsyncEngine, ledgers: list[Ledger]
-) -> None:
-    players = [f"player-{n}" for n in range(8)]
-    for player_id in players:
-        await add_player(postgres, player_id, "EUR")
-    batches = [
-        [win(f"{n}-{player_id}", player_id=player_id) for player_id in players[:: 1 if n % 2 else -1]]
-        for n in range(60)
-    ]
-    posts = [post(ledgers[n % WORKERS], *batch) for n, batch in enumerate(batches)]
-    for outcomes in await asyncio.gather(*posts):
-        assert results(outcomes) == [Result.POSTED] * len(players)
-    assert {await balance_minor(ledgers[0], player_id) for player_id in players} == {60 * 1050}
-
-
-async def test_batches_that_hold_the_same_wins_in_opposite_order_never_deadlock(
-    ledgers: list[Ledger],
-) -> None:
-    wins = [win(f"win-{n}", player_id=("anna", "ben")[n % 2]) for n in range(20)]
-    posts = [post(ledgers[n % WORKERS], *wins[:: 1 if n % 2 else -1]) for n in range(40)]
-    outcomes = [outcome for batch in await asyncio.gather(*posts) for outcome in batch]
-    assert sorted(results(outcomes)) == [Result.POSTED] * 20 + [Result.REPLAYED] * 39 * 20
-    assert await balance_minor(ledgers[0]) == 10 * 1050
-
-
-async def test_same_id_for_two_players_at_once_pays_one_of_them(ledgers: list[Ledger]) -> None:
-    for n in range(20):
-        posts = [
-            post(ledgers[worker], win(f"win-{n}", player_id=("anna", "ben")[worker % 2]))
-            for worker in range(WORKERS)
-        ]
-        outcomes = [outcome for (outcome,) in await asyncio.gather(*posts)]
-        expected = [Result.CONFLICT, Result.CONFLICT, Result.POSTED, Result.REPLAYED]
-        assert sorted(results(outcomes)) == expected
-        assert {o.differing for o in outcomes if o.result is Result.CONFLICT} == {("player_id",)}
-    assert await balance_minor(ledgers[0]) + await balance_minor(ledgers[0], "ben") == 20 * 1050
-
-
-async def test_one_hot_player_of_all_workers_loses_no_win(ledgers: list[Ledger]) -> None:
-    chance = random.Random(2)
-    wins = [win(f"win-{n}", amount_minor=chance.randrange(1, 10_000)) for n in range(400)]
-    sent = wins + chance.sample(wins, 80)
-    chance.shuffle(sent)
-    posts = [post(ledgers[n % WORKERS], *sent[n * 6 : n * 6 + 6]) for n in range(80)]
-    outcomes = [outcome for batch in await asyncio.gather(*posts) for outcome in batch]
-    assert sorted(results(outcomes)) == [Result.POSTED] * 400 + [Result.REPLAYED] * 80
-    assert await balance_minor(ledgers[0]) == sum(credit.amount_minor for credit in wins)
-    posted = [receipt(o).balance_minor for o in outcomes if o.result is Result.POSTED]
-    assert len(set(posted)) == 400, "two wins were told the same balance: one update was lost"

@@ -1,6 +1,7 @@
 """The tables: what `migrate` makes is what the code expects, whoever calls it, however often, at once."""
 
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from worker.database import create_engine, head_revision, migrate, pending_migra
 from worker.holders import add_player
 from worker.ledger import Ledger
 from worker.schema import metadata
+
+ROOT = Path(__file__).parents[2]
 
 
 async def test_migrated_tables_are_those_that_the_code_expects(engine: AsyncEngine) -> None:
@@ -75,17 +78,36 @@ async def test_migrating_again_changes_nothing_that_is_posted(engine: AsyncEngin
         ]
 
 
+MIGRATE_ON_A_SIGN = """
+import sys
+from worker.cli import main
+sys.argv[1:] = ["migrate"]
+print("ready", flush=True)
+input()
+main()
+"""
+
+
 async def test_several_that_migrate_at_once_wait_for_one_another(database_url: str) -> None:
-    code = "import asyncio, sys, worker.cli; sys.argv[1:] = ['migrate']; worker.cli.main()"
-    environment = {"CREDITS_CONFIG": "", "CREDITS_LEDGER__DATABASE_URL": database_url}
+    environment = {**os.environ, "CREDITS_CONFIG": "", "CREDITS_LEDGER__DATABASE_URL": database_url}
     pipe = asyncio.subprocess.PIPE
     processes = [
         await asyncio.create_subprocess_exec(
-            sys.executable, "-c", code, env=environment, stdout=pipe, stderr=pipe
+            sys.executable,
+            "-c",
+            MIGRATE_ON_A_SIGN,
+            cwd=ROOT,
+            env=environment,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
         )
         for _ in range(4)
     ]
-    printed = [await process.communicate() for process in processes]
+    for process in processes:
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"ready\n"
+    printed = await asyncio.gather(*(process.communicate(b"\n") for process in processes))
     assert [process.returncode for process in processes] == [0] * 4, printed
     assert sum(b"from no tables" in out for out, _ in printed) == 1
 

@@ -208,6 +208,20 @@ async def test_worker_that_ends_under_load_loses_no_win_and_no_reply(
         await assert_exact(system, wins)
 
 
+async def test_hot_player_that_moves_from_worker_to_worker_gets_every_win_once(servers: Servers) -> None:
+    """All wins of a player are on one shard: the workers that hold it end, and the next takes it over."""
+    async with running_system(servers, workers=8, CREDITS_BROKER__SHARDS="2") as system:
+        await system.add_players(PLAYERS[:9])
+        wins = make_wins(system, 2_000, seed=10, players=PLAYERS[:1] * 8 + PLAYERS[1:9])
+        under_way = asyncio.create_task(send(system, with_repeats(wins, 0.2, 11), 50))
+        while not await system.query("SELECT 1 FROM transfers LIMIT 1"):
+            await asyncio.sleep(0.01)
+        for worker in system.workers[:4]:
+            await worker.end()
+        assert all(reply.paid for reply in await under_way)
+        await assert_exact(system, wins)
+
+
 async def test_win_that_nobody_could_serve_in_time_is_paid_late_without_a_retry(servers: Servers) -> None:
     async with running_system(servers, workers=1, **reply_within_seconds(0.5)) as system:
         await system.add_players(PLAYERS[:1])

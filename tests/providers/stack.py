@@ -88,11 +88,11 @@ class Stack(Protocol):
 
 @asynccontextmanager
 async def embedded_stack(
-    database_url: str, integrations: Mapping[str, Mapping[str, Any]]
+    database_url: str, integrations: Mapping[str, Mapping[str, Any]], **tables: Any
 ) -> AsyncIterator["EmbeddedStack"]:
-    """Run the product in this process, with its books in a new database."""
+    """Run the product in this process, with its books in a new database; `tables` are more settings."""
     settings = Settings.model_validate(
-        {"ledger": {"database_url": database_url}, "integrations": integrations}
+        {"ledger": {"database_url": database_url}, "integrations": integrations, **tables}
     )
     engine = create_engine(settings.ledger)
     await migrate(engine)

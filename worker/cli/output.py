@@ -89,12 +89,9 @@ def round_text(round_: RoundView) -> str:
         )
         for win in round_.wins
     ]
-    return "\n".join(
-        (
-            f"round {plain(round_.round_id)} of {round_.integration}: {len(round_.wins)} {'win' if len(round_.wins) == 1 else 'wins'}\n",
-            aligned([heading, *rows], right={2}),
-        )
-    )
+    count = "1 win" if len(rows) == 1 else f"{len(rows)} wins"
+    title = f"round {plain(round_.round_id)} of {round_.integration}: {count}\n"
+    return "\n".join((title, aligned([heading, *rows], right={2})))
 
 
 def _closed(by_this: bool, before_this: bool) -> str:  # noqa: FBT001

@@ -1,0 +1,86 @@
+"""What a newcomer does first: start the demonstration, paste its lines, paste them again, start it again."""
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx
+
+from tests.servers.server import free_ports
+
+ROOT = Path(__file__).parents[2]
+
+
+class Demo(NamedTuple):
+    """A running demonstration, and the lines that it prints for pasting."""
+
+    url: str
+    lines: list[str]
+
+
+@asynccontextmanager
+async def demo(database: Path) -> AsyncIterator[Demo]:
+    (port,) = free_ports(1)
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("CREDITS_")},
+        "CREDITS_CONFIG": "gateway/demo.toml",
+        "CREDITS_LEDGER__DATABASE_URL": f"sqlite+aiosqlite:///{database}",
+        "CREDITS_GATEWAY__PORT": str(port),
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "gateway", "demo", cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        lines = []
+        while not (line := (await process.stdout.readline()).decode()).startswith("Serving"):
+            assert line, "the demonstration ended"
+            lines += [line.strip()] if line.startswith("curl ") else []
+        url = f"http://127.0.0.1:{port}"
+        await until_ready(url)
+        yield Demo(url, lines)
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+async def until_ready(url: str) -> None:
+    async with httpx.AsyncClient() as client, asyncio.timeout(20):
+        while True:
+            try:
+                assert (await client.get(f"{url}/readyz")).json() == {"status": "ready"}
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
+            else:
+                return
+
+
+async def paste(line: str) -> str:
+    """Run a line in a shell, as a person would."""
+    shell = await asyncio.create_subprocess_shell(line, stdout=asyncio.subprocess.PIPE)
+    output, _ = await shell.communicate()
+    assert shell.returncode == 0
+    return output.decode()
+
+
+async def test_pasted_lines_pay_once_and_balances_survive_a_second_start(tmp_path: Path) -> None:
+    async with demo(tmp_path / "demo.db") as first:
+        assert len(first.lines) == 4
+        paid = [await paste(line) for line in first.lines]
+        balances = ('"balance":"10.5"', '"leftBalance":21,', '"balance":31.5,', '"balance":42}')
+        assert all(balance in reply for balance, reply in zip(balances, paid, strict=True)), paid
+        again = [await paste(line) for line in first.lines]
+        assert again[:3] == paid[:3]
+        assert '"code":0' in paid[3]
+        assert (
+            again[3].replace('"code":11', '"code":0').split('"platform')[1] == paid[3].split('"platform')[1]
+        )
+    async with demo(tmp_path / "demo.db") as second:
+        assert not set(first.lines) & set(second.lines)
+        assert '"balance":"52.5"' in await paste(second.lines[0])

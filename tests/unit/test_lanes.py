@@ -1,0 +1,172 @@
+"""The lanes: no delay when idle, batches when busy, and a reply for everyone whatever happens."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from gateway.ledger_client.lanes import BATCH_QUESTIONS_MAX, Lanes
+from shared.errors import LedgerUnavailable
+from shared.outcome import Holder
+from shared.wire import Answer, FindPlayer, Question
+
+NEVER = 60.0
+
+
+class Shard:
+    """A ledger whose batches are answered when a test says so."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.under_way: list[asyncio.Future[None]] = []
+
+    async def send(self, _shard: int, questions: Sequence[Question], _deadline: float) -> list[Answer]:
+        ids = [question.player_id for question in questions if isinstance(question, FindPlayer)]
+        self.batches.append(ids)
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.under_way.append(ended)
+        await ended
+        return [Holder(player_id, "EUR", 0, 0) for player_id in ids]
+
+    async def answer(self, error: Exception | None = None) -> None:
+        """Let the oldest batch end, and everybody who waited go on."""
+        ended = self.under_way.pop(0)
+        if error is None:
+            ended.set_result(None)
+        else:
+            ended.set_exception(error)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+
+def ask(lanes: Lanes, player_id: str, within_seconds: float = NEVER) -> asyncio.Task[Answer]:
+    deadline = asyncio.get_running_loop().time() + within_seconds
+    return asyncio.create_task(lanes.ask(FindPlayer(player_id), deadline))
+
+
+async def ask_all(lanes: Lanes, player_ids: Sequence[str]) -> list[asyncio.Task[Answer]]:
+    """Ask for the first alone, and for the others while its batch is under way."""
+    tasks = [ask(lanes, player_ids[0])]
+    await until_idle()
+    tasks += [ask(lanes, player_id) for player_id in player_ids[1:]]
+    await until_idle()
+    return tasks
+
+
+async def until_idle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def answered_for(task: asyncio.Task[Answer]) -> str | None:
+    holder = task.result()
+    return holder.player_id if isinstance(holder, Holder) else None
+
+
+async def test_question_on_an_idle_lane_leaves_at_once() -> None:
+    shard = Shard()
+    task = ask(Lanes(shard.send, 1, 10), "a")
+    await until_idle()
+    assert shard.batches == [["a"]]
+    await shard.answer()
+    await task
+    assert answered_for(task) == "a"
+
+
+async def test_questions_that_wait_leave_together_in_their_order() -> None:
+    shard = Shard()
+    tasks = await ask_all(Lanes(shard.send, 1, 10), "abcd")
+    assert shard.batches == [["a"]]
+    await shard.answer()
+    await until_idle()
+    assert shard.batches == [["a"], ["b", "c", "d"]]
+    await shard.answer()
+    await asyncio.gather(*tasks)
+    assert [answered_for(task) for task in tasks] == ["a", "b", "c", "d"]
+
+
+async def test_batch_is_bounded() -> None:
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10 * BATCH_QUESTIONS_MAX)
+    tasks = await ask_all(lanes, [str(n) for n in range(BATCH_QUESTIONS_MAX + 2)])
+    for _ in range(3):
+        await shard.answer()
+        await until_idle()
+    assert [len(batch) for batch in shard.batches] == [1, BATCH_QUESTIONS_MAX, 1]
+    await asyncio.gather(*tasks)
+
+
+async def test_too_many_in_flight_are_refused_before_they_are_sent() -> None:
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 2)
+    tasks = await ask_all(lanes, "ab")
+    assert lanes.in_flight == 2
+    with pytest.raises(LedgerUnavailable, match="in flight"):
+        await ask(lanes, "c")
+    for _ in range(2):
+        await shard.answer()
+        await until_idle()
+    await asyncio.gather(*tasks)
+    assert shard.batches == [["a"], ["b"]]
+    assert lanes.in_flight == 0
+
+
+async def test_question_whose_deadline_passed_while_it_waited_is_never_sent() -> None:
+    """The provider was told to ask again; what was never sent can't be posted behind its back."""
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10)
+    first = ask(lanes, "a")
+    await until_idle()
+    with pytest.raises(LedgerUnavailable, match="in time"):
+        await ask(lanes, "b", within_seconds=0.01)
+    await shard.answer()
+    await first
+    await until_idle()
+    assert shard.batches == [["a"]]
+
+
+@pytest.mark.parametrize("error", [LedgerUnavailable("gone"), RuntimeError("a defect")])
+async def test_batch_that_fails_fails_everyone_in_it_and_nobody_after_it(error: Exception) -> None:
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10)
+    failed, later = await ask_all(lanes, "ab")
+    await shard.answer(error)
+    with pytest.raises(LedgerUnavailable):
+        await failed
+    await until_idle()
+    await shard.answer()
+    await later
+    assert answered_for(later) == "b"
+
+
+async def test_question_that_would_be_answered_too_late_is_refused_early() -> None:
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10)
+    slow = ask(lanes, "a")
+    await until_idle()
+    await asyncio.sleep(0.1)  # what this lane takes for a batch, as far as it knows
+    await shard.answer()
+    await slow
+    tasks = await ask_all(lanes, "bc")
+    with pytest.raises(LedgerUnavailable, match="too busy"):
+        await ask(lanes, "d", within_seconds=0.02)
+    for _ in range(2):
+        await shard.answer()
+        await until_idle()
+    await asyncio.gather(*tasks)
+    assert shard.batches == [["a"], ["b"], ["c"]]
+
+
+async def test_close_fails_what_waits_and_lets_the_batch_under_way_end() -> None:
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10)
+    under_way, waiting = await ask_all(lanes, "ab")
+    closing = asyncio.create_task(lanes.close())
+    await until_idle()
+    with pytest.raises(LedgerUnavailable, match="stopping"):
+        await waiting
+    assert not closing.done()
+    await shard.answer()
+    await closing
+    await under_way
+    assert answered_for(under_way) == "a"

@@ -76,9 +76,10 @@ class Inquiry:
             await self._begin_where_gaps_do()
         await self._set(enable_seqscan="off")
         await self._ask_slices([i for i in INVARIANTS if i.asked is Asked.BY_SLICE])
-        await self._set(enable_seqscan="on")
+        # Without bitmaps a search by index stops where it finds; with them it would gather all first.
+        await self._set(enable_seqscan="on", enable_bitmapscan="off")
         if self.base is None:
-            await self._set(enable_indexscan="off", enable_indexonlyscan="off", enable_bitmapscan="off")
+            await self._set(enable_indexscan="off", enable_indexonlyscan="off")
         await self._ask_at_once([i for i in INVARIANTS if i.asked in self._asked_at_once])
 
     @property

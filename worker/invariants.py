@@ -38,10 +38,18 @@ class Invariant:
     """The same in an incremental audit, where that is another query."""
 
 
-NEW_ENTRY: Final = (
+_NEW_ENTRY: Final = (
     "(v.version IS NULL OR e.wallet_version IS NULL OR e.wallet_version > v.version"
     " OR e.transfer_id > :verified_to)"
 )
+
+# Nearest first: it is seldom far.
+_WIN_THAT_LEFT_IT: Final = """
+    SELECT t.id FROM transfers AS t
+    WHERE t.player_id = h.player_id AND t.currency = h.currency AND {} AND t.amount_minor > 0
+        AND t.real_balance_minor = h.real_balance_minor AND t.bonus_balance_minor = h.bonus_balance_minor
+    ORDER BY t.id DESC LIMIT 1
+"""
 
 INVARIANTS: Final = (
     Invariant(
@@ -131,7 +139,7 @@ INVARIANTS: Final = (
             UNION ALL
             SELECT e.wallet_id, NULL, NULL, NULL, 0, 0, e.amount_minor, 1
             FROM entries AS e LEFT JOIN <verified> AS v ON v.wallet_id = e.wallet_id
-            WHERE e.transfer_id >= :first AND e.wallet_id IS NOT NULL AND {NEW_ENTRY}
+            WHERE e.transfer_id >= :first AND e.wallet_id IS NOT NULL AND {_NEW_ENTRY}
         ) AS s
         GROUP BY wallet_id
         HAVING SUM(balance_minor) <> SUM(entry_minor) OR SUM(version) <> SUM(entries)
@@ -149,7 +157,7 @@ INVARIANTS: Final = (
                 COALESCE(v.version, 0) + ROW_NUMBER() OVER history AS expected_version,
                 COALESCE(LAG(e.balance_minor) OVER history, v.balance_minor, 0) AS before_minor
             FROM entries AS e LEFT JOIN <verified> AS v ON v.wallet_id = e.wallet_id
-            WHERE e.transfer_id >= :first AND e.wallet_id IS NOT NULL AND {NEW_ENTRY}
+            WHERE e.transfer_id >= :first AND e.wallet_id IS NOT NULL AND {_NEW_ENTRY}
             WINDOW history AS (PARTITION BY e.wallet_id ORDER BY e.wallet_version, e.transfer_id)
         ) AS h
         WHERE wallet_version IS NULL OR wallet_version <> expected_version
@@ -165,7 +173,7 @@ INVARIANTS: Final = (
         "told_history",
         "the balances that a player's replies told are the sums of the transfers up to each",
         Asked.AT_ONCE,
-        """
+        f"""
         SELECT transfer_id, integration, provider_tx_id, player_id, currency,
             real_balance_minor, bonus_balance_minor,
             CASE earlier WHEN 0 THEN real_sum_minor END AS expected_real_balance_minor,
@@ -203,14 +211,11 @@ INVARIANTS: Final = (
         ) AS h
         WHERE CASE earlier WHEN 0
             THEN real_balance_minor <> real_sum_minor OR bonus_balance_minor <> bonus_sum_minor
-            ELSE (real_balance_minor <> 0 OR bonus_balance_minor <> 0) AND (
-                SELECT t.id FROM transfers AS t
-                WHERE t.player_id = h.player_id AND t.currency = h.currency AND t.amount_minor > 0
-                    AND t.real_balance_minor = h.real_balance_minor
-                    AND t.bonus_balance_minor = h.bonus_balance_minor
-                ORDER BY t.id DESC LIMIT 1
+            ELSE (real_balance_minor <> 0 OR bonus_balance_minor <> 0) AND COALESCE(
+                ({_WIN_THAT_LEFT_IT.format("t.id < h.transfer_id")}),
+                ({_WIN_THAT_LEFT_IT.format("t.id > h.transfer_id")})
             ) IS NULL END
-        """,
+        """,  # noqa: S608
     ),
     Invariant(
         "identity",

@@ -44,7 +44,8 @@ def create_engine(settings: LedgerSettings, *, patient: bool = False) -> AsyncEn
         return create_async_engine(
             url,
             hide_parameters=True,
-            pool_size=settings.pool_connections_max,
+            # An audit writes down what it reads: with two connections.
+            pool_size=max(settings.pool_connections_max, 2 if patient else 1),
             max_overflow=0,
             pool_timeout=settings.statement_seconds_max,
             connect_args={

@@ -157,3 +157,25 @@ conflicts = Table(
     Column("first_seen_at", DateTime(timezone=True), nullable=False),
     comment="ids that were sent again with other content; nothing moved",
 )
+
+verified_points = Table(
+    "verified_points",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, comment="1, 2, 3, ..."),
+    Column("verified_at", DateTime(timezone=True), nullable=False, comment="the state that was read"),
+    Column("is_full", Boolean, nullable=False),
+    Column("from_transfer_id", Uuid, comment="transfers were read from here; all of them if null"),
+    Column("to_transfer_id", Uuid, comment="the highest id in the books; null: there was none"),
+    Column("transfers", BigInteger, nullable=False, comment="how many were read"),
+    comment="states of the books in which everything held",
+)
+
+# No foreign key: what was verified must outlive what is lost, and locks no wallet.
+verified_wallets = Table(
+    "verified_wallets",
+    metadata,
+    Column("wallet_id", Uuid, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+    Column("balance_minor", BigInteger, nullable=False),
+    comment="wallets as they were at the last verified point; those that had no entries are not here",
+)

@@ -1,119 +1,136 @@
 """The audit of the books: every invariant, asked of the database, on one snapshot, while credits go on.
 
-On PostgreSQL the plans read the tables and no indexes: a damaged index hides what it has lost.
+Incremental, it begins at the last verified point (`worker.verified`) and proves, as long as the rows that
+were verified before are still what they were:
+
+- every wallet's balance is what was verified plus its entries since, numbered without gaps. So no credit that
+  was paid is passed over, however late it was committed and however low its id;
+- every transfer since, and every one of the minutes before the point, is whole: legs, owners, told balances,
+  and an id that is posted once.
+
+Only a full audit reads everything again. It alone proves that no row that was verified before was altered,
+removed or slipped in behind the ledger's back, that no index has lost a row, and that lost bets, which move
+nothing and so leave no gap, are in order when a worker's clock was further behind than the margin.
+
+It only reads, but for the point in the end, and nothing waits for it. What it needs of memory does not grow
+with the books: the database sorts on disk.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final
-from uuid import UUID
+from datetime import datetime
+from typing import Final, Literal
 
 import msgspec
-from sqlalchemy import TextClause, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
 from worker.database import outages_as_unavailable, snapshot
-from worker.invariants import INVARIANTS, Invariant
+from worker.inquiry import Finding, Inquiry, Progress
 from worker.reading import Amount, amount_of
+from worker.verified import Point, keep, last_point, state_read
 
 CASES_MAX: Final = 20
 """How many cases of one broken invariant are told; the others are counted."""
 
 
-class Finding(msgspec.Struct, frozen=True):
-    """An invariant, and the cases in which it was found broken."""
-
-    invariant: str
-    promise: str
-    broken: int
-    """In how many cases it does not hold."""
-
-    cases: list[dict[str, Any]]
-    """The first of them, each with the ids that name it and the numbers that don't fit."""
-
-
 class Sum(msgspec.Struct, frozen=True):
-    """What was paid in one currency."""
+    """What was paid in one currency by the transfers that were read."""
 
     paid: Amount
     transfers: int
 
 
+class Coverage(msgspec.Struct, frozen=True):
+    """What an audit has read."""
+
+    mode: Literal["full", "incremental"]
+    read_at: datetime
+    """The books were read as they were at this moment."""
+
+    since: datetime | None
+    """The verified point that an incremental audit builds on."""
+
+    from_transfer_id: str | None
+    """Transfers were read from this id on; None: all of them."""
+
+    to_transfer_id: str | None
+    """The highest id that was read; None: there was none."""
+
+    is_verified_point: bool
+    """The next audit builds on this state."""
+
+    not_kept: str | None
+    """Why it does not, though everything holds."""
+
+
 class Audit(msgspec.Struct, frozen=True):
-    """What the books hold, and whether everything in them holds."""
+    """What was read, and whether everything in it holds."""
 
     holds: bool
+    coverage: Coverage
     transfers: int
     entries: int
     wallets: int
     sums: list[Sum]
     findings: list[Finding]
-    """One for each invariant, in the order of INVARIANTS."""
+    """One for each invariant that was asked, in the order of INVARIANTS."""
 
 
-async def verify(engine: AsyncEngine, currencies: Currencies, cases_max: int = CASES_MAX) -> Audit:
-    """Audit the whole books as they are at this moment. Takes time with their size: use a patient engine.
+def _silent(_part: float, _doing: str) -> None:
+    """Tell nobody."""
 
-    Raises LedgerUnavailable.
+
+async def verify(
+    engine: AsyncEngine,
+    currencies: Currencies,
+    *,
+    full: bool = False,
+    cases_max: int = CASES_MAX,
+    progress: Progress = _silent,
+) -> Audit:
+    """Audit the books as they are at this moment: since the last verified point, or `full`.
+
+    Before there is a point it is full anyway. Takes time with what it reads: use a patient engine. Raises
+    LedgerUnavailable.
     """
     with outages_as_unavailable():
         async with snapshot(engine) as connection:
-            if engine.dialect.name == "postgresql":
-                for statement in _READ_TABLES_NOT_INDEXES:
-                    await connection.execute(statement)
-            findings = [await _look(connection, invariant, cases_max) for invariant in INVARIANTS]
-            sums = [
-                Sum(amount_of(currencies, int(high) * _SPLIT + int(low), currency), transfers)
-                for currency, transfers, high, low in await connection.execute(_SUMS)
-            ]
-            entries, wallets = (await connection.execute(_COUNTS)).one()
+            last, read_at = await last_point(connection), await state_read(connection)
+            inquiry = Inquiry(connection, None if full else last, cases_max, progress)
+            await inquiry.ask()
+            point = _point(inquiry, last.id + 1 if last else 1, read_at)
+            not_kept = await keep(engine, connection, point) if inquiry.holds else None
+    return _audit(inquiry, currencies, point, not_kept)
+
+
+def _point(inquiry: Inquiry, number: int, read_at: datetime) -> Point:
+    return Point(
+        id=number,
+        verified_at=read_at,
+        is_full=inquiry.base is None,
+        from_transfer_id=None if inquiry.base is None else inquiry.first,
+        to_transfer_id=inquiry.to_transfer_id,
+        transfers=inquiry.transfers,
+    )
+
+
+def _audit(inquiry: Inquiry, currencies: Currencies, point: Point, not_kept: str | None) -> Audit:
     return Audit(
-        holds=not any(finding.broken for finding in findings),
-        transfers=sum(s.transfers for s in sums),
-        entries=entries,
-        wallets=wallets,
-        sums=sums,
-        findings=findings,
+        holds=inquiry.holds,
+        coverage=Coverage(
+            mode="full" if point.is_full else "incremental",
+            read_at=point.verified_at,
+            since=inquiry.base.verified_at if inquiry.base else None,
+            from_transfer_id=str(point.from_transfer_id) if point.from_transfer_id else None,
+            to_transfer_id=str(point.to_transfer_id) if point.to_transfer_id else None,
+            is_verified_point=inquiry.holds and not_kept is None,
+            not_kept=not_kept,
+        ),
+        transfers=inquiry.transfers,
+        entries=inquiry.entries,
+        wallets=inquiry.wallets,
+        sums=[
+            Sum(amount_of(currencies, minor, currency), count)
+            for currency, (minor, count) in sorted(inquiry.paid.items())
+        ],
+        findings=inquiry.findings,
     )
-
-
-_READ_TABLES_NOT_INDEXES: Final = tuple(
-    text(f"SET LOCAL enable_{scan} = off") for scan in ("indexscan", "indexonlyscan", "bitmapscan")
-)
-
-_SPLIT: Final = 10**9
-# In two parts, because SQLite's sums end at 64 bits, and those of all players together need not.
-_SUMS: Final = text(
-    f"SELECT currency, COUNT(*), SUM(amount_minor / {_SPLIT}), SUM(amount_minor % {_SPLIT})"  # noqa: S608
-    " FROM transfers GROUP BY currency ORDER BY currency"
-)
-_COUNTS: Final = text("SELECT (SELECT COUNT(*) FROM entries), (SELECT COUNT(*) FROM wallets)")
-
-
-async def _look(connection: AsyncConnection, invariant: Invariant, cases_max: int) -> Finding:
-    found = await connection.execute(_first_cases(invariant), {"cases_max": cases_max})
-    rows = found.mappings().all()
-    broken = rows[0]["broken_cases"] if rows else 0
-    return Finding(invariant.name, invariant.promise, broken, [_case(row) for row in rows])
-
-
-def _first_cases(invariant: Invariant) -> TextClause:
-    return text(
-        f"SELECT *, COUNT(*) OVER () AS broken_cases FROM ({invariant.broken_cases}) AS b"  # noqa: S608
-        " ORDER BY 1, 2 LIMIT :cases_max"
-    )
-
-
-def _case(row: Mapping[Any, Any]) -> dict[str, Any]:
-    return {name: _told(name, value) for name, value in row.items() if name != "broken_cases"}
-
-
-def _told(name: str, value: Any) -> Any:
-    """Return a value as people and JSON write it: one form of UUIDs and of integers for both databases."""
-    if value is None:
-        return None
-    if name.endswith("_minor"):
-        return int(value)
-    if name in {"transfer_id", "wallet_id"}:
-        return str(UUID(str(value)))
-    return value

@@ -1,7 +1,7 @@
 """The commands: from words to one call of the ledger, and from its answer to words and an exit code."""
 
 import traceback
-from typing import Final
+from typing import Annotated, Final
 
 import typer
 import uvloop
@@ -17,6 +17,7 @@ from worker.cli.holders import player, session
 from worker.cli.ledger import ask, place
 from worker.cli.options import AsJson
 from worker.cli.output import audit_text, say
+from worker.cli.progress import telling_progress
 from worker.verify import verify as verify_books
 
 app: Final = typer.Typer(
@@ -69,11 +70,26 @@ def migrate() -> None:
 
 
 @app.command()
-def verify(*, as_json: AsJson = False) -> None:
-    """Prove the books: exit 0 only when every invariant holds. Credits may be posted meanwhile."""
+def verify(
+    *,
+    full: Annotated[
+        bool, typer.Option("--full", help="Read everything again, not only what is new.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Prove the books: exit 0 only when every invariant holds. Credits may be posted meanwhile.
+
+    Reads what came since the last time that everything held, and every wallet. Rows that were verified before
+    and were altered since behind the ledger's back are found by --full alone.
+    """
     settings = load_settings()
     currencies = Currencies(settings.currencies)
-    audit = ask(settings.ledger, lambda engine: verify_books(engine, currencies), patient=True)
+    with telling_progress("verify", silent=as_json) as tell:
+        audit = ask(
+            settings.ledger,
+            lambda engine: verify_books(engine, currencies, full=full, progress=tell),
+            patient=True,
+        )
     say(audit, audit_text(audit), as_json=as_json)
     if not audit.holds:
         broken = ", ".join(finding.invariant for finding in audit.findings if finding.broken)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from worker.reading import ConflictView, EntryView, PlayerView, RoundView, TransferView
-from worker.verify import Audit
+from worker.verify import Audit, Coverage
 
 LINE_CELLS_MAX = 100_000
 """Lines are never folded: a terminal folds them itself, and `grep` wants them whole."""
@@ -114,10 +114,10 @@ def _entries(entries: Iterable[EntryView]) -> str:
 
 
 def audit_text(audit: Audit) -> str:
-    """Return an audit as text: what the books hold, then each invariant with the cases that break it."""
+    """Return an audit as text: what was read, then each invariant with the cases that break it."""
     totals = f"{audit.transfers} transfers, {audit.entries} entries, {audit.wallets} wallets"
     sums = [("paid", s.paid, f"in {s.transfers} transfers") for s in audit.sums]
-    blocks = [totals, *([aligned(sums, right={1, 2})] if sums else []), ""]
+    blocks = [_coverage(audit.coverage), totals, *([aligned(sums, right={1, 2})] if sums else []), ""]
     blocks.append(aligned((f.broken or "holds", f.invariant, f.promise) for f in audit.findings))
     for finding in audit.findings:
         if finding.broken:
@@ -125,6 +125,20 @@ def audit_text(audit: Audit) -> str:
             blocks.append(f"\n{finding.invariant}: broken in {finding.broken} cases{told}")
             blocks.append(aligned([list(finding.cases[0]), *(list(c.values()) for c in finding.cases)]))
     return "\n".join(blocks)
+
+
+def _coverage(coverage: Coverage) -> str:
+    read_at = plain(coverage.read_at)
+    if coverage.since is None:
+        read = f"full: all that the books held at {read_at}"
+    else:
+        read = (
+            f"incremental: what came since {plain(coverage.since)}, when all held, until {read_at}, and every"
+            " wallet; --full alone proves that older rows are still what they were"
+        )
+    if coverage.not_kept is None:
+        return read
+    return f"{read}\nthe next audit will not build on this one: {plain(coverage.not_kept)}"
 
 
 def aligned(rows: Iterable[Sequence[object]], right: frozenset[int] | set[int] = frozenset()) -> str:

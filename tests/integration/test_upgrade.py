@@ -88,7 +88,7 @@ def write_books(connection: Connection, revision: str) -> None:
     CONFIG.attributes["connection"] = connection
     command.upgrade(CONFIG, revision)
     for name, rows in BOOKS.items():
-        connection.execute(insert(metadata.tables[name]), rows)
+        connection.execute(insert(metadata.tables[name]).values(rows))  # one statement: legs come together
 
 
 async def read_books(engine: AsyncEngine) -> dict[str, list[Any]]:

@@ -48,7 +48,9 @@ async def deadlocks(engine: AsyncEngine) -> int:
     statement = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     async with engine.connect() as connection, asyncio.timeout(10):
         while (await connection.execute(_OTHERS)).scalar_one():
+            await connection.rollback()  # within a transaction PostgreSQL shows the same activity again
             await asyncio.sleep(0.01)
+        await connection.rollback()
         return int((await connection.execute(statement)).scalar_one())
 
 

@@ -46,6 +46,7 @@ async def workers_on(engine: AsyncEngine) -> AsyncIterator[list[Ledger]]:
 async def deadlocks(engine: AsyncEngine) -> int:
     """Return how often PostgreSQL had to break a deadlock; workers report it when they are gone."""
     statement = text("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
+    await engine.dispose()  # its own idle connections too
     async with engine.connect() as connection, asyncio.timeout(10):
         while (await connection.execute(_OTHERS)).scalar_one():
             await connection.rollback()  # within a transaction PostgreSQL shows the same activity again

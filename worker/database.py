@@ -126,14 +126,17 @@ def outages_as_unavailable() -> Iterator[None]:
         raise
 
 
+def for_reading(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine for who only reads: on SQLite too, they hold nobody up and wait for nobody."""
+    return engine.execution_options(**{_READ_ONLY: True})
+
+
 @asynccontextmanager
 async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Read one state of the books, whatever is posted meanwhile, and without holding that up."""
-    async with engine.connect() as connection:
+    async with for_reading(engine).connect() as connection:
         if engine.dialect.name == "postgresql":
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        else:
-            await connection.execution_options(**{_READ_ONLY: True})
         yield connection
 
 
@@ -163,7 +166,7 @@ async def require_migrated(engine: AsyncEngine) -> None:
 async def pending_migration(engine: AsyncEngine) -> bool:
     """Tell whether the tables still have to be brought to this version. Raises LedgerUnavailable."""
     with outages_as_unavailable():
-        async with engine.connect() as connection:
+        async with for_reading(engine).connect() as connection:
             return await connection.run_sync(_revision) != head_revision()
 
 

@@ -13,7 +13,16 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    NotSupportedError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.errors import LedgerUnavailable, SettingsError
@@ -21,6 +30,32 @@ from shared.settings import LedgerSettings
 
 _TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available: the same transaction may succeed when repeated."""
+
+_OUTAGE_CLASSES: Final = frozenset({"08", "28", "3D", "53", "57", "58"})
+"""Connection, login, no such database, resources (connections, disk), shutdown or time limit, system."""
+
+_OUTAGE_SQLSTATES: Final = frozenset({"25006", "25P03", "42501", "42P01", "42703", "XX001", "XX002"})
+"""A standby, which only reads; a process that was stopped within its transaction; grants, tables or columns
+that a restore has yet to bring back, because our statements never change; data or an index that is damaged,
+which a person must mend before anything can be paid."""
+
+_OUTAGE_SQLITE_CODES: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+"""A damaged file is an outage here too. A missing table is not: SQLite has one code for all wrong statements,
+those among them that only a batch of this size makes wrong."""
 
 _DRIVERS: Final = ("postgresql+asyncpg", "sqlite+aiosqlite")
 
@@ -99,18 +134,27 @@ def utc(moment: datetime) -> datetime:
 
 def is_transient(error: DBAPIError) -> bool:
     """Tell whether the same transaction, repeated at once, may succeed."""
-    return getattr(error.orig, "sqlstate", None) in _TRANSIENT_SQLSTATES
+    # Not supported is what SQLAlchemy calls a prepared statement that somebody's ALTER TABLE has outdated.
+    return _sqlstate(error) in _TRANSIENT_SQLSTATES or isinstance(error, NotSupportedError)
 
 
 def is_outage(error: Exception) -> bool:
-    """Tell whether the database, and not the statement, is at fault."""
-    if isinstance(error, DBAPIError):
-        sqlstate = getattr(error.orig, "sqlstate", None) or ""
-        lost = error.connection_invalidated or isinstance(error, (InterfaceError, OperationalError))
-        # 08 connection, 28 login, 3D no such database, 53 resources (too many connections, disk full),
-        # 57 shutdown, 58 system error
-        return lost or sqlstate[:2] in {"08", "28", "3D", "53", "57", "58"}
-    return isinstance(error, (OSError, TimeoutError))
+    """Tell whether the database is at fault, and neither a statement nor what it was given."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, (OSError, TimeoutError, PoolTimeoutError, MemoryError))
+    if error.connection_invalidated:
+        return True
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code & 0xFF in _OUTAGE_SQLITE_CODES  # the bits above only say more about it
+    if sqlstate := _sqlstate(error):
+        return sqlstate[:2] in _OUTAGE_CLASSES or sqlstate in _OUTAGE_SQLSTATES
+    # The database has said nothing: the driver could not ask it.
+    return isinstance(error, (InterfaceError, InternalError, OperationalError))
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
 
 
 @contextmanager

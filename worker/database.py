@@ -7,11 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -27,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.settings import LedgerSettings
+from worker.schema import REVISION
 
 _TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available: the same transaction may succeed when repeated."""
@@ -195,9 +192,7 @@ async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
             if engine.dialect.name == "postgresql":
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             before = await connection.run_sync(_revision)
-            if before is not None and before not in _known_revisions():
-                raise SettingsError(f"the database's tables are of a later version: revision {before}")
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, before)
     return before, head_revision()
 
 
@@ -216,24 +211,25 @@ async def pending_migration(engine: AsyncEngine) -> bool:
 
 def head_revision() -> str:
     """Return the revision that this version of the code works with."""
-    return str(ScriptDirectory.from_config(_alembic_config()).get_current_head())
-
-
-def _known_revisions() -> set[str]:
-    return {script.revision for script in ScriptDirectory.from_config(_alembic_config()).walk_revisions()}
+    return REVISION
 
 
 def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    """Read it without Alembic: to import that takes longer than most commands take to answer."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _upgrade(connection: Connection) -> None:
-    config = _alembic_config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+def _upgrade(connection: Connection, before: str | None) -> None:
+    from alembic import command  # noqa: PLC0415  (see `_revision`)
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
 
-
-def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if before is not None and before not in known:
+        raise SettingsError(f"the database's tables are of a later version: revision {before}")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -21,6 +21,9 @@ from worker.statements import PostgresStatements, SqliteStatements, Statements
 ATTEMPTS_MAX: Final = 4
 """How often one batch is tried when others get in its way."""
 
+EPOCH_SECONDS_MAX: Final = 1.0
+"""How long after an epoch was bumped a worker may still believe what its cache knew before."""
+
 
 class OvertakenError(Exception):
     """Another worker posted one of the batch's ids after we looked: begin again, and see it."""

@@ -50,12 +50,12 @@ class Servers:
         return self.redis.url
 
 
-async def fresh_database(servers: Servers) -> str:
-    """Create an empty database and return its URL, in SQLAlchemy's form, for asyncpg."""
+async def fresh_database(servers: Servers, like: str = "template1") -> str:
+    """Create an empty database, or a copy of one, and return its URL, in SQLAlchemy's form, for asyncpg."""
     name = f"test_{uuid4().hex}"
     connection = await asyncpg.connect(servers.database_url.replace("+asyncpg", ""))
     try:
-        await connection.execute(f"CREATE DATABASE {name}")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}")
     finally:
         await connection.close()
     return f"{servers.database_url.rpartition('/')[0]}/{name}"

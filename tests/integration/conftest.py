@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import LedgerSettings
-from tests.servers import Servers, fresh_database
+from tests.servers import Servers, drop_database, fresh_database
 from worker.database import create_engine, migrate
 
 
@@ -62,15 +62,20 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path, originals: Originals) -> str:
+async def database_url(
+    request: pytest.FixtureRequest, tmp_path: Path, originals: Originals
+) -> AsyncIterator[str]:
     """An empty database, once of each kind; where a test takes the `engine` too, one with tables."""
     has_tables = "engine" in request.fixturenames
     if request.param == "sqlite":
         if has_tables:
             await originals.copy_file(tmp_path / "ledger.db")
-        return f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
+        yield f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
+        return
     servers: Servers = request.getfixturevalue("servers")
-    return await (originals.copy_database(servers) if has_tables else fresh_database(servers))
+    url = await (originals.copy_database(servers) if has_tables else fresh_database(servers))
+    yield url
+    await drop_database(servers, url)
 
 
 @pytest.fixture
@@ -83,5 +88,7 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 @pytest.fixture
 async def postgres(servers: Servers, originals: Originals) -> AsyncIterator[AsyncEngine]:
     """A ledger's database on PostgreSQL, where several workers post at once."""
-    async with engine_of(await originals.copy_database(servers)) as made:
+    url = await originals.copy_database(servers)
+    async with engine_of(url) as made:
         yield made
+    await drop_database(servers, url)

@@ -20,6 +20,7 @@ from shared.outcome import Holder
 from shared.topology import DEAD_QUEUE
 from shared.wire import (
     MESSAGE_TYPE,
+    Answer,
     Batch,
     BatchReply,
     Lookup,
@@ -75,6 +76,12 @@ class Luck:
     fault: Fault | None = None
     struck: bool = False
     committed: bool = False
+    answered: bool = False
+    """All that the turn took: what follows are replies, if anybody waits, and acks."""
+
+    def begin(self, fault: Fault | None) -> None:
+        """Begin a turn."""
+        self.fault, self.struck, self.committed, self.answered = fault, False, False, False
 
     def after(self, step: str, outage: Exception | None = None) -> None:
         """Die or raise the outage if this is the step for it."""
@@ -120,6 +127,19 @@ class UnluckyLedger(Ledger):
         found = await super().find(lookups)
         self._luck.after("find", LedgerUnavailable("lost after a lookup"))
         return found
+
+
+class UnluckyBookkeeper(Bookkeeper):
+    """The real bookkeeper, and whether it came to its answers."""
+
+    def __init__(self, ledger: Ledger, cache: MemoryCache, luck: Luck) -> None:
+        super().__init__(ledger, cache)
+        self._luck = luck
+
+    async def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        answers = await super().answer(questions)
+        self._luck.answered = True
+        return answers
 
 
 class UnluckyCache(MemoryCache):
@@ -214,7 +234,7 @@ class UnluckyWorker:
         self._live = UnluckyChannel(queues, queues.live, self.luck)
         self._late = UnluckyChannel(queues, queues.late, self.luck)
         live: Any = self._live
-        bookkeeper = Bookkeeper(UnluckyLedger(engine, self.luck), cache)
+        bookkeeper = UnluckyBookkeeper(UnluckyLedger(engine, self.luck), cache, self.luck)
         self._turns = Turns(bookkeeper, METRICS, self._inbox, live, live, batch_credits_max=1_000)
 
     def take(self) -> tuple[list[Batch], list[Batch]]:
@@ -232,7 +252,7 @@ class UnluckyWorker:
 
     async def work(self, fault: Fault | None) -> bool:
         """Do a turn and return whether the worker lives on."""
-        self.luck.fault, self.luck.struck, self.luck.committed = fault, False, False
+        self.luck.begin(fault)
         try:
             await self._turns.work()
         except Died:

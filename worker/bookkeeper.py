@@ -4,7 +4,6 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Final
 
 import structlog
 
@@ -15,14 +14,10 @@ from shared.settings import Settings
 from shared.wire import Answer, Question
 from worker.database import create_engine, require_migrated
 from worker.dedup import Cache, create_cache
-from worker.ledger import Ledger
+from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 from worker.posting import Identity, Transfer, judge
 
 _log = structlog.get_logger()
-
-
-EPOCH_SECONDS_MAX: Final = 1.0
-"""How long after `ledger epoch --bump` a worker may still believe what its cache knew before."""
 
 
 @dataclass(slots=True)

@@ -7,20 +7,52 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, event, text
+from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    NoSuchModuleError,
+    NotSupportedError,
+    OperationalError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.settings import LedgerSettings
+from worker.schema import REVISION
 
 _TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 """Serialization failure, deadlock, lock not available: the same transaction may succeed when repeated."""
+
+_OUTAGE_CLASSES: Final = frozenset({"08", "28", "3D", "53", "57", "58"})
+"""Connection, login, no such database, resources (connections, disk), shutdown or time limit, system."""
+
+_OUTAGE_SQLSTATES: Final = frozenset({"25006", "25P03", "42501", "42P01", "42703", "XX001", "XX002"})
+"""A standby, which only reads; a process that was stopped within its transaction; grants, tables or columns
+that a restore has yet to bring back, because our statements never change; data or an index that is damaged,
+which a person must mend before anything can be paid."""
+
+_OUTAGE_SQLITE_CODES: Final = frozenset(
+    {
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOTADB,
+    }
+)
+"""A damaged file is an outage here too. A missing table is not: SQLite has one code for all wrong statements,
+those among them that only a batch of this size makes wrong."""
 
 _DRIVERS: Final = ("postgresql+asyncpg", "sqlite+aiosqlite")
 
@@ -99,18 +131,27 @@ def utc(moment: datetime) -> datetime:
 
 def is_transient(error: DBAPIError) -> bool:
     """Tell whether the same transaction, repeated at once, may succeed."""
-    return getattr(error.orig, "sqlstate", None) in _TRANSIENT_SQLSTATES
+    # Not supported is what SQLAlchemy calls a prepared statement that somebody's ALTER TABLE has outdated.
+    return _sqlstate(error) in _TRANSIENT_SQLSTATES or isinstance(error, NotSupportedError)
 
 
 def is_outage(error: Exception) -> bool:
-    """Tell whether the database, and not the statement, is at fault."""
-    if isinstance(error, DBAPIError):
-        sqlstate = getattr(error.orig, "sqlstate", None) or ""
-        lost = error.connection_invalidated or isinstance(error, (InterfaceError, OperationalError))
-        # 08 connection, 28 login, 3D no such database, 53 resources (too many connections, disk full),
-        # 57 shutdown, 58 system error
-        return lost or sqlstate[:2] in {"08", "28", "3D", "53", "57", "58"}
-    return isinstance(error, (OSError, TimeoutError))
+    """Tell whether the database is at fault, and neither a statement nor what it was given."""
+    if not isinstance(error, DBAPIError):
+        return isinstance(error, (OSError, TimeoutError, PoolTimeoutError, MemoryError))
+    if error.connection_invalidated:
+        return True
+    sqlite_code = getattr(error.orig, "sqlite_errorcode", None)
+    if sqlite_code is not None:
+        return sqlite_code & 0xFF in _OUTAGE_SQLITE_CODES  # the bits above only say more about it
+    if sqlstate := _sqlstate(error):
+        return sqlstate[:2] in _OUTAGE_CLASSES or sqlstate in _OUTAGE_SQLSTATES
+    # The database has said nothing: the driver could not ask it.
+    return isinstance(error, (InterfaceError, InternalError, OperationalError))
+
+
+def _sqlstate(error: DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""
 
 
 @contextmanager
@@ -126,14 +167,17 @@ def outages_as_unavailable() -> Iterator[None]:
         raise
 
 
+def for_reading(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine for who only reads: on SQLite too, they hold nobody up and wait for nobody."""
+    return engine.execution_options(**{_READ_ONLY: True})
+
+
 @asynccontextmanager
 async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Read one state of the books, whatever is posted meanwhile, and without holding that up."""
-    async with engine.connect() as connection:
+    async with for_reading(engine).connect() as connection:
         if engine.dialect.name == "postgresql":
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        else:
-            await connection.execution_options(**{_READ_ONLY: True})
         yield connection
 
 
@@ -148,9 +192,7 @@ async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
             if engine.dialect.name == "postgresql":
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             before = await connection.run_sync(_revision)
-            if before is not None and before not in _known_revisions():
-                raise SettingsError(f"the database's tables are of a later version: revision {before}")
-            await connection.run_sync(_upgrade)
+            await connection.run_sync(_upgrade, before)
     return before, head_revision()
 
 
@@ -163,30 +205,31 @@ async def require_migrated(engine: AsyncEngine) -> None:
 async def pending_migration(engine: AsyncEngine) -> bool:
     """Tell whether the tables still have to be brought to this version. Raises LedgerUnavailable."""
     with outages_as_unavailable():
-        async with engine.connect() as connection:
+        async with for_reading(engine).connect() as connection:
             return await connection.run_sync(_revision) != head_revision()
 
 
 def head_revision() -> str:
     """Return the revision that this version of the code works with."""
-    return str(ScriptDirectory.from_config(_alembic_config()).get_current_head())
-
-
-def _known_revisions() -> set[str]:
-    return {script.revision for script in ScriptDirectory.from_config(_alembic_config()).walk_revisions()}
+    return REVISION
 
 
 def _revision(connection: Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    """Read it without Alembic: to import that takes longer than most commands take to answer."""
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _upgrade(connection: Connection) -> None:
-    config = _alembic_config()
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+def _upgrade(connection: Connection, before: str | None) -> None:
+    from alembic import command  # noqa: PLC0415  (see `_revision`)
+    from alembic.config import Config  # noqa: PLC0415
+    from alembic.script import ScriptDirectory  # noqa: PLC0415
 
-
-def _alembic_config() -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    return config
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if before is not None and before not in known:
+        raise SettingsError(f"the database's tables are of a later version: revision {before}")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

@@ -13,13 +13,16 @@ from shared.credit import Credit, Wallet
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
 from shared.wire import FindPlayer, FindSession, Lookup
-from worker.database import is_transient, outages_as_unavailable
+from worker.database import for_reading, is_transient, outages_as_unavailable
 from worker.posting import Account, Balance, Known, Plan, Transfer, plan
 from worker.schema import ledger, players, sessions, wallets
 from worker.statements import PostgresStatements, SqliteStatements, Statements
 
 ATTEMPTS_MAX: Final = 4
 """How often one batch is tried when others get in its way."""
+
+EPOCH_SECONDS_MAX: Final = 1.0
+"""How long after an epoch was bumped a worker may still believe what its cache knew before."""
 
 
 class OvertakenError(Exception):
@@ -32,6 +35,7 @@ class Ledger:
     def __init__(self, engine: AsyncEngine) -> None:
         """Take the database's engine, whose tables are there."""
         self._engine: Final = engine
+        self._reading: Final = for_reading(engine)
         on_postgresql = engine.dialect.name == "postgresql"
         self._statements: Final[Statements] = PostgresStatements() if on_postgresql else SqliteStatements()
 
@@ -86,7 +90,7 @@ class Ledger:
     async def find(self, lookups: Collection[Lookup]) -> dict[Lookup, Holder]:
         """Answer lookups; one that has no answer is not in the result. Raises LedgerUnavailable."""
         with outages_as_unavailable():
-            async with self._engine.connect() as connection:
+            async with self._reading.connect() as connection:
                 return {
                     **await _find_players(connection, [q for q in lookups if isinstance(q, FindPlayer)]),
                     **await _find_sessions(connection, [q for q in lookups if isinstance(q, FindSession)]),
@@ -95,7 +99,7 @@ class Ledger:
     async def epoch(self) -> str:
         """Return the ledger's epoch, which every cache key carries. Raises LedgerUnavailable."""
         with outages_as_unavailable():
-            async with self._engine.connect() as connection:
+            async with self._reading.connect() as connection:
                 return str((await connection.execute(select(ledger.c.epoch))).scalar_one())
 
     async def bump_epoch(self) -> str:

@@ -32,6 +32,9 @@ SETTLEMENT: Final = "SETTLEMENT"
 
 CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
 
+REVISION: Final = "0003"
+"""The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
+
 metadata: Final = MetaData(
     naming_convention={
         "pk": "pk_%(table_name)s",

@@ -1,5 +1,6 @@
 """A ledger of its own for each test: on SQLite and on PostgreSQL, or on PostgreSQL alone."""
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,15 +10,14 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import LedgerSettings
-from tests.servers import Servers, fresh_database
+from tests.servers import Servers, drop_database, fresh_database
 from worker.database import create_engine, migrate
 
 
 @asynccontextmanager
-async def migrated(database_url: str) -> AsyncIterator[AsyncEngine]:
+async def engine_of(database_url: str) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(LedgerSettings(database_url=database_url))
     try:
-        await migrate(engine)
         yield engine
     finally:
         await engine.dispose()
@@ -32,24 +32,63 @@ def short_logs() -> Iterator[None]:
     structlog.reset_defaults()
 
 
+class Originals:
+    """Databases with tables, made once and then copied: to migrate takes longer than most tests."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "ledger.db"
+        self._database: str | None = None
+
+    async def copy_file(self, path: Path) -> None:
+        if not self._path.exists():
+            await self._migrate(f"sqlite+aiosqlite:///{self._path}")
+        shutil.copyfile(self._path, path)
+
+    async def copy_database(self, servers: Servers) -> str:
+        if self._database is None:
+            url = await fresh_database(servers)
+            await self._migrate(url)
+            self._database = url.rpartition("/")[2]
+        return await fresh_database(servers, like=self._database)
+
+    async def _migrate(self, database_url: str) -> None:
+        async with engine_of(database_url) as engine:
+            await migrate(engine)
+
+
+@pytest.fixture(scope="session")
+def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
+    return Originals(tmp_path_factory.mktemp("originals"))
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """An empty database, once of each kind."""
+async def database_url(
+    request: pytest.FixtureRequest, tmp_path: Path, originals: Originals
+) -> AsyncIterator[str]:
+    """An empty database, once of each kind; where a test takes the `engine` too, one with tables."""
+    has_tables = "engine" in request.fixturenames
     if request.param == "sqlite":
-        return f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
+        if has_tables:
+            await originals.copy_file(tmp_path / "ledger.db")
+        yield f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
+        return
     servers: Servers = request.getfixturevalue("servers")
-    return await fresh_database(servers)
+    url = await (originals.copy_database(servers) if has_tables else fresh_database(servers))
+    yield url
+    await drop_database(servers, url)
 
 
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     """A ledger's database, once of each kind."""
-    async with migrated(database_url) as made:
+    async with engine_of(database_url) as made:
         yield made
 
 
 @pytest.fixture
-async def postgres(servers: Servers) -> AsyncIterator[AsyncEngine]:
+async def postgres(servers: Servers, originals: Originals) -> AsyncIterator[AsyncEngine]:
     """A ledger's database on PostgreSQL, where several workers post at once."""
-    async with migrated(await fresh_database(servers)) as made:
+    url = await originals.copy_database(servers)
+    async with engine_of(url) as made:
         yield made
+    await drop_database(servers, url)

@@ -16,6 +16,7 @@ from shared.wire import FindSession
 from tests.credits import OTHER_CONTENT, WIN, win
 from tests.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
 from worker.bookkeeper import Bookkeeper
+from worker.database import require_migrated
 from worker.dedup import MemoryCache
 from worker.holders import add_player, close_session, open_session
 from worker.ledger import Ledger
@@ -183,6 +184,15 @@ async def test_session_keeps_its_player_and_wins_are_paid_after_it_closed(
     assert results(outcomes) == [Result.POSTED, Result.SESSION_CLOSED, Result.REPLAYED]
     found = await ledger.find([FindSession("gpas", "s"), FindSession("klas", "s")])
     assert {q: h.player_id for q, h in found.items()} == {FindSession("gpas", "s"): "anna"}
+
+
+async def test_balance_is_told_while_another_writes(engine: AsyncEngine, ledger: Ledger) -> None:
+    epoch = await ledger.epoch()
+    async with engine.begin() as writing:
+        await writing.execute(text("UPDATE wallets SET version = version"))
+        assert await balance_minor(ledger) == 0
+        assert await ledger.epoch() == epoch
+        await require_migrated(engine)
 
 
 CHANGES = {

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -32,6 +33,11 @@ async def test_migrated_tables_are_those_that_the_code_expects(engine: AsyncEngi
 def _differences(connection: Connection) -> list[Any]:
     options = {"compare_type": True, "compare_server_default": True}
     return list(compare_metadata(MigrationContext.configure(connection, opts=options), metadata))
+
+
+def test_version_of_the_tables_is_that_of_the_last_migration() -> None:
+    """Else a new version would serve on old tables, or never serve."""
+    assert ScriptDirectory(str(ROOT / "worker/migrations")).get_heads() == [head_revision()]
 
 
 async def test_migrated_constraints_are_those_that_the_code_expects(

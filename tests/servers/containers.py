@@ -44,7 +44,7 @@ def images() -> dict[str, Image]:
             os.environ.get("CREDITS_TEST_POSTGRES_IMAGE", "postgres:17"),
             5432,
             {"POSTGRES_USER": USER, "POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": DATABASE},
-            "postgres -c max_connections=200",
+            "postgres -c max_connections=200 -c recovery_init_sync_method=syncfs",
         ),
         "redis": Image(
             os.environ.get("CREDITS_TEST_REDIS_IMAGE", "redis:8"),

@@ -4,13 +4,11 @@ import traceback
 from typing import Annotated, Final
 
 import typer
-import uvloop
 
 from shared.errors import LedgerUnavailable, SettingsError
-from shared.logging import set_up_logging
 from shared.money import Currencies
 from shared.settings import load_settings
-from worker import database, process
+from worker import database
 from worker.cli.books import ledger, round_, transfer
 from worker.cli.ends import End, end
 from worker.cli.holders import player, session
@@ -55,6 +53,12 @@ def main() -> None:
 @app.command()
 def run() -> None:
     """Serve credits from RabbitMQ until SIGTERM or SIGINT."""
+    # Imported here, because no other command needs what speaks to the broker, nor has to wait for it.
+    import uvloop  # noqa: PLC0415
+
+    from shared.logging import set_up_logging  # noqa: PLC0415
+    from worker import process  # noqa: PLC0415
+
     settings = load_settings()
     set_up_logging(settings.log)
     uvloop.run(process.run(settings))

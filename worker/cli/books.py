@@ -9,12 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.money import Currencies
 from shared.settings import load_settings
 from worker import reading
-from worker.bookkeeper import EPOCH_SECONDS_MAX
 from worker.cli.ends import End, end
 from worker.cli.ledger import ask
 from worker.cli.options import AsJson, Integration, check_configured, checked_id
 from worker.cli.output import round_text, say, transfer_text
-from worker.ledger import Ledger
+from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 
 transfer: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Credits that were posted.")
 round_: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rounds of games.")

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 import uvloop
 
-from shared.errors import LedgerUnavailable, SettingsError
+from shared.errors import CursorError, LedgerUnavailable, SettingsError
 from shared.logging import set_up_logging
 from shared.money import Currencies
 from shared.settings import load_settings
@@ -44,6 +44,8 @@ def main() -> None:
         app(prog_name="python -m worker")
     except SettingsError as error:
         end(End.SETTINGS, str(error))
+    except CursorError as error:
+        end(End.USAGE, f"--cursor: {error}")
     except LedgerUnavailable as error:
         end(End.DATABASE, str(error))
     except Exception as error:  # noqa: BLE001  (a trace is no answer to an operator; the place helps who mends it)

@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from shared.errors import LedgerUnavailable, SettingsError
@@ -110,7 +111,7 @@ def is_outage(error: Exception) -> bool:
         # 08 connection, 28 login, 3D no such database, 53 resources (too many connections, disk full),
         # 57 shutdown, 58 system error
         return lost or sqlstate[:2] in {"08", "28", "3D", "53", "57", "58"}
-    return isinstance(error, (OSError, TimeoutError))
+    return isinstance(error, (OSError, TimeoutError, PoolTimeout))
 
 
 @contextmanager

@@ -17,7 +17,7 @@ shared.errors.CursorError: the cursor is of another list
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from hashlib import blake2b
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -35,11 +35,11 @@ _CURSOR_CHARACTERS: Final = 32
 View = TypeVar("View")
 
 
-class Page(NamedTuple):
+class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which part of a list is wanted."""
 
-    limit: int = LIMIT_DEFAULT
-    cursor: str | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX, description="At most so many.")] = LIMIT_DEFAULT
+    cursor: Annotated[str, msgspec.Meta(description="The last page's `next_cursor`.")] | None = None
 
 
 def write_cursor(of: Sequence[str], last: UUID) -> str:

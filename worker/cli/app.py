@@ -63,6 +63,16 @@ def run() -> None:
 
 
 @app.command()
+def operator() -> None:
+    """Serve the operator API over HTTP until SIGTERM or SIGINT."""
+    from worker.operator.app import serve  # noqa: PLC0415  (no other command waits for a web server to load)
+
+    settings = load_settings()
+    set_up_logging(settings.log)
+    uvloop.run(serve(settings))
+
+
+@app.command()
 def migrate() -> None:
     """Bring the tables to this version; harmless to repeat."""
     settings = load_settings().ledger

@@ -78,8 +78,9 @@ class Front:
         operation = scope.get("operation", "none")
         self._metrics.requests.labels(operation, status).inc()
         self._metrics.seconds.labels(operation).observe(seconds)
+        log = _log.debug if scope["path"] in self._open_paths else _log.info
         # Without the query, where somebody may have put a token.
-        _log.info(
+        log(
             "request",
             method=scope["method"],
             path=scope["path"][:PATH_CHARACTERS_LOGGED],

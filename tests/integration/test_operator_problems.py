@@ -20,6 +20,7 @@ from tests.servers import Servers
 from worker.database import create_engine
 from worker.holders import add_player, close_session, open_session
 from worker.ledger import Ledger
+from worker.operator import front
 from worker.operator.endpoint import BODY_BYTES_MAX
 from worker.operator.problems import KINDS, Code
 from worker.schema import players, sessions, transfers, wallets
@@ -273,6 +274,21 @@ async def test_wait_for_a_connection_is_bounded_and_no_defect(postgres: AsyncEng
             assert_says_to_ask_again(response)
         await holding.rollback()
         assert (await api.put("/v1/players/ben", {"currency": "EUR"})).status_code == 201
+
+
+async def test_more_requests_than_can_be_held_are_told_to_ask_again_at_once(
+    postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front, "IN_FLIGHT_MAX", 2)
+    async with operator_api(settings_for(postgres)) as api, postgres.connect() as holding:
+        await holding.execute(text("LOCK TABLE players"))
+        paths = [f"/v1/players/{n}" for n in range(3)]
+        asked = [asyncio.create_task(api.put(path, {"currency": "EUR"})) for path in paths]
+        (first,), _ = await asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED)
+        assert_says_to_ask_again(first.result())
+        await holding.rollback()
+        statuses = [response.status_code for response in await asyncio.gather(*asked)]
+    assert sorted(statuses) == [201, 201, 503]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

@@ -25,7 +25,8 @@ class Endpoint:
         """Take what the handlers work with, and the path's operations."""
         self._desk: Final = desk
         self._operations: Final = {operation.method: operation for operation in operations}
-        self._allow: Final = ", ".join(sorted({*self._operations, *_head(self._operations)}))
+        head = ["HEAD"] if "GET" in self._operations else []
+        self._allow: Final = ", ".join(sorted([*self._operations, *head]))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -51,10 +52,6 @@ def response_of(reply: Reply) -> Response:
     """Return a reply as Starlette sends it."""
     content = reply.content if isinstance(reply.content, bytes) else msgspec.json.encode(reply.content)
     return Response(content, reply.status, {**reply.headers, "content-type": reply.media_type})
-
-
-def _head(methods: Sequence[str] | dict[str, Operation]) -> list[str]:
-    return ["HEAD"] if "GET" in methods else []
 
 
 def _id(name: str, raw: str) -> str:

@@ -17,6 +17,7 @@ async def serve(app: ASGIApp, host: str, port: int) -> None:
         host=host,
         port=port,
         http="httptools",
+        ws="none",
         lifespan="off",  # what the application needs is opened by the caller, where a fault becomes one line
         log_config=None,
         access_log=False,

@@ -170,6 +170,17 @@ async def test_without_a_right_token_nothing_is_served(tokens: str) -> None:
     assert b"hunter2" not in err
 
 
+async def test_database_that_is_away_at_the_start_is_told_in_one_line() -> None:
+    away = {
+        "CREDITS_OPERATOR__TOKENS": f'["{TOKEN}"]',
+        "CREDITS_LEDGER__DATABASE_URL": "postgresql+asyncpg://user:hunter2@127.0.0.1:1/db",
+    }
+    process = await start(away, "operator")
+    _, err = await process.communicate()
+    assert (process.returncode, len(err.splitlines())) == (End.DATABASE, 1)
+    assert err.startswith(b"error: no answer from postgresql+asyncpg://user:***@127.0.0.1:1/db")
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_port_that_is_taken_is_told(served: Served) -> None:
     process = await start(served.environment, "operator")

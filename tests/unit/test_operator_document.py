@@ -34,6 +34,14 @@ def test_every_code_is_told_by_an_operation_but_those_of_no_operation() -> None:
     assert set(DOCUMENT["components"]["schemas"]["Code"]["enum"]) == set(Code)
 
 
+def test_parameters_of_a_page_are_those_that_are_read() -> None:
+    parameters = DOCUMENT["paths"]["/v1/players/{player_id}/transfers"]["get"]["parameters"]
+    assert {p["name"]: (p["in"], p["schema"]) for p in parameters if p["in"] == "query"} == {
+        "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
+        "cursor": ("query", {"type": "string"}),
+    }
+
+
 def test_only_the_processes_own_state_is_told_without_a_token() -> None:
     assert {o.path for o in OPERATIONS if o.is_open} == {"/healthz", "/readyz", "/metrics"}
 

@@ -69,7 +69,10 @@ def operator() -> None:
 
     settings = load_settings()
     set_up_logging(settings.log)
-    uvloop.run(serve(settings))
+    try:
+        uvloop.run(serve(settings))
+    except LedgerUnavailable as error:
+        raise LedgerUnavailable(f"no answer from {place(settings.ledger)}: {error}") from error
 
 
 @app.command()

@@ -114,7 +114,12 @@ def _path_parameter(name: str) -> dict[str, Any]:
 def _query_parameters(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
     _, schemas = msgspec.json.schema_components([query])
     properties: Mapping[str, Any] = schemas[query.__name__]["properties"]
-    return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
+    return [_query_parameter(name, schema) for name, schema in properties.items()]
+
+
+def _query_parameter(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    given = dict(schema.get("anyOf", [schema])[0])  # what may be left out is null in the type, never in a URL
+    return {"name": name, "in": "query", "description": given.pop("description"), "schema": given}
 
 
 def _reference(type_: Any) -> dict[str, Any]:

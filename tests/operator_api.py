@@ -25,18 +25,18 @@ class Api:
     def __init__(self, client: httpx.AsyncClient, document: dict[str, Any]) -> None:
         self.client = client
         self.document = document
-        self.seen: set[tuple[str, int]] = set()
-        """Every operation that was asked, with the status it answered."""
 
     async def ask(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """Ask with the token unless `headers` say otherwise, and hold the answer against the document."""
+        """Ask with the token unless `headers` say otherwise.
+
+        The operation and its status must be in the document, and the answer as the document has it.
+        """
         headers = {**AUTHORIZED, **request.pop("headers", {})}
         response = await self.client.request(method, path, headers=headers, **request)
         operation = self._operation(method, response.request.url.raw_path.decode())
         if operation is None:
             assert response.json()["code"] in {"no_such_path", "method_not_allowed", "unauthorized"}
         else:
-            self.seen.add((operation["operationId"], response.status_code))
             self._assert_documented(operation, response)
         return response
 
@@ -62,9 +62,7 @@ class Api:
         if "json" in response.headers["content-type"]:
             schema = {**content["schema"], "components": self.document["components"]}
             OAS31Validator(schema).validate(response.json())
-        assert set(documented.get("headers", {})) <= {name.title() for name in response.headers} | {
-            "WWW-Authenticate" if "www-authenticate" in response.headers else ""
-        }
+        assert all(name in response.headers for name in documented.get("headers", {}))
 
 
 def settings_for(engine: AsyncEngine, *integrations: str, **ledger: Any) -> Settings:

@@ -1,4 +1,4 @@
-# One image for the gateway and the worker: python -m gateway, python -m worker run|migrate|...
+# One image for all processes: python -m gateway, python -m worker run|operator|migrate|...
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS environment
@@ -17,5 +17,5 @@ COPY shared shared
 RUN python -m compileall -q gateway worker shared
 # A number, so that an orchestrator can see that it is not root.
 USER 10001
-EXPOSE 8080 9100
+EXPOSE 8080 8090 9100
 CMD ["python", "-m", "gateway"]

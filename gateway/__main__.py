@@ -1,12 +1,10 @@
 """`python -m gateway` serves HTTP; `sign` and `demo` help to try it."""
 
-import signal
 import sys
 from typing import Annotated, Final
 from uuid import uuid4
 
 import typer
-import uvicorn
 import uvloop
 
 from gateway.app import create_app
@@ -15,11 +13,11 @@ from gateway.providers import build
 from gateway.providers.contract import Win
 from gateway.samples import curl_line
 from shared.errors import CreditsError, SettingsError
+from shared.http import serve as serve_http
 from shared.logging import set_up_logging
 from shared.money import Currencies
 from shared.settings import MEMORY, Settings, load_settings
 
-DRAIN_SECONDS_MAX: Final = 15
 SETTINGS_EXIT: Final = 3
 DEMO_PLAYER: Final = "player01"
 DEMO_SESSION: Final = "demo-session"
@@ -38,21 +36,9 @@ def serve(context: typer.Context) -> None:
 
 async def _serve(settings: Settings) -> None:
     ledger = create_ledger_client(settings)
-    config = uvicorn.Config(
-        create_app(settings, ledger),
-        host=settings.gateway.host,
-        port=settings.gateway.port,
-        http="httptools",
-        lifespan="off",  # the client is started here, where its faults become one clear line
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
-    )
-    for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it has drained
-        signal.signal(sign, lambda _sign, _frame: None)
+    app = create_app(settings, ledger)
     async with ledger:
-        await uvicorn.Server(config).serve()
+        await serve_http(app, settings.gateway.host, settings.gateway.port)
 
 
 @cli.command()

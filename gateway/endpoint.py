@@ -8,6 +8,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.callback import Integration
 from gateway.providers.contract import Callback, Reply
+from shared.http import read_body
 
 
 class CallbackEndpoint:
@@ -40,19 +41,7 @@ class CallbackEndpoint:
         kind = callback.media_type
         if kind and kind not in self._integration.provider.content_types:
             return self._integration.refuse(callback, f"content type {kind[:50]!r} is not understood")
-        body = await self._read(request)
+        body = await read_body(request, self._body_bytes_max)
         if body is None:
             return self._integration.refuse(callback, f"the body exceeds {self._body_bytes_max} bytes")
         return await self._integration.answer(callback._replace(body=body))
-
-    async def _read(self, request: Request) -> bytes | None:
-        """Return the body, or None as soon as it exceeds the bound."""
-        announced = request.headers.get("content-length", "0")
-        if announced.isdecimal() and int(announced) > self._body_bytes_max:
-            return None
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > self._body_bytes_max:
-                return None
-        return bytes(body)

@@ -1,12 +1,10 @@
 """The secrets that an integration shares with its provider."""
 
 import hmac
-import os
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Final
 
-from shared.errors import SettingsError
+from shared.secrets import read_secret
 
 
 class Secrets:
@@ -19,7 +17,7 @@ class Secrets:
     @classmethod
     def load(cls, named: Sequence[str], where: str) -> "Secrets":
         """Read literals, `env:NAME` and `file:PATH`. Raises SettingsError for a missing one."""
-        return cls([_read(name, where) for name in named])
+        return cls([read_secret(name, where) for name in named])
 
     @property
     def signing(self) -> bytes:
@@ -39,18 +37,3 @@ class Secrets:
 def hmac_sha256_hex(key: bytes, message: bytes) -> str:
     """Return the lower-case hex HMAC-SHA256 of `message`."""
     return hmac.digest(key, message, "sha256").hex()
-
-
-def _read(named: str, where: str) -> bytes:
-    if named.startswith("env:"):
-        secret = os.environ.get(named.removeprefix("env:"), "").encode()
-    elif named.startswith("file:"):
-        try:
-            secret = Path(named.removeprefix("file:")).read_bytes().strip()
-        except OSError as error:
-            raise SettingsError(f"{where}: secret {named}: {error.strerror}") from None
-    else:
-        named, secret = "literal", named.encode()
-    if not secret:
-        raise SettingsError(f"{where}: secret ({named}) is missing or empty")
-    return secret

@@ -3,6 +3,7 @@
 CreditsError
 +-- SettingsError        the process can't start with these settings; the message is one clear line
 +-- MoneyError           a text is no amount of that currency, or the currency is unknown
++-- CursorError          a text is no cursor of that list
 +-- LedgerUnavailable    no answer from the ledger in time: whether money moved is unknown
 +-- PoisonMessage        a message that this version can't decode
 """
@@ -18,6 +19,10 @@ class SettingsError(CreditsError):
 
 class MoneyError(CreditsError):
     """A text is no amount of money in the currency, or the currency is unknown."""
+
+
+class CursorError(CreditsError):
+    """A text is not a cursor, or not one of the list that it was given for."""
 
 
 class LedgerUnavailable(CreditsError):  # noqa: N818  (it says a state, as in the provider's reply)

@@ -79,6 +79,15 @@ class WorkerSettings(_Table):
     """Where a worker serves /metrics; 0 for nowhere."""
 
 
+class OperatorSettings(_Table):
+    """`[operator]`: the operator API."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=8090, ge=0, le=65535)
+    tokens: tuple[str, ...] = ()
+    """Each a literal, `env:NAME` or `file:PATH`. Any verifies."""
+
+
 class LogSettings(_Table):
     """`[log]`."""
 
@@ -98,6 +107,7 @@ class Settings(BaseSettings):
     ledger: LedgerSettings = LedgerSettings()
     cache: CacheSettings = CacheSettings()
     worker: WorkerSettings = WorkerSettings()
+    operator: OperatorSettings = OperatorSettings()
     log: LogSettings = LogSettings()
     currencies: dict[CurrencyCode, Annotated[int, Field(ge=0, le=18)]] = {}
     """Currencies beyond ISO 4217: code -> decimals."""

@@ -15,8 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from shared.credit import Wallet
-from worker.database import outages_as_unavailable, utc
+from worker.database import outages_as_unavailable, snapshot, utc
 from worker.schema import players, sessions, wallets
+from worker.views import Moment
 
 
 class Added(StrEnum):
@@ -66,8 +67,8 @@ class Session(msgspec.Struct, frozen=True):
     session_id: str
     player_id: str
     currency: str
-    opened_at: datetime
-    closed_at: datetime | None
+    opened_at: Moment
+    closed_at: Moment | None
 
 
 class SessionAnswer(msgspec.Struct, frozen=True):
@@ -140,6 +141,13 @@ async def close_session(engine: AsyncEngine, integration: str, session_id: str) 
     if there is None:
         return SessionAnswer(SessionResult.UNKNOWN_SESSION)
     return SessionAnswer(SessionResult.CLOSED if closed else SessionResult.ALREADY_CLOSED, there)
+
+
+async def show_session(engine: AsyncEngine, integration: str, session_id: str) -> Session | None:
+    """Return a session; None if there is no such. Raises LedgerUnavailable."""
+    with outages_as_unavailable():
+        async with snapshot(engine) as connection:
+            return await _find_session(connection, integration, session_id)
 
 
 def _empty_wallet(player_id: str, currency: str, kind: Wallet) -> dict[str, Any]:

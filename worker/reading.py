@@ -1,235 +1,182 @@
-"""What the books hold about a player or a transfer, for people and programs that ask."""
+"""Questions to the books about players, transfers and rounds, for people and programs that ask.
 
-from datetime import datetime
+Each reads one state of the books, holds nobody up, and raises LedgerUnavailable where there is no answer.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
+from uuid import UUID
 
-import msgspec
-from sqlalchemy import Row, and_, select
+from sqlalchemy import ColumnElement, Row, Select, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from shared.errors import MoneyError
 from shared.money import Currencies
 from worker.database import outages_as_unavailable, snapshot, utc
+from worker.paging import Page, cut, read_cursor
 from worker.schema import SETTLEMENT, conflicts, entries, players, transfers, wallets
-
-
-class Amount(msgspec.Struct, frozen=True):
-    """An amount of money as it is shown."""
-
-    minor: int
-    currency: str
-    text: str | None
-    """Decimal, with all the decimals of the currency; None if the currency is in no setting any more."""
-
-    def __str__(self) -> str:
-        return f"{self.text or f'{self.minor} minor units of'} {self.currency}"
-
-
-def amount_of(currencies: Currencies, minor: int, currency: str) -> Amount:
-    """Return an amount as it is shown.
-
-    >>> str(amount_of(Currencies(), 1050, "EUR")), str(amount_of(Currencies(), 1050, "GONE"))
-    ('10.50 EUR', '1050 minor units of GONE')
-    """
-    try:
-        exponent = currencies.exponent(currency)
-        whole, _, fraction = currencies.to_text(minor, currency).partition(".")
-    except MoneyError:
-        return Amount(minor, currency, None)
-    return Amount(minor, currency, f"{whole}.{fraction.ljust(exponent, '0')}" if exponent else whole)
-
-
-class WalletView(msgspec.Struct, frozen=True):
-    """A wallet."""
-
-    wallet_id: str
-    kind: str
-    balance: Amount
-    entries: int
-
-
-class TransferLine(msgspec.Struct, frozen=True):
-    """A transfer, in a list of them."""
-
-    transfer_id: str
-    integration: str
-    provider_tx_id: str
-    kind: str
-    amount: Amount
-    balance: Amount
-    """The player's whole balance in the currency right after it."""
-
-    posted_at: datetime
-
-
-class PlayerView(msgspec.Struct, frozen=True):
-    """A player, with all wallets and the last transfers."""
-
-    player_id: str
-    currency: str
-    created_at: datetime
-    wallets: list[WalletView]
-    transfers: list[TransferLine]
-
-
-class EntryView(msgspec.Struct, frozen=True):
-    """One leg of a transfer."""
-
-    account: str
-    wallet_id: str | None
-    amount: Amount
-    balance: Amount | None
-    """The wallet's, right after this entry; the settlement account keeps none."""
-
-    wallet_version: int | None
-
-
-class ConflictView(msgspec.Struct, frozen=True):
-    """A repeat of a transfer's id with other content: nothing moved."""
-
-    offered: dict[str, Any]
-    """The fields that differed, as they were sent."""
-
-    first_seen_at: datetime
-
-
-class RoundView(msgspec.Struct, frozen=True):
-    """The wins of one round, by one player or by many."""
-
-    integration: str
-    round_id: str
-    wins: list["RoundWin"]
-
-
-class RoundWin(msgspec.Struct, frozen=True):
-    """A win of a round."""
-
-    transfer_id: str
-    provider_tx_id: str
-    player_id: str
-    kind: str
-    amount: Amount
-    bet_id: str | None
-    closed_round: bool
-    """The provider said that it was the player's last of the round."""
-
-    after_round_closed: bool
-    """It came after that, and was paid all the same."""
-
-    posted_at: datetime
-
-
-class TransferView(msgspec.Struct, frozen=True):
-    """A transfer, whole."""
-
-    transfer_id: str
-    integration: str
-    provider_tx_id: str
-    player_id: str
-    amount: Amount
-    real: Amount
-    bonus: Amount
-    real_balance: Amount
-    bonus_balance: Amount
-    kind: str
-    round_id: str | None
-    round_closed: bool
-    after_round_closed: bool
-    game_id: str | None
-    bet_id: str | None
-    session_id: str | None
-    posted_at: datetime
-    details: dict[str, Any]
-    entries: list[EntryView]
-    conflicts: list[ConflictView]
+from worker.views import (
+    BalancesView,
+    ConflictView,
+    EntryView,
+    PlayerView,
+    RoundView,
+    TransferAnswer,
+    TransferPage,
+    WalletsView,
+    balance_view,
+    conflict_view,
+    entry_view,
+    round_win,
+    transfer_line,
+    transfer_view,
+    wallet_view,
+)
 
 
 async def show_player(
     engine: AsyncEngine, currencies: Currencies, player_id: str, transfers_max: int = 10
 ) -> PlayerView | None:
-    """Return a player with at most `transfers_max` transfers, newest first. Raises LedgerUnavailable."""
+    """Return a player with at most `transfers_max` transfers, newest first; None if there is no such."""
     with outages_as_unavailable():
         async with snapshot(engine) as connection:
-            player = (
-                await connection.execute(select(players).where(players.c.id == player_id))
-            ).one_or_none()
+            player = await _player(connection, player_id)
             if player is None:
                 return None
-            held = await connection.execute(
-                select(wallets)
-                .where(wallets.c.player_id == player_id)
-                .order_by(wallets.c.currency, wallets.c.kind.desc())
-            )
-            last = await connection.execute(
-                select(transfers)
-                .where(transfers.c.player_id == player_id)
-                .order_by(transfers.c.id.desc())
-                .limit(transfers_max)
-            )
+            held = await connection.execute(_wallets_of(player_id))
+            last = await connection.execute(_transfers_of(player_id, None, transfers_max))
             return PlayerView(
                 player_id=player_id,
                 currency=player.currency,
                 created_at=utc(player.created_at),
-                wallets=[_wallet(currencies, row) for row in held],
-                transfers=[_line(currencies, row) for row in last],
+                wallets=[wallet_view(currencies, row) for row in held],
+                transfers=[transfer_line(currencies, row) for row in last],
             )
+
+
+async def show_wallets(engine: AsyncEngine, currencies: Currencies, player_id: str) -> WalletsView | None:
+    """Return a player's wallets; None if there is no such player."""
+    held = await _wallet_rows(engine, player_id)
+    if held is None:
+        return None
+    return WalletsView(player_id, [wallet_view(currencies, row) for row in held])
+
+
+async def show_balances(engine: AsyncEngine, currencies: Currencies, player_id: str) -> BalancesView | None:
+    """Return what a player has in each currency; None if there is no such player."""
+    held = await _wallet_rows(engine, player_id)
+    if held is None:
+        return None
+    by_currency = groupby(held, key=lambda row: row.currency)
+    return BalancesView(player_id, [balance_view(currencies, rows) for _, rows in by_currency])
+
+
+async def list_transfers(
+    engine: AsyncEngine, currencies: Currencies, player_id: str, page: Page
+) -> TransferPage | None:
+    """Return a page of a player's transfers, newest first; None if there is no such player.
+
+    Raises CursorError.
+    """
+    of = ("player", player_id)
+    before = read_cursor(of, page.cursor) if page.cursor is not None else None
+    with outages_as_unavailable():
+        async with snapshot(engine) as connection:
+            if await _player(connection, player_id) is None:
+                return None
+            rows = (await connection.execute(_transfers_of(player_id, before, page.limit + 1))).all()
+    return TransferPage(*cut(of, rows, page.limit, lambda row: transfer_line(currencies, row)))
 
 
 async def show_transfer(
     engine: AsyncEngine, currencies: Currencies, integration: str, provider_tx_id: str
-) -> TransferView | None:
-    """Return a transfer with its entries, or None if no such credit is posted. Raises LedgerUnavailable."""
+) -> TransferAnswer:
+    """Return whether a provider's win is posted, and if it is, the transfer with its entries."""
     identity = and_(transfers.c.integration == integration, transfers.c.provider_tx_id == provider_tx_id)
-    first = select(transfers).where(identity).order_by(transfers.c.id)
-    with outages_as_unavailable():
-        async with snapshot(engine) as connection:
-            row = (await connection.execute(first)).first()
-            if row is None:
-                return None
-            legs = await _entries(connection, currencies, row)
-            return _transfer(currencies, row, legs, await _conflicts(connection, row))
-
-
-async def show_round(
-    engine: AsyncEngine, currencies: Currencies, integration: str, round_id: str, wins_max: int = 1_000
-) -> RoundView | None:
-    """Return a round with at most `wins_max` wins, oldest first; None if it has none. LedgerUnavailable."""
-    of_round = and_(transfers.c.integration == integration, transfers.c.round_id == round_id)
-    wins = select(transfers).where(of_round).order_by(transfers.c.id).limit(wins_max)
-    with outages_as_unavailable():
-        async with snapshot(engine) as connection:
-            found = [_round_win(currencies, row) for row in await connection.execute(wins)]
-    return RoundView(integration, round_id, found) if found else None
-
-
-def _round_win(currencies: Currencies, row: Row[Any]) -> RoundWin:
-    return RoundWin(
-        transfer_id=str(row.id),
-        provider_tx_id=row.provider_tx_id,
-        player_id=row.player_id,
-        kind=row.kind,
-        amount=amount_of(currencies, row.amount_minor, row.currency),
-        bet_id=row.bet_id,
-        closed_round=row.round_closed,
-        after_round_closed=row.after_round_closed,
-        posted_at=utc(row.posted_at),
+    found = await _transfer(engine, currencies, identity)
+    return found or TransferAnswer(
+        posted=False, integration=integration, provider_tx_id=provider_tx_id, transfer=None
     )
 
 
-def _wallet(currencies: Currencies, row: Row[Any]) -> WalletView:
-    balance = amount_of(currencies, row.balance_minor, row.currency)
-    return WalletView(str(row.id), row.kind, balance, row.version)
+async def show_transfer_by_id(
+    engine: AsyncEngine, currencies: Currencies, transfer_id: UUID
+) -> TransferAnswer | None:
+    """Return the transfer that has our own id `transfer_id`; None if there is no such."""
+    return await _transfer(engine, currencies, transfers.c.id == transfer_id)
 
 
-def _line(currencies: Currencies, row: Row[Any]) -> TransferLine:
-    return TransferLine(
-        transfer_id=str(row.id),
-        integration=row.integration,
-        provider_tx_id=row.provider_tx_id,
-        kind=row.kind,
-        amount=amount_of(currencies, row.amount_minor, row.currency),
-        balance=amount_of(currencies, row.real_balance_minor + row.bonus_balance_minor, row.currency),
-        posted_at=utc(row.posted_at),
+async def show_round(
+    engine: AsyncEngine, currencies: Currencies, integration: str, round_id: str, page: Page
+) -> RoundView | None:
+    """Return a page of a round's wins, oldest first; None if it has none. Raises CursorError.
+
+    Wins that are posted during a walk come at its end. One that took longest to commit may be passed over by
+    a walk that had passed its id already; the next walk shows it.
+    """
+    of = ("round", integration, round_id)
+    after = read_cursor(of, page.cursor) if page.cursor is not None else None
+    with outages_as_unavailable():
+        async with snapshot(engine) as connection:
+            rows = (await connection.execute(_wins_of(integration, round_id, after, page.limit + 1))).all()
+    if not rows and after is None:
+        return None
+    return RoundView(
+        integration, round_id, *cut(of, rows, page.limit, lambda row: round_win(currencies, row))
+    )
+
+
+def _wins_of(integration: str, round_id: str, after: UUID | None, limit: int) -> Select[Any]:
+    """Select wins of a round: its index gives the ids of all, then the page's own are looked up.
+
+    Were it not for MATERIALIZED, a database that thinks the round large could read every transfer there is,
+    in the order of their ids, until it has met enough of the round.
+    """
+    of_round = and_(transfers.c.integration == integration, transfers.c.round_id == round_id)
+    ids = select(transfers.c.id).where(of_round).cte("of_round").prefix_with("MATERIALIZED")
+    page = select(ids.c.id).order_by(ids.c.id).limit(limit)
+    if after is not None:
+        page = page.where(ids.c.id > after)
+    return select(transfers).where(transfers.c.id.in_(page)).order_by(transfers.c.id)
+
+
+def _transfers_of(player_id: str, before: UUID | None, limit: int) -> Select[Any]:
+    newest = select(transfers).where(transfers.c.player_id == player_id).order_by(transfers.c.id.desc())
+    if before is not None:
+        newest = newest.where(transfers.c.id < before)
+    return newest.limit(limit)
+
+
+def _wallets_of(player_id: str) -> Select[Any]:
+    mine = select(wallets).where(wallets.c.player_id == player_id)
+    return mine.order_by(wallets.c.currency, wallets.c.kind.desc())
+
+
+async def _player(connection: AsyncConnection, player_id: str) -> Row[Any] | None:
+    return (await connection.execute(select(players).where(players.c.id == player_id))).one_or_none()
+
+
+async def _wallet_rows(engine: AsyncEngine, player_id: str) -> Sequence[Row[Any]] | None:
+    with outages_as_unavailable():
+        async with snapshot(engine) as connection:
+            if await _player(connection, player_id) is None:
+                return None
+            rows: Sequence[Row[Any]] = (await connection.execute(_wallets_of(player_id))).all()
+            return rows
+
+
+async def _transfer(
+    engine: AsyncEngine, currencies: Currencies, which: ColumnElement[bool]
+) -> TransferAnswer | None:
+    with outages_as_unavailable():
+        async with snapshot(engine) as connection:
+            row = (await connection.execute(select(transfers).where(which))).one_or_none()
+            if row is None:
+                return None
+            legs = await _entries(connection, currencies, row)
+            found = transfer_view(currencies, row, legs, await _conflicts(connection, row))
+    return TransferAnswer(
+        posted=True, integration=row.integration, provider_tx_id=row.provider_tx_id, transfer=found
     )
 
 
@@ -241,55 +188,9 @@ async def _entries(
         .where(entries.c.transfer_id == transfer.id)
         .order_by(entries.c.account == SETTLEMENT, entries.c.account)
     )
-    return [_entry(currencies, row, transfer.currency) for row in legs]
-
-
-def _entry(currencies: Currencies, row: Row[Any], currency: str) -> EntryView:
-    return EntryView(
-        account=row.account,
-        wallet_id=str(row.wallet_id) if row.wallet_id is not None else None,
-        amount=amount_of(currencies, row.amount_minor, currency),
-        balance=amount_of(currencies, row.balance_minor, currency) if row.balance_minor is not None else None,
-        wallet_version=row.wallet_version,
-    )
+    return [entry_view(currencies, row, transfer.currency) for row in legs]
 
 
 async def _conflicts(connection: AsyncConnection, transfer: Row[Any]) -> list[ConflictView]:
     seen = select(conflicts).where(conflicts.c.transfer_id == transfer.id).order_by(conflicts.c.first_seen_at)
-    return [
-        ConflictView(_details(row.offered), utc(row.first_seen_at)) for row in await connection.execute(seen)
-    ]
-
-
-def _transfer(
-    currencies: Currencies, row: Row[Any], legs: list[EntryView], conflicting: list[ConflictView]
-) -> TransferView:
-    def amount(name: str) -> Amount:
-        return amount_of(currencies, row._mapping[name], row.currency)  # noqa: SLF001  (SQLAlchemy's public name)
-
-    return TransferView(
-        transfer_id=str(row.id),
-        integration=row.integration,
-        provider_tx_id=row.provider_tx_id,
-        player_id=row.player_id,
-        amount=amount("amount_minor"),
-        real=amount("real_minor"),
-        bonus=amount("bonus_minor"),
-        real_balance=amount("real_balance_minor"),
-        bonus_balance=amount("bonus_balance_minor"),
-        kind=row.kind,
-        round_id=row.round_id,
-        round_closed=row.round_closed,
-        after_round_closed=row.after_round_closed,
-        game_id=row.game_id,
-        bet_id=row.bet_id,
-        session_id=row.session_id,
-        posted_at=utc(row.posted_at),
-        details=_details(row.details),
-        entries=legs,
-        conflicts=conflicting,
-    )
-
-
-def _details(stored: str) -> dict[str, Any]:
-    return msgspec.json.decode(stored, type=dict[str, Any])
+    return [conflict_view(row) for row in await connection.execute(seen)]

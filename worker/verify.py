@@ -25,8 +25,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.money import Currencies
 from worker.database import outages_as_unavailable, snapshot
 from worker.inquiry import Finding, Inquiry, Progress
-from worker.reading import Amount, amount_of
 from worker.verified import Point, keep, last_point, state_read
+from worker.views import Amount, amount_of
 
 CASES_MAX: Final = 20
 """How many cases of one broken invariant are told; the others are counted."""

@@ -21,7 +21,7 @@ from shared.credit import Credit, Kind, Wallet
 from tests.credits import win
 from worker.cli.ends import End
 from worker.database import head_revision
-from worker.holders import add_player
+from worker.holders import add_player, open_session
 from worker.ledger import Ledger
 
 ROOT = Path(__file__).parents[2]
@@ -181,6 +181,39 @@ async def test_session_is_opened_once_and_closed_once(worker: Run) -> None:
     assert [a["result"] for a in answers] == ["opened", "already_open", "closed", "already_closed", "ended"]
     assert answers[0]["session"]["currency"] == "EUR", "the player's own is the default"
     assert answers[2]["session"]["closed_at"] == answers[4]["session"]["closed_at"]
+
+
+@ON_SQLITE
+async def test_support_sees_whose_session_it_is(engine: AsyncEngine, worker: Run) -> None:
+    await open_session(engine, "gpas", "s", "anna")
+    shown = await worker("session", "show", "s", "--integration", "gpas")
+    assert (shown.code, "anna" in shown.out, "EUR" in shown.out) == (End.OK, True, True)
+    missing = await worker("session", "show", "s", "--integration", "klas")
+    assert "session s of klas is not known" in missing.error(End.NO)
+
+
+@ON_SQLITE
+async def test_support_pages_through_what_a_player_won(engine: AsyncEngine, worker: Run) -> None:
+    await post(engine, *(win(f"w-{n}") for n in range(3)))
+    listing = ("transfer", "list", "--player", "anna", "--limit", "2")
+    first = await worker(*listing)
+    *_, more = first.out.splitlines()
+    assert more.startswith("there are more: --cursor=")
+    second = await worker(*listing, more.removeprefix("there are more: "))
+    assert ("w-0" in second.out, "w-1" in second.out, "there are more" in second.out) == (True, False, False)
+    assert "--cursor: this is no cursor" in (await worker(*listing, "--cursor", "x")).error(End.USAGE)
+    nobodys = await worker("transfer", "list", "--player", "nobody")
+    assert "there is no player 'nobody'" in nobodys.error(End.NO)
+
+
+@ON_SQLITE
+async def test_transfer_is_found_by_our_own_id(engine: AsyncEngine, worker: Run) -> None:
+    await post(engine, win("w"))
+    by_provider = await worker("transfer", "show", "w", "--integration", "klas", "--json")
+    ours = by_provider.json()["transfer"]["transfer_id"]
+    assert (await worker("transfer", "show", "--id", ours)).out.startswith("paid: 10.50 EUR to player anna")
+    other = await worker("transfer", "show", "--id", "01a1fe25-4589-77e0-bd12-b262aa440f3e", "--json")
+    assert "there is no transfer 01a1fe25" in other.error(End.NO)
 
 
 @ON_SQLITE

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -23,18 +24,27 @@ class Demo(NamedTuple):
     lines: list[str]
 
 
-@asynccontextmanager
-async def demo(database: Path) -> AsyncIterator[Demo]:
-    (port,) = free_ports(1)
-    environment = {
+def environment(database: Path, **settings: str) -> dict[str, str]:
+    return {
         **{name: value for name, value in os.environ.items() if not name.startswith("CREDITS_")},
         "CREDITS_CONFIG": "gateway/demo.toml",
         "CREDITS_LEDGER__DATABASE_URL": f"sqlite+aiosqlite:///{database}",
-        "CREDITS_GATEWAY__PORT": str(port),
         "PYTHONUNBUFFERED": "1",
+        **settings,
     }
+
+
+@asynccontextmanager
+async def demo(database: Path) -> AsyncIterator[Demo]:
+    (port,) = free_ports(1)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "gateway", "demo", cwd=ROOT, env=environment, stdout=asyncio.subprocess.PIPE
+        sys.executable,
+        "-m",
+        "gateway",
+        "demo",
+        cwd=ROOT,
+        env=environment(database, CREDITS_GATEWAY__PORT=str(port)),
+        stdout=asyncio.subprocess.PIPE,
     )
     try:
         assert process.stdout is not None
@@ -47,6 +57,23 @@ async def demo(database: Path) -> AsyncIterator[Demo]:
         yield Demo(url, lines)
     finally:
         process.send_signal(signal.SIGINT)
+        assert await process.wait() == 0
+
+
+@asynccontextmanager
+async def operator_api(database: Path) -> AsyncIterator[str]:
+    """Start the operator API beside the demonstration; yield its URL."""
+    (port,) = free_ports(1)
+    beside = environment(database, CREDITS_OPERATOR__PORT=str(port))
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "worker", "operator", cwd=ROOT, env=beside
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        await until_ready(url)
+        yield url
+    finally:
+        process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
 
 
@@ -84,3 +111,14 @@ async def test_pasted_lines_pay_once_and_balances_survive_a_second_start(tmp_pat
     async with demo(tmp_path / "demo.db") as second:
         assert not set(first.lines) & set(second.lines)
         assert '"balance":"52.5"' in await paste(second.lines[0])
+
+
+README_CURL = re.compile(r"^\$ (curl (?:.*\\\n)*.*)\n(.*)$", re.MULTILINE)
+
+
+async def test_lines_of_the_readme_get_the_answers_of_the_readme(tmp_path: Path) -> None:
+    told = README_CURL.findall((ROOT / "README.md").read_text())
+    assert len(told) == 2
+    async with demo(tmp_path / "demo.db"), operator_api(tmp_path / "demo.db") as url:
+        for line, answer in told:
+            assert await paste(line.replace("http://127.0.0.1:8090", url)) == answer

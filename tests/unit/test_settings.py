@@ -129,6 +129,8 @@ def test_file_that_is_no_toml_is_told_by_its_line(write_file: WriteFile) -> None
         ("[gateway]\nport = 65536\n", "gateway.port"),
         ("[worker]\nbatch_credits_max = 100000\n", "worker.batch_credits_max"),
         ('[log]\nformat = "xml"\n', "log.format"),
+        ("[operator]\nport = -1\n", "operator.port"),
+        ("[operator]\ntoken = []\n", "operator.token"),
         ('[currencies]\n"B/C" = 8\n', "currencies.B/C"),
         ("[currencies]\nBTC = 19\n", "currencies.BTC"),
         ('[integrations."Klas/1"]\nprovider = "klas"\n', "integrations.Klas/1"),
@@ -149,6 +151,8 @@ def test_bad_value_is_named_by_its_place(write_file: WriteFile, text: str, where
         '[ledger]\ndatabase_url = { password = "hunter2" }\n',
         '[integrations]\nklas = "hunter2"\n',
         'broker = "hunter2"\n',
+        '[operator]\ntokens = "hunter2"\n',
+        '[operator]\ntokens = [["hunter2"]]\n',
     ],
 )
 def test_refused_value_is_not_repeated_because_it_may_be_a_secret(write_file: WriteFile, text: str) -> None:

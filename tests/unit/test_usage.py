@@ -19,7 +19,14 @@ from worker.cli.ends import End
         ("player", "add", "anna"),
         ("session", "open", "s", "--player", "anna"),
         ("session", "open", "s", "--player", "anna", "--integration", ""),
+        ("transfer", "show"),
         ("transfer", "show", "w"),
+        ("transfer", "show", "--integration", "klas"),
+        ("transfer", "show", "--id", "w"),
+        ("transfer", "show", "w", "--id", "01a1fe25-4589-77e0-bd12-b262aa440f3e"),
+        ("transfer", "list"),
+        ("transfer", "list", "--player", "anna", "--limit", "501"),
+        ("session", "show", "s"),
     ],
 )
 def test_wrong_usage_is_told_from_an_answer(arguments: tuple[str, ...]) -> None:
@@ -29,7 +36,7 @@ def test_wrong_usage_is_told_from_an_answer(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "migrate", "verify", "player add", "session open", "transfer show"]
+    "command", ["run", "migrate", "verify", "player add", "session open", "transfer show", "operator"]
 )
 def test_every_command_explains_itself(command: str) -> None:
     ended = CliRunner().invoke(app, [*command.split(), "--help"])

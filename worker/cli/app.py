@@ -1,13 +1,14 @@
 """The commands: from words to one call of the ledger, and from its answer to words and an exit code."""
 
 import traceback
-from typing import Annotated, Final
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any, Final
 
 import typer
 
-from shared.errors import LedgerUnavailable, SettingsError
+from shared.errors import CursorError, LedgerUnavailable, SettingsError
 from shared.money import Currencies
-from shared.settings import load_settings
+from shared.settings import Settings, load_settings
 from worker import database
 from worker.cli.books import ledger, round_, transfer
 from worker.cli.ends import End, end
@@ -42,6 +43,8 @@ def main() -> None:
         app(prog_name="python -m worker")
     except SettingsError as error:
         end(End.SETTINGS, str(error))
+    except CursorError as error:
+        end(End.USAGE, f"--cursor: {error}")
     except LedgerUnavailable as error:
         end(End.DATABASE, str(error))
     except Exception as error:  # noqa: BLE001  (a trace is no answer to an operator; the place helps who mends it)
@@ -53,15 +56,30 @@ def main() -> None:
 @app.command()
 def run() -> None:
     """Serve credits from RabbitMQ until SIGTERM or SIGINT."""
-    # Imported here, because no other command needs what speaks to the broker, nor has to wait for it.
-    import uvloop  # noqa: PLC0415
+    from worker import process  # noqa: PLC0415  (no other command waits for what speaks to the broker)
 
-    from shared.logging import set_up_logging  # noqa: PLC0415
-    from worker import process  # noqa: PLC0415
+    _serve(load_settings(), process.run)
+
+
+@app.command()
+def operator() -> None:
+    """Serve the operator API over HTTP until SIGTERM or SIGINT."""
+    from worker.operator.app import serve  # noqa: PLC0415  (no other command waits for a web server to load)
 
     settings = load_settings()
+    try:
+        _serve(settings, serve)
+    except LedgerUnavailable as error:
+        raise LedgerUnavailable(f"no answer from {place(settings.ledger)}: {error}") from error
+
+
+def _serve(settings: Settings, serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
+    import uvloop  # noqa: PLC0415  (nor for these)
+
+    from shared.logging import set_up_logging  # noqa: PLC0415
+
     set_up_logging(settings.log)
-    uvloop.run(process.run(settings))
+    uvloop.run(serve(settings))
 
 
 @app.command()

@@ -18,7 +18,7 @@ from worker.cli.options import (
     check_currency,
     checked_id,
 )
-from worker.cli.output import plain, player_text, say
+from worker.cli.output import plain, player_text, say, session_text
 from worker.holders import Added, SessionAnswer, SessionResult
 
 player: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Players and their wallets.")
@@ -57,6 +57,15 @@ def show_player(player_id: PlayerId, *, as_json: AsJson = False) -> None:
     say(found, player_text(found), as_json=as_json)
 
 
+@session.command("show")
+def show_session(session_id: SessionId, integration: Integration, *, as_json: AsJson = False) -> None:
+    """Show whose a session is, in which currency, and whether it is open."""
+    found = ask(load_settings().ledger, lambda engine: holders.show_session(engine, integration, session_id))
+    if found is None:
+        end(End.NO, f"session {plain(session_id)} of {plain(integration)} is not known")
+    say(found, session_text(found), as_json=as_json)
+
+
 @session.command("open")
 def open_session(
     session_id: SessionId,
@@ -68,9 +77,8 @@ def open_session(
 ) -> None:
     """Open a provider's wallet session for a player."""
     settings = load_settings()
-    if settings.integrations:
-        check_configured(settings, integration)
-    else:
+    check_configured(settings, integration)
+    if not settings.integrations:
         note(f"no integration is configured here; {integration!r} is taken as it is")
     if currency is not None:
         check_currency(settings, currency)

@@ -1,23 +1,26 @@
 """What several commands take: ids, names, the form of the answer."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 
-from shared.errors import MoneyError
 from shared.money import Currencies
 from shared.settings import Settings
 from worker.cli.ends import End, end
-
-ID_CHARACTERS_MAX: Final = 128
-"""As long as the providers' ids of players, sessions and transfers may be."""
+from worker.names import refuse_currency, refuse_id, refuse_integration
+from worker.paging import LIMIT_MAX
 
 
 def checked_id(value: str) -> str:
     """Return an id that the books may hold. Raises typer.BadParameter."""
-    if not 1 <= len(value) <= ID_CHARACTERS_MAX or not value.isprintable():
-        raise typer.BadParameter(f"an id has 1 to {ID_CHARACTERS_MAX} printable characters")
+    if (reason := refuse_id(value)) is not None:
+        raise typer.BadParameter(reason)
     return value
+
+
+def checked_if_given(value: str | None) -> str | None:
+    """Return an id that the books may hold, or None where none is given. Raises typer.BadParameter."""
+    return value if value is None else checked_id(value)
 
 
 AsJson = Annotated[bool, typer.Option("--json", help="Answer with one JSON object, for programs.")]
@@ -28,18 +31,17 @@ SessionId = Annotated[str, typer.Argument(help="The provider's wallet session.",
 Integration = Annotated[
     str, typer.Option(metavar="NAME", help="As in [integrations.NAME].", callback=checked_id)
 ]
+Limit = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help=f"At most so many, up to {LIMIT_MAX}.")]
+Cursor = Annotated[str | None, typer.Option(help="Where to go on, as the last answer said.")]
 
 
 def check_currency(settings: Settings, currency: str) -> None:
     """End with USAGE unless the currency is known."""
-    try:
-        Currencies(settings.currencies).exponent(currency)
-    except MoneyError as error:
-        end(End.USAGE, f"--currency: {error}")
+    if (reason := refuse_currency(Currencies(settings.currencies), currency)) is not None:
+        end(End.USAGE, f"--currency: {reason}")
 
 
 def check_configured(settings: Settings, integration: str) -> None:
-    """End with USAGE unless the integration is configured."""
-    if integration not in settings.integrations:
-        names = ", ".join(sorted(settings.integrations))
-        end(End.USAGE, f"--integration: {integration!r} is not configured; configured: {names}")
+    """End with USAGE if others are configured and this integration is not."""
+    if (reason := refuse_integration(settings, integration)) is not None:
+        end(End.USAGE, f"--integration: {reason}")

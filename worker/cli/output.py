@@ -10,8 +10,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from worker.reading import ConflictView, EntryView, PlayerView, RoundView, TransferView
+from worker.holders import Session
 from worker.verify import Audit, Coverage
+from worker.views import (
+    ConflictView,
+    EntryView,
+    PlayerView,
+    RoundView,
+    TransferLine,
+    TransferPage,
+    TransferView,
+)
 
 LINE_CELLS_MAX = 100_000
 """Lines are never folded: a terminal folds them itself, and `grep` wants them whole."""
@@ -25,10 +34,6 @@ def say(answer: Any, text: str, *, as_json: bool) -> None:
 def player_text(player: PlayerView) -> str:
     """Return a player as text."""
     wallets = [(w.kind, w.balance, f"{w.entries} entries", w.wallet_id) for w in player.wallets]
-    last = [
-        (line.posted_at, line.amount, line.kind, line.balance, line.integration, line.provider_tx_id)
-        for line in player.transfers
-    ]
     return "\n".join(
         (
             aligned(
@@ -37,14 +42,30 @@ def player_text(player: PlayerView) -> str:
             "\nwallets",
             aligned(wallets, right={1, 2}),
             "\nlast transfers",
-            aligned(
-                [("posted", "amount", "kind", "balance after", "integration", "provider's id"), *last],
-                right={1, 3},
-            )
-            if last
-            else "none",
+            _lines(player.transfers),
         )
     )
+
+
+def transfers_text(page: TransferPage) -> str:
+    """Return a page of a player's transfers as text."""
+    return _lines(page.transfers) + _more(page.next_cursor)
+
+
+def _lines(transfers: Sequence[TransferLine]) -> str:
+    heading = ("posted", "amount", "kind", "balance after", "integration", "provider's id")
+    rows = [(t.posted_at, t.amount, t.kind, t.balance, t.integration, t.provider_tx_id) for t in transfers]
+    return aligned([heading, *rows], right={1, 3}) if rows else "none"
+
+
+def _more(cursor: str | None) -> str:
+    return f"\nthere are more: --cursor={cursor}" if cursor is not None else ""
+
+
+def session_text(session: Session) -> str:
+    """Return a session as text."""
+    facts = ("integration", "session_id", "player_id", "currency", "opened_at", "closed_at")
+    return aligned((name.replace("_", " "), getattr(session, name)) for name in facts)
 
 
 def transfer_text(transfer: TransferView) -> str:
@@ -90,8 +111,9 @@ def round_text(round_: RoundView) -> str:
         for win in round_.wins
     ]
     count = "1 win" if len(rows) == 1 else f"{len(rows)} wins"
-    title = f"round {plain(round_.round_id)} of {round_.integration}: {count}\n"
-    return "\n".join((title, aligned([heading, *rows], right={2})))
+    here = " on this page" if round_.next_cursor is not None else ""
+    title = f"round {plain(round_.round_id)} of {round_.integration}: {count}{here}\n"
+    return "\n".join((title, aligned([heading, *rows], right={2}))) + _more(round_.next_cursor)
 
 
 def _closed(by_this: bool, before_this: bool) -> str:  # noqa: FBT001

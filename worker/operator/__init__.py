@@ -1,0 +1,13 @@
+"""The operator API: `python -m worker operator`, for the platform that has no shell here.
+
+| module | what is in it |
+|---|---|
+| `app` | settings in, a Starlette application out |
+| `routes` | the table of operations, from which routes and document are made |
+| `handlers` | one small function for each operation |
+| `endpoint` | a request's ids, query and body, from bytes to values |
+| `front` | what holds for every request: the token, faults as problems, the log, the counters |
+| `problems` | every error that can be answered |
+| `tokens` | who may ask |
+| `openapi` | the document |
+"""

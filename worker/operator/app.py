@@ -1,0 +1,85 @@
+"""The composition root of the operator API: settings in, a Starlette application out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import groupby
+from typing import Final
+
+import structlog
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Route
+
+from shared.http import serve as serve_http
+from shared.money import Currencies
+from shared.settings import Settings
+from worker.database import create_engine, require_migrated
+from worker.operator.endpoint import Endpoint
+from worker.operator.front import Front, nowhere
+from worker.operator.metrics import OperatorMetrics
+from worker.operator.openapi import document
+from worker.operator.operation import Desk, Operation
+from worker.operator.problems import Reply
+from worker.operator.routes import OPERATIONS
+from worker.operator.tokens import Tokens
+
+_log: Final = structlog.get_logger()
+
+
+def create_operator_app(settings: Settings) -> Starlette:
+    """Return the operator API. Raises SettingsError with one clear line.
+
+    Its lifespan closes the database, and raises SettingsError when the tables are not this version's, or
+    LedgerUnavailable when nobody can tell.
+    """
+    tokens = Tokens(settings.operator.tokens)
+    desk = Desk(create_engine(settings.ledger), settings, Currencies(settings.currencies), OperatorMetrics())
+    operations = [*OPERATIONS, _openapi(OPERATIONS)]
+
+    @asynccontextmanager
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        try:
+            await require_migrated(desk.engine)
+            yield
+        finally:
+            await desk.engine.dispose()
+
+    open_paths = frozenset(operation.path for operation in operations if operation.is_open)
+    front = Middleware(Front, tokens=tokens, open_paths=open_paths, metrics=desk.metrics)
+    app = Starlette(routes=_routes(desk, operations), middleware=[front], lifespan=lifespan)
+    app.router.redirect_slashes = False  # a redirect would be an answer that the document doesn't have
+    app.router.default = nowhere
+    return app
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises SettingsError or LedgerUnavailable when it can't begin."""
+    app = create_operator_app(settings)
+    async with app.router.lifespan_context(app):
+        _log.info("operator API serves", host=settings.operator.host, port=settings.operator.port)
+        await serve_http(app, settings.operator.host, settings.operator.port)
+    _log.info("operator API stopped")
+
+
+def _routes(desk: Desk, operations: list[Operation]) -> list[Route]:
+    by_path = groupby(sorted(operations, key=lambda o: o.path), key=lambda o: o.path)
+    return [Route(path, Endpoint(desk, list(same))) for path, same in by_path]
+
+
+def _openapi(operations: tuple[Operation, ...]) -> Operation:
+    """Return the operation that serves the document, itself included."""
+
+    async def show_document(_desk: Desk) -> Reply:
+        return Reply(200, made)
+
+    operation = Operation(
+        method="GET",
+        path="/openapi.json",
+        name="openapi",
+        summary="This document",
+        handler=show_document,
+        answers={200: dict},
+        is_open=True,
+    )
+    made = document([*operations, operation])
+    return operation

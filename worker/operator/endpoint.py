@@ -1,0 +1,96 @@
+"""A request to one path: its ids, query and body become values, the operation's handler answers them."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from shared.http import read_body
+from worker.names import refuse_id
+from worker.operator.operation import Desk, NoQuery, Operation
+from worker.operator.problems import JSON, Code, Refused, Reply
+
+BODY_BYTES_MAX: Final = 65_536
+QUERY_FIELDS_MAX: Final = 20
+
+
+class Endpoint:
+    """An ASGI application for all operations of one path. Raises Refused."""
+
+    def __init__(self, desk: Desk, operations: Sequence[Operation]) -> None:
+        """Take what the handlers work with, and the path's operations."""
+        self._desk: Final = desk
+        self._operations: Final = {operation.method: operation for operation in operations}
+        head = ["HEAD"] if "GET" in self._operations else []
+        self._allow: Final = ", ".join(sorted([*self._operations, *head]))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        reply = await self._answer(Request(scope, receive))
+        await response_of(reply)(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Reply:
+        operation = self._operations.get("GET" if request.method == "HEAD" else request.method)
+        if operation is None:
+            allow = {"Allow": self._allow}
+            raise Refused(Code.METHOD_NOT_ALLOWED, f"{self._allow} are answered here", allow)
+        request.scope["operation"] = operation.name
+        asked: dict[str, Any] = {name: _id(name, raw) for name, raw in request.path_params.items()}
+        query = _query(request, operation.query)
+        if operation.query is not NoQuery:
+            asked["query"] = query
+        if operation.body is not None:
+            asked["body"] = await _body(request, operation.body)
+        return await operation.handler(self._desk, **asked)
+
+
+def response_of(reply: Reply) -> Response:
+    """Return a reply as Starlette sends it."""
+    content = reply.content if isinstance(reply.content, bytes) else msgspec.json.encode(reply.content)
+    return Response(content, reply.status, {**reply.headers, "content-type": reply.media_type})
+
+
+def _id(name: str, raw: str) -> str:
+    """Return an id of the path, which arrives as it was sent: percent-encoded, '/' and '%' included."""
+    try:
+        value = unquote_to_bytes(raw).decode()
+    except UnicodeDecodeError:
+        raise Refused(Code.INVALID_ID, f"{name}: not UTF-8, percent-encoded") from None
+    if (reason := refuse_id(value)) is not None:
+        raise Refused(Code.INVALID_ID, f"{name}: {reason}")
+    return value
+
+
+def _query(request: Request, wanted: type[msgspec.Struct]) -> msgspec.Struct:
+    try:
+        pairs = parse_qsl(
+            request.scope["query_string"].decode("latin-1"),
+            keep_blank_values=True,
+            errors="strict",
+            max_num_fields=QUERY_FIELDS_MAX,
+        )
+        given = dict(pairs)
+        if len(given) < len(pairs):
+            raise Refused(Code.INVALID_QUERY, "a parameter is given twice")
+        return msgspec.convert(given, wanted, strict=False)
+    except ValueError as error:  # msgspec's is one too; neither repeats a value
+        raise Refused(Code.INVALID_QUERY, str(error).replace("Object contains", "the query has")) from None
+
+
+async def _body(request: Request, wanted: type[msgspec.Struct]) -> msgspec.Struct:
+    media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+    if media_type != JSON:
+        raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON}")
+    body = await read_body(request, BODY_BYTES_MAX)
+    if body is None:
+        raise Refused(Code.BODY_TOO_LARGE, f"the body exceeds {BODY_BYTES_MAX} bytes")
+    try:
+        return msgspec.json.decode(body, type=wanted)
+    except msgspec.ValidationError as error:
+        raise Refused(Code.INVALID_BODY, str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise Refused(Code.MALFORMED_JSON, "the body is not JSON") from None

@@ -1,0 +1,127 @@
+"""The OpenAPI 3.1 document, made from the table of operations and the types that it names."""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any, Final
+
+import msgspec
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from worker.names import ID_CHARACTERS_MAX
+from worker.operator.operation import Operation
+from worker.operator.problems import JSON, KINDS, PROBLEM_JSON, Code, Problem
+
+API_VERSION: Final = "1.0"
+_REF: Final = "#/components/schemas/{name}"
+
+_DESCRIPTION: Final = (
+    "Players, sessions, and questions about money. Ids are percent-encoded in the path, '/' and '%' included;"
+    " '.' and '..' alone can't be asked about, since clients take them for steps. Every creation may be"
+    " repeated. Amounts have minor units for programs and a text for people."
+)
+
+_PARAMETERS: Final = {
+    "player_id": "The operator's own id of the player.",
+    "transfer_id": "Our own id of the transfer, a UUID.",
+    "integration": "As in [integrations.NAME].",
+    "provider_tx_id": "The provider's id of the win.",
+    "round_id": "The provider's id of the round.",
+    "session_id": "The provider's wallet session.",
+}
+
+_HEADERS: Final = {
+    401: {"WWW-Authenticate": "The scheme, Bearer"},
+    503: {"Retry-After": "Seconds until it is worth asking again"},
+}
+
+
+def document(operations: Sequence[Operation]) -> dict[str, Any]:
+    """Return the document."""
+    types = {t for o in operations for t in (*o.answers.values(), o.body) if t not in {None, bytes}}
+    ordered = sorted({*types, Problem}, key=lambda t: t.__name__)
+    _, schemas = msgspec.json.schema_components(ordered, ref_template=_REF)
+    by_path = groupby(sorted(operations, key=lambda o: o.path), key=lambda o: o.path)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Credit processor: operator API",
+            "version": API_VERSION,
+            "description": _DESCRIPTION,
+        },
+        "security": [{"token": []}],
+        "paths": {path: {o.method.lower(): _operation(o) for o in same} for path, same in by_path},
+        "components": {
+            "schemas": schemas,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _operation(operation: Operation) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "parameters": [*map(_path_parameter, operation.parameters), *_query_parameters(operation.query)],
+        "responses": {**_answers(operation), **_problems(operation.codes)},
+    }
+    if operation.body is not None:
+        made["requestBody"] = {"required": True, "content": {JSON: {"schema": _reference(operation.body)}}}
+    if operation.is_open:
+        made["security"] = []
+    return made
+
+
+def _answers(operation: Operation) -> dict[str, Any]:
+    return {str(status): _answer(status, content) for status, content in operation.answers.items()}
+
+
+def _answer(status: int, content: Any) -> dict[str, Any]:
+    description = "New" if status == 201 else "The answer"
+    if content is bytes:
+        return {"description": description, "content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}
+    return {"description": description, "content": {JSON: {"schema": _reference(content)}}}
+
+
+def _problems(codes: frozenset[Code]) -> dict[str, Any]:
+    by_status: dict[int, list[Code]] = {}
+    for code in sorted(codes):
+        by_status.setdefault(KINDS[code].status, []).append(code)
+    return {str(status): _problem(status, same) for status, same in sorted(by_status.items())}
+
+
+def _problem(status: int, codes: Sequence[Code]) -> dict[str, Any]:
+    described = "; ".join(f"`{code}`: {KINDS[code].title}" for code in codes)
+    exact = {"properties": {"status": {"const": status}, "code": {"enum": [str(code) for code in codes]}}}
+    schema = {"allOf": [_reference(Problem), exact]}
+    headers = {
+        name: {"description": text, "schema": {"type": "string"}}
+        for name, text in _HEADERS.get(status, {}).items()
+    }
+    return {"description": described, "headers": headers, "content": {PROBLEM_JSON: {"schema": schema}}}
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    schema = {"type": "string", "minLength": 1, "maxLength": ID_CHARACTERS_MAX}
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": _PARAMETERS[name],
+        "schema": {"type": "string", "format": "uuid"} if name == "transfer_id" else schema,
+    }
+
+
+def _query_parameters(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
+    _, schemas = msgspec.json.schema_components([query])
+    properties: Mapping[str, Any] = schemas[query.__name__]["properties"]
+    return [_query_parameter(name, schema) for name, schema in properties.items()]
+
+
+def _query_parameter(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    given = dict(schema.get("anyOf", [schema])[0])  # what may be left out is null in the type, never in a URL
+    return {"name": name, "in": "query", "description": given.pop("description"), "schema": given}
+
+
+def _reference(type_: Any) -> dict[str, Any]:
+    (schema,), _ = msgspec.json.schema_components([type_], ref_template=_REF)
+    return schema

@@ -1,0 +1,74 @@
+"""One operation of the API: all that its route and its part of the document are made from."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.money import Currencies
+from shared.settings import Settings
+from worker.operator.metrics import OperatorMetrics
+from worker.operator.problems import Code, Reply
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the handlers work with."""
+
+    engine: AsyncEngine
+    settings: Settings
+    currencies: Currencies
+    metrics: OperatorMetrics
+
+
+class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """No query parameters."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """A method of a path.
+
+    The handler takes a Desk, the ids of the path by their names, and `query` and `body` where there are any.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Callable[..., Awaitable[Reply]]
+    answers: Mapping[int, Any]
+    """The type of the content, by status; bytes for what is no JSON."""
+
+    problems: tuple[Code, ...] = ()
+    """What it may answer beside the codes that follow from its form."""
+
+    query: type[msgspec.Struct] = NoQuery
+    body: type[msgspec.Struct] | None = None
+    is_open: bool = False
+    """Answered without a token."""
+
+    parameters: tuple[str, ...] = field(init=False)
+    """The names of the path's ids."""
+
+    def __post_init__(self) -> None:
+        """Read the names out of the path."""
+        names = tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
+        object.__setattr__(self, "parameters", names)
+
+    @property
+    def codes(self) -> frozenset[Code]:
+        """Every code that it may answer."""
+        codes = {*self.problems, Code.INVALID_QUERY, Code.DEFECT, Code.UNAVAILABLE}
+        codes |= set() if self.is_open else {Code.UNAUTHORIZED}
+        codes |= {Code.INVALID_ID} if self.parameters else set()
+        codes |= {Code.INVALID_CURSOR} if "cursor" in self.query.__struct_fields__ else set()
+        codes |= _BODY_CODES if self.body else set()
+        return frozenset(codes)
+
+
+_BODY_CODES = frozenset(
+    {Code.BODY_TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE, Code.MALFORMED_JSON, Code.INVALID_BODY}
+)

@@ -1,0 +1,111 @@
+"""Every error of the operator API, as RFC 9457 has it: a status, a stable code, and a sentence for people."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+JSON: Final = "application/json"
+PROBLEM_JSON: Final = "application/problem+json"
+RETRY_SECONDS: Final = 1
+
+
+class Code(StrEnum):
+    """What is wrong, for programs. The set is closed: a code is never renamed, and new ones are announced."""
+
+    UNAUTHORIZED = "unauthorized"
+    NO_SUCH_PATH = "no_such_path"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    INVALID_ID = "invalid_id"
+    INVALID_QUERY = "invalid_query"
+    INVALID_CURSOR = "invalid_cursor"
+    MALFORMED_JSON = "malformed_json"
+    BODY_TOO_LARGE = "body_too_large"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    INVALID_BODY = "invalid_body"
+    UNKNOWN_CURRENCY = "unknown_currency"
+    UNKNOWN_INTEGRATION = "unknown_integration"
+    UNKNOWN_PLAYER = "unknown_player"
+    UNKNOWN_SESSION = "unknown_session"
+    UNKNOWN_TRANSFER = "unknown_transfer"
+    UNKNOWN_ROUND = "unknown_round"
+    NOT_PAID = "not_paid"
+    NO_WALLETS = "no_wallets"
+    SESSION_ENDED = "session_ended"
+    SESSION_OF_ANOTHER = "session_of_another"
+    UNAVAILABLE = "unavailable"
+    DEFECT = "defect"
+
+
+class Kind(NamedTuple):
+    """What is the same for every problem of one code."""
+
+    status: int
+    title: str
+
+
+KINDS: Final[Mapping[Code, Kind]] = {
+    Code.UNAUTHORIZED: Kind(401, "A bearer token of the settings is needed"),
+    Code.NO_SUCH_PATH: Kind(404, "Nothing is at this path"),
+    Code.METHOD_NOT_ALLOWED: Kind(405, "The path does not answer this method"),
+    Code.INVALID_ID: Kind(400, "A part of the path is no id"),
+    Code.INVALID_QUERY: Kind(400, "The query is wrong"),
+    Code.INVALID_CURSOR: Kind(400, "The cursor is none of this list"),
+    Code.MALFORMED_JSON: Kind(400, "The body is not JSON"),
+    Code.BODY_TOO_LARGE: Kind(413, "The body is too large"),
+    Code.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body must be JSON"),
+    Code.INVALID_BODY: Kind(422, "The body is not what is needed here"),
+    Code.UNKNOWN_CURRENCY: Kind(422, "The currency is not known"),
+    Code.UNKNOWN_INTEGRATION: Kind(404, "The integration is not configured"),
+    Code.UNKNOWN_PLAYER: Kind(404, "There is no such player"),
+    Code.UNKNOWN_SESSION: Kind(404, "There is no such session"),
+    Code.UNKNOWN_TRANSFER: Kind(404, "There is no such transfer"),
+    Code.UNKNOWN_ROUND: Kind(404, "No win of this round is posted"),
+    Code.NOT_PAID: Kind(404, "Not paid: no such transfer"),
+    Code.NO_WALLETS: Kind(409, "The player has no wallets in this currency"),
+    Code.SESSION_ENDED: Kind(409, "The session was closed, and an id names one session"),
+    Code.SESSION_OF_ANOTHER: Kind(409, "The session has another player or currency, which never changes"),
+    Code.UNAVAILABLE: Kind(503, "No answer from the books now"),
+    Code.DEFECT: Kind(500, "A defect of this service"),
+}
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a request was not answered as asked (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: Code
+
+
+class Reply(NamedTuple):
+    """What is answered: a status, and content that becomes JSON unless it is bytes already."""
+
+    status: int
+    content: Any
+    media_type: str = JSON
+    headers: Mapping[str, str] = {}
+
+
+class Refused(Exception):  # noqa: N818  (it says what became of the request)
+    """A request that can't be asked. What the books answer is a value, never this."""
+
+    def __init__(self, code: Code, detail: str, headers: Mapping[str, str] | None = None) -> None:
+        """Take the code, a sentence, and headers that go with it."""
+        super().__init__(detail)
+        self.reply: Final = refusal(code, detail, headers)
+
+
+def refusal(code: Code, detail: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return the reply that says `code`."""
+    kind = KINDS[code]
+    problem = Problem(f"urn:credits:problem:{code}", kind.title, kind.status, detail, code)
+    return Reply(kind.status, problem, PROBLEM_JSON, headers or {})
+
+
+def unavailable(detail: str) -> Reply:
+    """Return the reply that says to ask again."""
+    return refusal(Code.UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)})

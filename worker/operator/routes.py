@@ -1,0 +1,153 @@
+"""The table of operations: the routes and the OpenAPI document are both made from it."""
+
+from typing import Final
+
+from worker.holders import PlayerAdded, Session, SessionAnswer
+from worker.operator import handlers
+from worker.operator.operation import Operation
+from worker.operator.problems import Code
+from worker.paging import Page
+from worker.views import BalancesView, PlayerView, RoundView, TransferAnswer, TransferPage, WalletsView
+
+_PLAYER: Final = "/v1/players/{player_id}"
+_SESSION: Final = "/v1/integrations/{integration}/sessions/{session_id}"
+
+OPERATIONS: Final = (
+    Operation(
+        method="PUT",
+        path=_PLAYER,
+        name="add_player",
+        summary="Add a player with a REAL and a BONUS wallet, or whatever of that is missing",
+        handler=handlers.add_player,
+        body=handlers.NewPlayer,
+        answers={201: PlayerAdded, 200: PlayerAdded},
+        problems=(Code.UNKNOWN_CURRENCY,),
+    ),
+    Operation(
+        method="GET",
+        path=_PLAYER,
+        name="show_player",
+        summary="A player, with all wallets and the last transfers",
+        handler=handlers.show_player,
+        answers={200: PlayerView},
+        problems=(Code.UNKNOWN_PLAYER,),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_PLAYER}/wallets",
+        name="show_wallets",
+        summary="A player's wallets",
+        handler=handlers.show_wallets,
+        answers={200: WalletsView},
+        problems=(Code.UNKNOWN_PLAYER,),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_PLAYER}/balances",
+        name="show_balances",
+        summary="What a player has, by currency",
+        handler=handlers.show_balances,
+        answers={200: BalancesView},
+        problems=(Code.UNKNOWN_PLAYER,),
+    ),
+    Operation(
+        method="GET",
+        path=f"{_PLAYER}/transfers",
+        name="list_transfers",
+        summary="A player's transfers, newest first, a page at a time",
+        handler=handlers.list_transfers,
+        query=Page,
+        answers={200: TransferPage},
+        problems=(Code.UNKNOWN_PLAYER,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/transfers/{transfer_id}",
+        name="show_transfer",
+        summary="A transfer by our own id",
+        handler=handlers.show_transfer,
+        answers={200: TransferAnswer},
+        problems=(Code.UNKNOWN_TRANSFER,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/integrations/{integration}/transfers/{provider_tx_id}",
+        name="find_transfer",
+        summary="Was this win paid? The transfer if it was; the problem `not_paid` if not",
+        handler=handlers.find_transfer,
+        answers={200: TransferAnswer},
+        problems=(Code.NOT_PAID, Code.UNKNOWN_INTEGRATION),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/integrations/{integration}/rounds/{round_id}",
+        name="show_round",
+        summary="The wins of a round, oldest first, a page at a time",
+        handler=handlers.show_round,
+        query=Page,
+        answers={200: RoundView},
+        problems=(Code.UNKNOWN_ROUND, Code.UNKNOWN_INTEGRATION),
+    ),
+    Operation(
+        method="PUT",
+        path=_SESSION,
+        name="open_session",
+        summary="Open a provider's wallet session for a player, unless it is open",
+        handler=handlers.open_session,
+        body=handlers.NewSession,
+        answers={201: SessionAnswer, 200: SessionAnswer},
+        problems=(
+            Code.UNKNOWN_PLAYER,
+            Code.UNKNOWN_CURRENCY,
+            Code.UNKNOWN_INTEGRATION,
+            Code.NO_WALLETS,
+            Code.SESSION_ENDED,
+            Code.SESSION_OF_ANOTHER,
+        ),
+    ),
+    Operation(
+        method="GET",
+        path=_SESSION,
+        name="show_session",
+        summary="Whose a session is, in which currency, and whether it is open",
+        handler=handlers.show_session,
+        answers={200: Session},
+        problems=(Code.UNKNOWN_SESSION,),
+    ),
+    Operation(
+        method="POST",
+        path=f"{_SESSION}/close",
+        name="close_session",
+        summary="Close a session, unless it is closed; wins of its rounds are paid all the same",
+        handler=handlers.close_session,
+        answers={200: SessionAnswer},
+        problems=(Code.UNKNOWN_SESSION,),
+    ),
+    Operation(
+        method="GET",
+        path="/healthz",
+        name="healthz",
+        summary="The process is up",
+        handler=handlers.healthz,
+        answers={200: handlers.Status},
+        is_open=True,
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        name="readyz",
+        summary="The books answered a question just now",
+        handler=handlers.readyz,
+        answers={200: handlers.Status},
+        is_open=True,
+    ),
+    Operation(
+        method="GET",
+        path="/metrics",
+        name="metrics",
+        summary="Counters for Prometheus; they name operations and statuses, never a player",
+        handler=handlers.show_metrics,
+        answers={200: bytes},
+        is_open=True,
+    ),
+)

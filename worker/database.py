@@ -62,6 +62,12 @@ _MIGRATION_LOCK: Final = 4_707_713_206_834_229_325
 """PostgreSQL's advisory lock under which tables are migrated: any number that nobody else uses."""
 
 
+_SERVER_SETTINGS: Final = {"application_name": "credits", "jit": "off"}
+
+_BY_INDEX: Final = {"enable_seqscan": "off"}
+"""All but an audit asks by key: a plan from when a table was small must not scan it when it is large."""
+
+
 def create_engine(settings: LedgerSettings, *, patient: bool = False) -> AsyncEngine:
     """Return an engine for `[ledger]`. Connects to nothing yet. Raises SettingsError for a bad URL.
 
@@ -83,7 +89,7 @@ def create_engine(settings: LedgerSettings, *, patient: bool = False) -> AsyncEn
             connect_args={
                 "timeout": settings.statement_seconds_max,
                 "command_timeout": None if patient else settings.statement_seconds_max,
-                "server_settings": {"application_name": "credits", "jit": "off"},
+                "server_settings": _SERVER_SETTINGS | ({} if patient else _BY_INDEX),
             },
         )
     except (ArgumentError, NoSuchModuleError) as error:

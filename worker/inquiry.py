@@ -150,7 +150,6 @@ class Inquiry:
             cases = invariant.broken_cases_since
         nothing = "(SELECT * FROM verified_wallets WHERE 1 = 0)"
         cases = cases.replace("<verified>", nothing if self.base is None else "verified_wallets")
-        cases = cases.replace("<exactly>", 'COLLATE "C"' if self._on_postgresql else "")
         # Apart, so that PostgreSQL does not look for the first few cases first, of which there are none.
         apart = "MATERIALIZED" if self._on_postgresql else ""
         return _typed(

@@ -7,8 +7,6 @@ and triggers. What a query asks about is bounded by parameters and words that `w
 - of histories: those from :first on, continued from what <verified> says of each wallet. An entry is of what
   was verified before when its number is, and the transfer's id too: later ones may be above :verified_to.
   In a full audit :first and :verified_to are below every id, and <verified> is empty.
-
-<exactly> compares texts byte by byte, which on PostgreSQL sorts faster than the database's own collation.
 """
 
 from dataclasses import dataclass
@@ -204,7 +202,7 @@ INVARIANTS: Final = (
                 )
             ) AS n
             WINDOW history AS (
-                PARTITION BY player_id <exactly>, currency <exactly>, earlier
+                PARTITION BY player_id, currency, earlier
                 ORDER BY real_balance_minor + bonus_balance_minor, amount_minor DESC, transfer_id
                 ROWS UNBOUNDED PRECEDING
             )
@@ -224,7 +222,7 @@ INVARIANTS: Final = (
         """
         SELECT integration, provider_tx_id, transfers, transfer_id FROM (
             SELECT integration, provider_tx_id, id AS transfer_id,
-                COUNT(*) OVER (PARTITION BY integration <exactly>, provider_tx_id <exactly>) AS transfers
+                COUNT(*) OVER (PARTITION BY integration, provider_tx_id) AS transfers
             FROM transfers
         ) AS i WHERE transfers > 1
         """,

@@ -60,9 +60,10 @@ class Ledger:
         """Begin, lock, read, insert, update, commit.
 
         Locking and reading are statements of their own: each sees what was committed while the one before
-        it waited. In one statement they would share a snapshot older than the locks.
+        it waited. In one statement they would share a snapshot older than the locks. A batch of repeats has
+        nothing to commit, and so waits for no disk.
         """
-        async with self._engine.begin() as connection:
+        async with self._engine.connect() as connection:  # which begins; unless told to commit, it rolls back
             locked = await self._statements.lock_wallets(connection, {c.player_id for c in credits_})
             accounts = _accounts(locked)
             found = await self._statements.find_transfers(connection, {c.identity for c in credits_})
@@ -73,7 +74,9 @@ class Ledger:
                 open_sessions=await _open_sessions(connection, credits_),
             )
             planned = plan(credits_, known, datetime.now(UTC))
-            await self._write(connection, planned)
+            if planned.writes:
+                await self._write(connection, planned)
+                await connection.commit()
         return planned
 
     async def _write(self, connection: AsyncConnection, planned: Plan) -> None:

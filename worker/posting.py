@@ -105,6 +105,11 @@ class Plan:
     closed_rounds: set[tuple[str, str | None, str]] = field(default_factory=set)
     """By integration, round and player: those that this batch closes."""
 
+    @property
+    def writes(self) -> bool:
+        """Whether there is anything to write."""
+        return bool(self.transfer_rows or self.conflict_rows)
+
 
 def judge(credit: Credit, transfer: Transfer) -> Outcome:
     """Answer a credit whose id is posted already: a replay if all that matters is the same."""

@@ -3,6 +3,9 @@
 A transfer is one credit posted; its entries are its double-entry legs and sum to zero: a player's wallet is
 credited, the integration's settlement account debited. The settlement account has no balance row, which
 would be everyone's lock: its balance is the sum of its entries.
+
+On PostgreSQL triggers check what transfers and entries refer to, for all rows of a statement at once.
+Foreign keys would ask row by row, and every credit would write to its player's row.
 """
 
 from typing import Final
@@ -32,8 +35,11 @@ SETTLEMENT: Final = "SETTLEMENT"
 
 CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
 
-REVISION: Final = "0003"
+REVISION: Final = "0004"
 """The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
+
+_TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")
+"""Compared byte by byte: a language's order changes with the system, and an index would lose its rows."""
 
 metadata: Final = MetaData(
     naming_convention={
@@ -57,8 +63,8 @@ ledger = Table(
 players = Table(
     "players",
     metadata,
-    Column("id", Text, primary_key=True, comment="the operator's own id of the player"),
-    Column("currency", Text, nullable=False, comment="the player's own; they may hold wallets in others"),
+    Column("id", _TEXT, primary_key=True, comment="the operator's own id of the player"),
+    Column("currency", _TEXT, nullable=False, comment="the player's own; they may hold wallets in others"),
     Column("created_at", DateTime(timezone=True), nullable=False),
     CheckConstraint(CURRENCY_CHECK, name="currency"),
 )
@@ -66,10 +72,10 @@ players = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("integration", Text, primary_key=True),
-    Column("id", Text, primary_key=True, comment="the provider's wallet session"),
-    Column("player_id", Text, ForeignKey("players.id"), nullable=False),
-    Column("currency", Text, nullable=False),
+    Column("integration", _TEXT, primary_key=True),
+    Column("id", _TEXT, primary_key=True, comment="the provider's wallet session"),
+    Column("player_id", _TEXT, ForeignKey("players.id"), nullable=False),
+    Column("currency", _TEXT, nullable=False),
     Column("opened_at", DateTime(timezone=True), nullable=False),
     Column("closed_at", DateTime(timezone=True)),
     CheckConstraint(CURRENCY_CHECK, name="currency"),
@@ -79,9 +85,9 @@ wallets = Table(
     "wallets",
     metadata,
     Column("id", Uuid, primary_key=True),
-    Column("player_id", Text, ForeignKey("players.id"), nullable=False),
-    Column("currency", Text, nullable=False),
-    Column("kind", Text, CheckConstraint("kind IN ('REAL', 'BONUS')", name="kind"), nullable=False),
+    Column("player_id", _TEXT, ForeignKey("players.id"), nullable=False),
+    Column("currency", _TEXT, nullable=False),
+    Column("kind", _TEXT, CheckConstraint("kind IN ('REAL', 'BONUS')", name="kind"), nullable=False),
     Column("balance_minor", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False, comment="how many entries the wallet has"),
     UniqueConstraint("player_id", "currency", "kind"),
@@ -93,22 +99,22 @@ transfers = Table(
     "transfers",
     metadata,
     Column("id", Uuid, primary_key=True, comment="UUIDv7: new rows are neighbours in the index"),
-    Column("integration", Text, nullable=False),
-    Column("provider_tx_id", Text, nullable=False),
-    Column("player_id", Text, ForeignKey("players.id"), nullable=False),
-    Column("currency", Text, nullable=False),
+    Column("integration", _TEXT, nullable=False),
+    Column("provider_tx_id", _TEXT, nullable=False),
+    Column("player_id", _TEXT, nullable=False),
+    Column("currency", _TEXT, nullable=False),
     Column("amount_minor", BigInteger, nullable=False),
-    Column("kind", Text, nullable=False),
-    Column("round_id", Text),
-    Column("game_id", Text),
-    Column("bet_id", Text),
+    Column("kind", _TEXT, nullable=False),
+    Column("round_id", _TEXT),
+    Column("game_id", _TEXT),
+    Column("bet_id", _TEXT),
     Column("real_minor", BigInteger, nullable=False),
     Column("bonus_minor", BigInteger, nullable=False),
     Column("real_balance_minor", BigInteger, nullable=False, comment="right after this transfer"),
     Column("bonus_balance_minor", BigInteger, nullable=False, comment="right after this transfer"),
     Column("round_closed", Boolean, nullable=False),
-    Column("session_id", Text),
-    Column("details", Text, nullable=False, comment="JSON: what else the provider said"),
+    Column("session_id", _TEXT),
+    Column("details", _TEXT, nullable=False, comment="JSON: what else the provider said"),
     Column("posted_at", DateTime(timezone=True), nullable=False),
     Column(
         "after_round_closed",
@@ -118,7 +124,8 @@ transfers = Table(
         comment="the player's round was closed before this win came, which is paid all the same",
     ),
     UniqueConstraint("integration", "provider_tx_id"),
-    Index("ix_transfers_round", "integration", "round_id", "player_id"),
+    ForeignKeyConstraint(["player_id"], ["players.id"]).ddl_if(dialect="sqlite"),
+    Index("ix_transfers_round", "round_id", "player_id"),
     Index("ix_transfers_player", "player_id", "id"),
     CheckConstraint("amount_minor >= 0 AND real_minor >= 0 AND bonus_minor >= 0", name="sign"),
     CheckConstraint(f"amount_minor <= {MINOR_MAX}", name="digits"),
@@ -132,7 +139,7 @@ entries = Table(
     Column("transfer_id", Uuid, primary_key=True),
     Column(
         "account",
-        Text,
+        _TEXT,
         CheckConstraint("account IN ('REAL', 'BONUS', 'SETTLEMENT')", name="account"),
         primary_key=True,
     ),
@@ -140,8 +147,8 @@ entries = Table(
     Column("amount_minor", BigInteger, nullable=False),
     Column("balance_minor", BigInteger, comment="the wallet's, right after this entry"),
     Column("wallet_version", BigInteger, comment="1 for a wallet's first entry, then without gaps"),
-    ForeignKeyConstraint(["transfer_id"], ["transfers.id"]),
-    ForeignKeyConstraint(["wallet_id"], ["wallets.id"]),
+    ForeignKeyConstraint(["transfer_id"], ["transfers.id"]).ddl_if(dialect="sqlite"),
+    ForeignKeyConstraint(["wallet_id"], ["wallets.id"]).ddl_if(dialect="sqlite"),
     CheckConstraint(
         "CASE account WHEN 'SETTLEMENT'"
         " THEN amount_minor < 0 AND wallet_id IS NULL"
@@ -156,7 +163,7 @@ conflicts = Table(
     "conflicts",
     metadata,
     Column("transfer_id", Uuid, ForeignKey("transfers.id"), primary_key=True),
-    Column("offered", Text, primary_key=True, comment="JSON: the fields that differed, as they were sent"),
+    Column("offered", _TEXT, primary_key=True, comment="JSON: the fields that differed, as they were sent"),
     Column("first_seen_at", DateTime(timezone=True), nullable=False),
     comment="ids that were sent again with other content; nothing moved",
 )

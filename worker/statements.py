@@ -97,7 +97,7 @@ def _names(table: Table) -> str:
 
 def _unnested(table: Table) -> str:
     """Return what turns the arrays :c0, :c1, ... into rows `n` of the table."""
-    types = [str(column.type.compile(_DIALECT)) for column in table.columns]
+    types = [column.type.compile(_DIALECT).partition(" COLLATE")[0] for column in table.columns]
     arrays = ", ".join(f"CAST(:c{n} AS {type_}[])" for n, type_ in enumerate(types))
     return f"unnest({arrays}) AS n ({_names(table)})"
 
@@ -109,8 +109,8 @@ _LOCK_WALLETS = text(
 _FIND_TRANSFERS = text(
     f"SELECT {', '.join(f't.{name}' for name in _TRANSFER)} FROM"  # noqa: S608
     " unnest(CAST(:integrations AS text[]), CAST(:provider_tx_ids AS text[]))"
-    " AS k (integration, provider_tx_id)"
-    " JOIN transfers AS t USING (integration, provider_tx_id)"
+    " AS k (integration, provider_tx_id) CROSS JOIN LATERAL (SELECT * FROM transfers AS f"
+    " WHERE f.integration = k.integration AND f.provider_tx_id = k.provider_tx_id LIMIT 1) AS t"
 )
 _UPDATE_WALLETS = text(
     "UPDATE wallets SET balance_minor = n.balance_minor, version = n.version"
@@ -119,9 +119,12 @@ _UPDATE_WALLETS = text(
 )
 
 
+# In this form, as with LATERAL above, it is a search by the round's index, whatever the tables' sizes are
+# believed to be: new books are taken for empty until they are analyzed, and plans are kept.
 _ROUND_WAS_CLOSED = (
-    "EXISTS (SELECT 1 FROM transfers AS t WHERE t.integration = n.integration"
-    " AND t.round_id = n.round_id AND t.player_id = n.player_id AND t.round_closed)"
+    "COALESCE((SELECT true FROM (SELECT integration FROM transfers"
+    " WHERE round_id = n.round_id AND player_id = n.player_id AND round_closed OFFSET 0) AS t"
+    " WHERE t.integration = n.integration LIMIT 1), false)"
 )
 # One column after another, but the last: `after_round_closed`, of which the batch knows its own part.
 _INSERT_TRANSFERS = text(

@@ -38,6 +38,11 @@ async def fill(engine: AsyncEngine, transfers: int, players: int, *, per_second:
             await connection.execute(text("VACUUM (ANALYZE) players, wallets, transfers, entries"))
 
 
+def provider_tx_id(number: int) -> str:
+    """Return the provider's id of the transfer with this number, from 0."""
+    return f"tx-{number * 2654435761 % 2**60}"
+
+
 def _said(statement: str, words: dict[str, str], numbers: dict[str, int]) -> str:
     """Return the statement with its <words> in the database's own, and its <numbers> in figures."""
     for _ in range(4):  # words are made of words

@@ -39,10 +39,31 @@ def wallet_of(player_id: str, currency: str, kind: Wallet) -> str:
     )
 
 
-def leg_of_the_lost_bet(account: str, wallet: str) -> str:
-    """Return an INSERT that gives a win to a transfer that has none, on some wallet."""
-    of_lost = "(SELECT id FROM transfers WHERE provider_tx_id = 'lost')"
-    return f"INSERT INTO entries VALUES ({of_lost}, '{account}', {wallet}, 5, 5, 1)"
+def leg_of(provider_tx_id: str, account: str, wallet: str) -> str:
+    """Return an INSERT that gives a transfer one leg of 5, on some wallet."""
+    transfer = f"(SELECT id FROM transfers WHERE provider_tx_id = '{provider_tx_id}')"
+    return f"INSERT INTO entries VALUES ({transfer}, '{account}', {wallet}, 5, 5, 1)"
+
+
+def transfer_by_hand(
+    currency: str = "EUR",
+    amount_minor: int = 5,
+    real_minor: int = 5,
+    bonus_minor: int = 0,
+    player_id: str = "anna",
+) -> str:
+    """Return an INSERT of a transfer, without its legs."""
+    values = (
+        f"'{uuid4().hex}', 'klas', 'by hand', '{player_id}', '{currency}', {amount_minor}, 'win',"
+        f" {real_minor}, {bonus_minor}, 0, 0, false, '{{}}', '2026-01-01'"
+    )
+    return f"INSERT INTO transfers ({TRANSFER_COLUMNS}) VALUES ({values})"
+
+
+TRANSFER_COLUMNS = (
+    "id, integration, provider_tx_id, player_id, currency, amount_minor, kind, real_minor, bonus_minor,"
+    " real_balance_minor, bonus_balance_minor, round_closed, details, posted_at"
+)
 
 
 @pytest.mark.parametrize(
@@ -57,16 +78,62 @@ def leg_of_the_lost_bet(account: str, wallet: str) -> str:
 )
 async def test_entry_can_only_be_on_its_players_wallet(books: AsyncEngine, account: str, wallet: str) -> None:
     with pytest.raises(DBAPIError, match="wallet of another player, currency or kind"):
-        await execute(books, leg_of_the_lost_bet(account, wallet))
+        await execute(books, leg_of("lost", account, wallet))
+
+
+RIGHT_WALLET = wallet_of("anna", "EUR", Wallet.REAL)
 
 
 async def test_legs_that_do_not_sum_to_zero_are_refused(books: AsyncEngine) -> None:
-    right_wallet = wallet_of("anna", "EUR", Wallet.REAL)
+    await execute(books, transfer_by_hand())
     if books.dialect.name == "sqlite":  # sees one row at a time: there the audit tells
-        await execute(books, leg_of_the_lost_bet("REAL", right_wallet))
+        await execute(books, leg_of("by hand", "REAL", RIGHT_WALLET))
         return
-    with pytest.raises(DBAPIError, match="sum to zero"):
-        await execute(books, leg_of_the_lost_bet("REAL", right_wallet))
+    with pytest.raises(IntegrityError, match="sum to zero"):
+        await execute(books, leg_of("by hand", "REAL", RIGHT_WALLET))
+
+
+async def test_nothing_more_is_paid_for_a_transfer_than_it_says(books: AsyncEngine) -> None:
+    with pytest.raises(IntegrityError, match="another amount than its transfer says"):
+        await execute(books, leg_of("lost", "REAL", RIGHT_WALLET))
+
+
+async def test_nothing_is_paid_without_a_transfer(books: AsyncEngine) -> None:
+    with pytest.raises(IntegrityError):
+        await execute(
+            books, f"INSERT INTO entries VALUES ('{uuid4().hex}', 'SETTLEMENT', NULL, -5, NULL, NULL)"
+        )
+
+
+@pytest.mark.parametrize(("player_id", "currency"), [("nobody", "EUR"), ("ben", "USD")])
+async def test_win_is_of_a_player_with_a_wallet_for_it(
+    books: AsyncEngine, player_id: str, currency: str
+) -> None:
+    with pytest.raises(IntegrityError, match="no wallet in its currency"):
+        await execute(books, transfer_by_hand(currency, player_id=player_id))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "DELETE FROM wallets WHERE player_id = 'ben'",
+        "TRUNCATE wallets",
+        "UPDATE wallets SET player_id = 'ben' WHERE currency = 'USD'",
+        "UPDATE wallets SET currency = 'SEK' WHERE currency = 'USD'",
+        "UPDATE wallets SET kind = 'BONUS'",
+        f"UPDATE wallets SET id = '{uuid4().hex}' WHERE player_id = 'ben' AND kind = 'REAL'",
+    ],
+)
+async def test_wallet_stays_and_stays_its_players(books: AsyncEngine, change: str) -> None:
+    if books.dialect.name == "sqlite" and change.startswith("TRUNCATE"):
+        change = "DELETE FROM wallets"
+    with pytest.raises(IntegrityError, match="a wallet stays"):
+        await execute(books, change)
+
+
+async def test_player_with_wallets_stays(books: AsyncEngine) -> None:
+    with pytest.raises(IntegrityError):
+        await execute(books, "DELETE FROM players WHERE id = 'ben'")
 
 
 REFUSED = {
@@ -90,12 +157,6 @@ async def test_database_refuses(books: AsyncEngine, what: str) -> None:
         await execute(books, REFUSED[what])
 
 
-TRANSFER_COLUMNS = (
-    "id, integration, provider_tx_id, player_id, currency, amount_minor, kind, real_minor, bonus_minor,"
-    " real_balance_minor, bonus_balance_minor, round_closed, details, posted_at"
-)
-
-
 @pytest.mark.parametrize(
     ("currency", "amount_minor", "real_minor", "bonus_minor"),
     [
@@ -110,12 +171,8 @@ TRANSFER_COLUMNS = (
 async def test_transfer_must_make_sense(
     books: AsyncEngine, currency: str, amount_minor: int, real_minor: int, bonus_minor: int
 ) -> None:
-    values = (
-        f"'{uuid4().hex}', 'klas', 'by hand', 'anna', '{currency}', {amount_minor}, 'win',"
-        f" {real_minor}, {bonus_minor}, 0, 0, false, '{{}}', '2026-01-01'"
-    )
     with pytest.raises(IntegrityError):
-        await execute(books, f"INSERT INTO transfers ({TRANSFER_COLUMNS}) VALUES ({values})")
+        await execute(books, transfer_by_hand(currency, amount_minor, real_minor, bonus_minor))
 
 
 @pytest.mark.parametrize("table", ["transfers", "entries", "conflicts"])

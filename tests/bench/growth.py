@@ -30,6 +30,7 @@ from tests.credits import win
 from tests.servers import running_servers
 from worker.database import create_engine, migrate
 from worker.ledger import Ledger
+from worker.paging import Page
 from worker.reading import show_player, show_round, show_transfer
 from worker.schema import transfers
 
@@ -107,7 +108,7 @@ async def measure(books: Books) -> None:
         "a balance": lambda: ledger.find([FindPlayer(first.player_id)]),
         "transfer show": lambda: show_transfer(books.engine, currencies, *first.identity),
         "player show": lambda: show_player(books.engine, currencies, first.player_id),
-        "round show": lambda: show_round(books.engine, currencies, INTEGRATION, first.round_id or ""),
+        "round show": lambda: show_round(books.engine, currencies, INTEGRATION, first.round_id or "", Page()),
     }
     for what, do in questions.items():
         await books.time(what, do)

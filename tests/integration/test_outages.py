@@ -156,7 +156,7 @@ async def test_win_is_paid_though_a_table_was_altered_since_the_last_one(postgre
     ledger = Ledger(postgres)
     await post(ledger, WIN)
     async with engine_of(postgres.url.render_as_string(hide_password=False)) as migrating:
-        await execute(migrating, ["ALTER TABLE wallets ALTER COLUMN kind TYPE varchar(20)"])
+        await execute(migrating, ["ALTER TABLE transfers ALTER COLUMN game_id TYPE varchar(200)"])
     assert results(await post(ledger, win("win-2"))) == [Result.POSTED]
 
 

@@ -130,11 +130,12 @@ def _wins_of(integration: str, round_id: str, after: UUID | None, limit: int) ->
     """Select wins of a round: its index gives the ids of all, then the page's own are looked up.
 
     Were it not for MATERIALIZED, a database that thinks the round large could read every transfer there is,
-    in the order of their ids, until it has met enough of the round.
+    in the order of their ids, until it has met enough of the round; or those of the integration, by the
+    unique index, if it has not analyzed them yet.
     """
-    of_round = and_(transfers.c.integration == integration, transfers.c.round_id == round_id)
-    ids = select(transfers.c.id).where(of_round).cte("of_round").prefix_with("MATERIALIZED")
-    page = select(ids.c.id).order_by(ids.c.id).limit(limit)
+    named = select(transfers.c.id, transfers.c.integration).where(transfers.c.round_id == round_id)
+    ids = named.cte("of_round").prefix_with("MATERIALIZED")
+    page = select(ids.c.id).where(ids.c.integration == integration).order_by(ids.c.id).limit(limit)
     if after is not None:
         page = page.where(ids.c.id > after)
     return select(transfers).where(transfers.c.id.in_(page)).order_by(transfers.c.id)

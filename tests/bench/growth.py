@@ -125,13 +125,20 @@ async def opened(server_url: str, size: int) -> Books:
         await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
     url = f"{server_url.rpartition('/')[0]}/{name}"
-    engine = create_engine(LedgerSettings(database_url=url), patient=True)
+    settings = LedgerSettings(database_url=url)
     if is_new:
-        started = time.monotonic()
-        await migrate(engine)
-        await fill(engine, size, PLAYERS)
-        say(f"{size} transfers loaded in {time.monotonic() - started:.0f} s")
-    return Books(size, engine)
+        await load(settings, size)
+    return Books(size, create_engine(settings))
+
+
+async def load(settings: LedgerSettings, size: int) -> None:
+    """Load books of a size, and say how long it took."""
+    started = time.monotonic()
+    engine = create_engine(settings, patient=True)
+    await migrate(engine)
+    await fill(engine, size, PLAYERS)
+    await engine.dispose()
+    say(f"{size} transfers loaded in {time.monotonic() - started:.0f} s")
 
 
 def table(all_books: Sequence[Books]) -> str:

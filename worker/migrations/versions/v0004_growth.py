@@ -49,6 +49,7 @@ def _compare_bytes() -> None:
     for table, columns in TEXTS.items():
         changes = ", ".join(f'ALTER COLUMN {column} TYPE text COLLATE "C"' for column in columns)
         op.execute(f"ALTER TABLE {table} {changes}")
+        op.execute(f"ANALYZE {table}")  # which has forgotten what it knew of those columns
     # Room for the next version of a wallet on its own page: then no index has to be told of it.
     op.execute("ALTER TABLE wallets SET (fillfactor = 50)")
 

@@ -68,15 +68,13 @@ class PostgresStatements:
 
     async def lock_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
         """Lock with FOR NO KEY UPDATE: an entry's foreign key to the wallet need not wait."""
-        return (await connection.execute(_LOCK_WALLETS, {"player_ids": list(player_ids)})).all()
+        return (await connection.exec_driver_sql(_LOCK_WALLETS, (list(player_ids),))).all()
 
     async def find_transfers(
         self, connection: AsyncConnection, identities: Collection[Identity]
     ) -> Sequence[Any]:
         """Look up by the unique index."""
-        integrations, provider_tx_ids = map(list, zip(*identities, strict=True))
-        keys = {"integrations": integrations, "provider_tx_ids": provider_tx_ids}
-        return (await connection.execute(_FIND_TRANSFERS, keys)).all()
+        return (await connection.exec_driver_sql(_FIND_TRANSFERS, _arrays(tuple(identities), 2))).all()
 
     async def insert(
         self,
@@ -89,40 +87,42 @@ class PostgresStatements:
 
         Waits for another worker that is inserting the same id; then passes over it, and over its entries.
         """
-        sets = {
-            **_arrays("t", transfer_rows, len(transfers.columns)),
-            **_arrays("e", entry_rows, len(entries.columns)),
-            **_arrays("w", wallet_rows, len(_WALLET_CHANGE)),
-        }
-        return int((await connection.execute(_INSERT, sets)).scalar_one())
+        arrays = (
+            *_arrays(transfer_rows, len(transfers.columns)),
+            *_arrays(entry_rows, len(entries.columns)),
+            *_arrays(wallet_rows, len(_WALLET_CHANGE)),
+        )
+        return int((await connection.exec_driver_sql(_INSERT, arrays)).scalar_one())
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert the whole set, but for those that are there."""
-        await connection.execute(_INSERT_CONFLICTS, _arrays("c", rows, len(conflicts.columns)))
+        await connection.exec_driver_sql(_INSERT_CONFLICTS, _arrays(rows, len(conflicts.columns)))
 
 
 def _names(table: Table) -> str:
     return ", ".join(column.name for column in table.columns)
 
 
-def _unnested(name: str, columns: Iterable[Column[Any]]) -> str:
-    """Return what turns the arrays that `_arrays` names into rows `n` of the columns."""
+def _unnested(columns: Iterable[Column[Any]], first: int = 1) -> str:
+    """Return what turns the arrays that are the parameters from $first on into rows `n` of the columns."""
     typed = [(c.name, c.type.compile(_DIALECT).partition(" COLLATE")[0]) for c in columns]
-    arrays = ", ".join(f"CAST(:{name}{n} AS {type_}[])" for n, (_, type_) in enumerate(typed))
-    return f"unnest({arrays}) AS n ({', '.join(column for column, _ in typed)})"
+    arrays = ", ".join(f"${n}::{type_}[]" for n, (_, type_) in enumerate(typed, first))
+    return f"unnest({arrays}) AS n ({', '.join(name for name, _ in typed)})"
 
 
-_LOCK_WALLETS = text(
-    f"SELECT {', '.join(_WALLET)} FROM wallets WHERE player_id = ANY(CAST(:player_ids AS text[]))"  # noqa: S608
+# In the driver's own words: SQLAlchemy's compiler would look at each parameter of each batch.
+_LOCK_WALLETS: Final = (
+    f"SELECT {', '.join(_WALLET)} FROM wallets WHERE player_id = ANY($1::text[])"  # noqa: S608
     " ORDER BY id FOR NO KEY UPDATE"
 )
-_FIND_TRANSFERS = text(
+_FIND_TRANSFERS: Final = (
     f"SELECT {', '.join(f't.{name}' for name in _TRANSFER)} FROM"  # noqa: S608
-    " unnest(CAST(:integrations AS text[]), CAST(:provider_tx_ids AS text[]))"
-    " AS k (integration, provider_tx_id) CROSS JOIN LATERAL (SELECT * FROM transfers AS f"
-    " WHERE f.integration = k.integration AND f.provider_tx_id = k.provider_tx_id LIMIT 1) AS t"
+    " unnest($1::text[], $2::text[]) AS k (integration, provider_tx_id)"
+    " CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.integration = k.integration AND f.provider_tx_id = k.provider_tx_id LIMIT 1) AS t"
 )
 _WALLET_CHANGE: Final = (wallets.c.id, wallets.c.balance_minor, wallets.c.version)
+_ENTRIES_FIRST: Final = 1 + len(transfers.columns)
+_WALLETS_FIRST: Final = _ENTRIES_FIRST + len(entries.columns)
 
 
 # In this form, as with LATERAL above, it is a search by the round's index, whatever the tables' sizes are
@@ -133,27 +133,27 @@ _ROUND_WAS_CLOSED = (
     " WHERE t.integration = n.integration LIMIT 1), false)"
 )
 # Of the transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
-_INSERT = text(
+_INSERT: Final = (
     f"WITH posted AS (INSERT INTO transfers ({_names(transfers)})"  # noqa: S608
     f" SELECT {', '.join(f'n.{column.name}' for column in transfers.columns[:-1])},"
-    f" n.after_round_closed OR {_ROUND_WAS_CLOSED} FROM {_unnested('t', transfers.columns)}"
+    f" n.after_round_closed OR {_ROUND_WAS_CLOSED} FROM {_unnested(transfers.columns)}"
     " ON CONFLICT (integration, provider_tx_id) DO NOTHING RETURNING id),"
     f" legs AS (INSERT INTO entries ({_names(entries)})"
-    f" SELECT n.* FROM {_unnested('e', entries.columns)} JOIN posted ON posted.id = n.transfer_id),"
+    f" SELECT n.* FROM {_unnested(entries.columns, _ENTRIES_FIRST)}"
+    " JOIN posted ON posted.id = n.transfer_id),"
     " moved AS (UPDATE wallets SET balance_minor = n.balance_minor, version = n.version"
-    f" FROM {_unnested('w', _WALLET_CHANGE)} WHERE wallets.id = n.id)"
+    f" FROM {_unnested(_WALLET_CHANGE, _WALLETS_FIRST)} WHERE wallets.id = n.id)"
     " SELECT count(*) FROM posted"
 )
-_INSERT_CONFLICTS = text(
+_INSERT_CONFLICTS: Final = (
     f"INSERT INTO conflicts ({_names(conflicts)})"  # noqa: S608
-    f" SELECT * FROM {_unnested('c', conflicts.columns)} ON CONFLICT DO NOTHING"
+    f" SELECT * FROM {_unnested(conflicts.columns)} ON CONFLICT DO NOTHING"
 )
 
 
-def _arrays(name: str, rows: Sequence[Row], width: int) -> dict[str, list[Any]]:
+def _arrays(rows: Sequence[Row], width: int) -> tuple[Sequence[Any], ...]:
     """Return rows of a width as one array a column, empty ones if there are none."""
-    arrays = zip(*rows, strict=True) if rows else ((),) * width
-    return {f"{name}{n}": list(array) for n, array in enumerate(arrays)}
+    return tuple(zip(*rows, strict=True)) if rows else ((),) * width
 
 
 class SqliteStatements:

@@ -118,7 +118,8 @@ _LOCK_WALLETS: Final = (
 _FIND_TRANSFERS: Final = (
     f"SELECT {', '.join(f't.{name}' for name in _TRANSFER)} FROM"  # noqa: S608
     " unnest($1::text[], $2::text[]) AS k (integration, provider_tx_id)"
-    " CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.integration = k.integration AND f.provider_tx_id = k.provider_tx_id LIMIT 1) AS t"
+    " CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.integration = k.integration"
+    " AND f.provider_tx_id = k.provider_tx_id LIMIT 1) AS t"
 )
 _WALLET_CHANGE: Final = (wallets.c.id, wallets.c.balance_minor, wallets.c.version)
 _ENTRIES_FIRST: Final = 1 + len(transfers.columns)

@@ -8,6 +8,8 @@ import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive
 
+from shared.garbage import search_seldom
+
 DRAIN_SECONDS_MAX: Final = 15
 
 
@@ -28,6 +30,7 @@ async def serve(app: ASGIApp, host: str, port: int) -> None:
     )
     for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it has drained
         signal.signal(sign, lambda _sign, _frame: None)
+    search_seldom()
     await uvicorn.Server(config).serve()
 
 

@@ -4,7 +4,7 @@ import gc
 from typing import Final
 
 YOUNG_OBJECTS_MAX: Final = 20_000
-"""How many objects more there may be before the young are searched; Python's own 700 is a few requests' worth."""
+"""So many new objects before the young are searched; Python's own 700 are a few requests' worth."""
 
 _OLDER: Final = (50, 100)
 

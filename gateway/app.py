@@ -1,4 +1,4 @@
-"""The composition root of the gateway: settings in, a Starlette application out."""
+"""The composition root of the gateway: settings in, a Starlette router out."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,10 +7,9 @@ from typing import Final
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 
 from gateway.callback import Integration
 from gateway.endpoint import CallbackEndpoint
@@ -30,7 +29,7 @@ READY_SECONDS_MAX: Final = 1.0
 _log = structlog.get_logger()
 
 
-def create_app(settings: Settings, ledger: LedgerClient | None = None) -> Starlette:
+def create_app(settings: Settings, ledger: LedgerClient | None = None) -> Router:
     """Return the gateway; `ledger` stands in for the client that the settings name.
 
     The application's lifespan starts and stops the client. Raises SettingsError with one clear line when an
@@ -40,12 +39,12 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> Starle
     metrics = GatewayMetrics(lambda: client.in_flight)
 
     @asynccontextmanager
-    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(_app: Router) -> AsyncIterator[None]:
         async with client:
             yield
 
     routes = [*_callbacks(settings, client, metrics), *_operations(client, metrics)]
-    return Starlette(routes=routes, lifespan=lifespan)
+    return Router(routes, lifespan=lifespan)
 
 
 def _callbacks(settings: Settings, client: LedgerClient, metrics: GatewayMetrics) -> list[Route]:

@@ -117,7 +117,7 @@ class Integration:
                 k: v for k, v in (("differing", answer.differing), ("detail", answer.detail or fault)) if v
             }
             for differing in answer.differing:
-                self.metrics.conflicts.labels(name, differing).inc()
-        self.metrics.outcomes.labels(name, fields["outcome"]).inc()
-        self.metrics.seconds.labels(name).observe(seconds)
+                self.metrics.conflicts(name, differing).inc()
+        self.metrics.outcomes(name, fields["outcome"]).inc()
+        self.metrics.seconds(name).observe(seconds)
         getattr(_log, level)("callback", **fields, duration_ms=round(seconds * 1_000, 2))

@@ -1,6 +1,11 @@
-"""What a gateway counts, for Prometheus."""
+"""What a gateway counts, for Prometheus: each counter a function from its labels to what counts.
+
+The functions remember their answers, because the library takes a lock to find them. Labels are bounded:
+integrations and paths are configured, statuses and results are closed sets.
+"""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -12,30 +17,38 @@ class GatewayMetrics:
     def __init__(self, in_flight: Callable[[], int]) -> None:
         """Take what tells how many questions wait for the ledger."""
         self.registry: Final = CollectorRegistry()
-        self.requests: Final = Counter(
-            "credits_requests",
-            "Callbacks, by HTTP status",
-            ["integration", "path", "status"],
-            registry=self.registry,
+        self.requests: Final = cache(
+            Counter(
+                "credits_requests",
+                "Callbacks, by HTTP status",
+                ["integration", "path", "status"],
+                registry=self.registry,
+            ).labels
         )
-        self.outcomes: Final = Counter(
-            "credits_outcomes",
-            "Credits and balance questions, by result",
-            ["integration", "result"],
-            registry=self.registry,
+        self.outcomes: Final = cache(
+            Counter(
+                "credits_outcomes",
+                "Credits and balance questions, by result",
+                ["integration", "result"],
+                registry=self.registry,
+            ).labels
         )
-        self.conflicts: Final = Counter(
-            "credits_conflicts",
-            "Ids sent again with other content, by each field that differed",
-            ["integration", "field"],
-            registry=self.registry,
+        self.conflicts: Final = cache(
+            Counter(
+                "credits_conflicts",
+                "Ids sent again with other content, by each field that differed",
+                ["integration", "field"],
+                registry=self.registry,
+            ).labels
         )
-        self.seconds: Final = Histogram(
-            "credits_request_seconds",
-            "From the whole request to its reply",
-            ["integration"],
-            buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10),
-            registry=self.registry,
+        self.seconds: Final = cache(
+            Histogram(
+                "credits_request_seconds",
+                "From the whole request to its reply",
+                ["integration"],
+                buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10),
+                registry=self.registry,
+            ).labels
         )
         gauge = Gauge("credits_in_flight", "Questions that wait for the ledger", registry=self.registry)
         gauge.set_function(in_flight)

@@ -1,11 +1,14 @@
 """Serving HTTP, the same way for every process that does: uvicorn, a bounded body, an end that drains."""
 
 import signal
+from collections.abc import Mapping
 from typing import Final
 
 import uvicorn
-from starlette.requests import Request
-from starlette.types import ASGIApp
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive
+
+from shared.garbage import search_seldom
 
 DRAIN_SECONDS_MAX: Final = 15
 
@@ -22,21 +25,27 @@ async def serve(app: ASGIApp, host: str, port: int) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nobody asks who the client is
         timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
     )
     for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it has drained
         signal.signal(sign, lambda _sign, _frame: None)
+    search_seldom()
     await uvicorn.Server(config).serve()
 
 
-async def read_body(request: Request, bytes_max: int) -> bytes | None:
-    """Return the body, or None as soon as it exceeds the bound."""
-    announced = request.headers.get("content-length", "0")
+async def read_body(receive: Receive, headers: Mapping[str, str], bytes_max: int) -> bytes | None:
+    """Return the body, or None as soon as it exceeds the bound. Raises ClientDisconnect."""
+    announced = headers.get("content-length", "0")
     if announced.isdecimal() and int(announced) > bytes_max:
         return None
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
+    body, more = b"", True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        body += message.get("body", b"")
         if len(body) > bytes_max:
             return None
-    return bytes(body)
+        more = message.get("more_body", False)
+    return body

@@ -4,7 +4,9 @@ What is logged names integrations, ids, outcomes and durations; never a body, a 
 """
 
 import logging
+import re
 import sys
+from typing import Final
 
 import msgspec
 import structlog
@@ -12,9 +14,8 @@ from structlog.typing import EventDict, Processor
 
 from shared.settings import LogSettings
 
+_WORD: Final = re.compile(r"[\w.:/@+-]+", re.ASCII)
 _json = msgspec.json.Encoder(enc_hook=str)
-# Not the renderer's own tracebacks: those print local variables, and with them secrets.
-_text = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
 
 
 def set_up_logging(settings: LogSettings) -> None:
@@ -22,10 +23,9 @@ def set_up_logging(settings: LogSettings) -> None:
     steps: list[Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,  # which prints no local variables, and so no secrets
     ]
-    if settings.format == "json":
-        steps.append(structlog.processors.format_exc_info)
-    renderer: Processor = _render_json if settings.format == "json" else _text
+    renderer: Processor = _render_json if settings.format == "json" else _render_text
     level = logging.getLevelNamesMapping()[settings.level.upper()]
     structlog.configure(
         processors=[*steps, renderer],
@@ -41,6 +41,22 @@ def set_up_logging(settings: LogSettings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def _render_text(_logger: object, _method: str, event: EventDict) -> str:
+    """Return one line, and a traceback below it. structlog's own, made for colours, takes twice as long."""
+    trace = event.pop("exception", None)
+    said = str(event.pop("event", ""))
+    words = [event.pop("timestamp", ""), event.pop("level", ""), said if said.isprintable() else repr(said)]
+    words += [f"{name}={_word(value)}" for name, value in event.items()]
+    line = " ".join(words)
+    return line if trace is None else f"{line}\n{trace}"
+
+
+def _word(value: object) -> str:
+    """Return a value so that no line can be forged with it: what is no plain word is quoted."""
+    text = str(value)
+    return text if _WORD.fullmatch(text) else repr(text)
 
 
 def _render_json(_logger: object, _method: str, event: EventDict) -> str:

@@ -40,9 +40,7 @@ from worker.turns import Turns
 DATABASE_STEPS: Final = (
     "lock_wallets",
     "find_transfers",
-    "insert_transfers",
-    "insert_entries",
-    "update_wallets",
+    "insert",
     "insert_conflicts",
     "commit",
     "find",

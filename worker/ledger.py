@@ -81,12 +81,11 @@ class Ledger:
 
     async def _write(self, connection: AsyncConnection, planned: Plan) -> None:
         if planned.transfer_rows:
-            inserted = await self._statements.insert_transfers(connection, planned.transfer_rows)
-            if inserted != len(planned.transfer_rows):
+            new = await self._statements.insert(
+                connection, planned.transfer_rows, planned.entry_rows, planned.wallet_rows
+            )
+            if new != len(planned.transfer_rows):
                 raise OvertakenError
-        if planned.entry_rows:
-            await self._statements.insert_entries(connection, planned.entry_rows)
-            await self._statements.update_wallets(connection, planned.wallet_rows)
         if planned.conflict_rows:
             await self._statements.insert_conflicts(connection, planned.conflict_rows)
 

@@ -11,6 +11,7 @@ from prometheus_client import start_http_server
 
 from shared.amqp import keep_connected
 from shared.errors import LedgerUnavailable, SettingsError
+from shared.garbage import search_seldom
 from shared.settings import MEMORY, Settings
 from worker.bookkeeper import open_bookkeeper
 from worker.consumer import Consumer
@@ -24,6 +25,7 @@ async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError when the settings or the tables forbid it."""
     if settings.broker.url == MEMORY:
         raise SettingsError("[broker] url: a worker needs RabbitMQ; with memory:// the gateway does its work")
+    search_seldom()
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)

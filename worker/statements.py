@@ -3,10 +3,10 @@
 On PostgreSQL whole sets travel as arrays, one statement a set; SQLite takes its rows one by one.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Protocol
 
-from sqlalchemy import BindParameter, Dialect, Table, bindparam, insert, select, text, update
+from sqlalchemy import BindParameter, Column, Dialect, Table, bindparam, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -46,14 +46,18 @@ class Statements(Protocol):
     ) -> Sequence[Any]:
         """Return those of the transfers that are posted."""
 
-    async def insert_transfers(self, connection: AsyncConnection, rows: Sequence[Row]) -> int:
-        """Insert transfers, each flagged if its player's round was closed; return how many were new."""
+    async def insert(
+        self,
+        connection: AsyncConnection,
+        transfer_rows: Sequence[Row],
+        entry_rows: Sequence[Row],
+        wallet_rows: Sequence[Row],
+    ) -> int:
+        """Insert transfers, each flagged if its player's round was closed, and entries; set the wallets.
 
-    async def insert_entries(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
-        """Insert entries."""
-
-    async def update_wallets(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
-        """Set balances and versions: rows of (id, balance_minor, version)."""
+        Wallets are rows of (id, balance_minor, version). Returns how many of the transfers were new; unless
+        all were, what was written is to be rolled back.
+        """
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert conflicts; one that was seen before stays as it was."""
@@ -64,59 +68,62 @@ class PostgresStatements:
 
     async def lock_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
         """Lock with FOR NO KEY UPDATE: an entry's foreign key to the wallet need not wait."""
-        return (await connection.execute(_LOCK_WALLETS, {"player_ids": list(player_ids)})).all()
+        return (await connection.exec_driver_sql(_LOCK_WALLETS, (list(player_ids),))).all()
 
     async def find_transfers(
         self, connection: AsyncConnection, identities: Collection[Identity]
     ) -> Sequence[Any]:
         """Look up by the unique index."""
-        integrations, provider_tx_ids = map(list, zip(*identities, strict=True))
-        keys = {"integrations": integrations, "provider_tx_ids": provider_tx_ids}
-        return (await connection.execute(_FIND_TRANSFERS, keys)).all()
+        return (await connection.exec_driver_sql(_FIND_TRANSFERS, _arrays(tuple(identities), 2))).all()
 
-    async def insert_transfers(self, connection: AsyncConnection, rows: Sequence[Row]) -> int:
-        """Wait for another worker that is inserting the same id; then pass over it."""
-        return (await connection.execute(_INSERT_TRANSFERS, _arrays(rows))).rowcount
+    async def insert(
+        self,
+        connection: AsyncConnection,
+        transfer_rows: Sequence[Row],
+        entry_rows: Sequence[Row],
+        wallet_rows: Sequence[Row],
+    ) -> int:
+        """Write all in one statement: what it writes is known, so that its parts need not see one another.
 
-    async def insert_entries(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
-        """Insert the whole set."""
-        await connection.execute(_INSERT_ENTRIES, _arrays(rows))
-
-    async def update_wallets(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
-        """Update the whole set."""
-        await connection.execute(_UPDATE_WALLETS, _arrays(rows))
+        Waits for another worker that is inserting the same id; then passes over it, and over its entries.
+        """
+        arrays = (
+            *_arrays(transfer_rows, len(transfers.columns)),
+            *_arrays(entry_rows, len(entries.columns)),
+            *_arrays(wallet_rows, len(_WALLET_CHANGE)),
+        )
+        return int((await connection.exec_driver_sql(_INSERT, arrays)).scalar_one())
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert the whole set, but for those that are there."""
-        await connection.execute(_INSERT_CONFLICTS, _arrays(rows))
+        await connection.exec_driver_sql(_INSERT_CONFLICTS, _arrays(rows, len(conflicts.columns)))
 
 
 def _names(table: Table) -> str:
     return ", ".join(column.name for column in table.columns)
 
 
-def _unnested(table: Table) -> str:
-    """Return what turns the arrays :c0, :c1, ... into rows `n` of the table."""
-    types = [column.type.compile(_DIALECT).partition(" COLLATE")[0] for column in table.columns]
-    arrays = ", ".join(f"CAST(:c{n} AS {type_}[])" for n, type_ in enumerate(types))
-    return f"unnest({arrays}) AS n ({_names(table)})"
+def _unnested(columns: Iterable[Column[Any]], first: int = 1) -> str:
+    """Return what turns the arrays that are the parameters from $first on into rows `n` of the columns."""
+    typed = [(c.name, c.type.compile(_DIALECT).partition(" COLLATE")[0]) for c in columns]
+    arrays = ", ".join(f"${n}::{type_}[]" for n, (_, type_) in enumerate(typed, first))
+    return f"unnest({arrays}) AS n ({', '.join(name for name, _ in typed)})"
 
 
-_LOCK_WALLETS = text(
-    f"SELECT {', '.join(_WALLET)} FROM wallets WHERE player_id = ANY(CAST(:player_ids AS text[]))"  # noqa: S608
+# In the driver's own words: SQLAlchemy's compiler would look at each parameter of each batch.
+_LOCK_WALLETS: Final = (
+    f"SELECT {', '.join(_WALLET)} FROM wallets WHERE player_id = ANY($1::text[])"  # noqa: S608
     " ORDER BY id FOR NO KEY UPDATE"
 )
-_FIND_TRANSFERS = text(
+_FIND_TRANSFERS: Final = (
     f"SELECT {', '.join(f't.{name}' for name in _TRANSFER)} FROM"  # noqa: S608
-    " unnest(CAST(:integrations AS text[]), CAST(:provider_tx_ids AS text[]))"
-    " AS k (integration, provider_tx_id) CROSS JOIN LATERAL (SELECT * FROM transfers AS f"
-    " WHERE f.integration = k.integration AND f.provider_tx_id = k.provider_tx_id LIMIT 1) AS t"
+    " unnest($1::text[], $2::text[]) AS k (integration, provider_tx_id)"
+    " CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.integration = k.integration"
+    " AND f.provider_tx_id = k.provider_tx_id LIMIT 1) AS t"
 )
-_UPDATE_WALLETS = text(
-    "UPDATE wallets SET balance_minor = n.balance_minor, version = n.version"
-    " FROM unnest(CAST(:c0 AS uuid[]), CAST(:c1 AS bigint[]), CAST(:c2 AS bigint[]))"
-    " AS n (id, balance_minor, version) WHERE wallets.id = n.id"
-)
+_WALLET_CHANGE: Final = (wallets.c.id, wallets.c.balance_minor, wallets.c.version)
+_ENTRIES_FIRST: Final = 1 + len(transfers.columns)
+_WALLETS_FIRST: Final = _ENTRIES_FIRST + len(entries.columns)
 
 
 # In this form, as with LATERAL above, it is a search by the round's index, whatever the tables' sizes are
@@ -126,22 +133,28 @@ _ROUND_WAS_CLOSED = (
     " WHERE round_id = n.round_id AND player_id = n.player_id AND round_closed OFFSET 0) AS t"
     " WHERE t.integration = n.integration LIMIT 1), false)"
 )
-# One column after another, but the last: `after_round_closed`, of which the batch knows its own part.
-_INSERT_TRANSFERS = text(
-    f"INSERT INTO transfers ({_names(transfers)})"  # noqa: S608
+# Of the transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
+_INSERT: Final = (
+    f"WITH posted AS (INSERT INTO transfers ({_names(transfers)})"  # noqa: S608
     f" SELECT {', '.join(f'n.{column.name}' for column in transfers.columns[:-1])},"
-    f" n.after_round_closed OR {_ROUND_WAS_CLOSED} FROM {_unnested(transfers)}"
-    " ON CONFLICT (integration, provider_tx_id) DO NOTHING"
+    f" n.after_round_closed OR {_ROUND_WAS_CLOSED} FROM {_unnested(transfers.columns)}"
+    " ON CONFLICT (integration, provider_tx_id) DO NOTHING RETURNING id),"
+    f" legs AS (INSERT INTO entries ({_names(entries)})"
+    f" SELECT n.* FROM {_unnested(entries.columns, _ENTRIES_FIRST)}"
+    " JOIN posted ON posted.id = n.transfer_id),"
+    " moved AS (UPDATE wallets SET balance_minor = n.balance_minor, version = n.version"
+    f" FROM {_unnested(_WALLET_CHANGE, _WALLETS_FIRST)} WHERE wallets.id = n.id)"
+    " SELECT count(*) FROM posted"
 )
-_INSERT_ENTRIES = text(f"INSERT INTO entries ({_names(entries)}) SELECT * FROM {_unnested(entries)}")  # noqa: S608
-_INSERT_CONFLICTS = text(
+_INSERT_CONFLICTS: Final = (
     f"INSERT INTO conflicts ({_names(conflicts)})"  # noqa: S608
-    f" SELECT * FROM {_unnested(conflicts)} ON CONFLICT DO NOTHING"
+    f" SELECT * FROM {_unnested(conflicts.columns)} ON CONFLICT DO NOTHING"
 )
 
 
-def _arrays(rows: Sequence[Row]) -> dict[str, list[Any]]:
-    return {f"c{n}": list(column) for n, column in enumerate(zip(*rows, strict=True))}
+def _arrays(rows: Sequence[Row], width: int) -> tuple[Sequence[Any], ...]:
+    """Return rows of a width as one array a column, empty ones if there are none."""
+    return tuple(zip(*rows, strict=True)) if rows else ((),) * width
 
 
 class SqliteStatements:
@@ -158,30 +171,28 @@ class SqliteStatements:
         """Look up by the unique index."""
         return (await connection.execute(_FIND_TRANSFERS_BY_ROW, {"keys": list(identities)})).all()
 
-    async def insert_transfers(self, connection: AsyncConnection, rows: Sequence[Row]) -> int:
-        """Insert; nobody else can have come between.
+    async def insert(
+        self,
+        connection: AsyncConnection,
+        transfer_rows: Sequence[Row],
+        entry_rows: Sequence[Row],
+        wallet_rows: Sequence[Row],
+    ) -> int:
+        """Insert and update one after the other; nobody else can have come between.
 
         Which rounds were closed is asked before: row by row, a win would see those of its own batch, which
         are in the order of their ids and not in the order in which they came.
         """
-        new = _dicts(transfers, rows)
+        new = _dicts(transfers, transfer_rows)
         closed = await _closed_rounds(connection, {_round(row) for row in new})
         for row in new:
             row["after_round_closed"] |= _round(row) in closed
         await connection.execute(insert(transfers), new)
-        return len(rows)
-
-    async def insert_entries(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
-        """Insert."""
-        await connection.execute(insert(entries), _dicts(entries, rows))
-
-    async def update_wallets(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
-        """Update by primary key."""
-        statement = update(wallets).where(wallets.c.id == bindparam("wallet_id"))
-        new = [
-            {"wallet_id": id_, "balance_minor": balance, "version": version} for id_, balance, version in rows
-        ]
-        await connection.execute(statement, new)
+        if entry_rows:
+            await connection.execute(insert(entries), _dicts(entries, entry_rows))
+            names = ("wallet_id", "balance_minor", "version")
+            await connection.execute(_SET_WALLET, [dict(zip(names, row, strict=True)) for row in wallet_rows])
+        return len(new)
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert, but for those that are there."""
@@ -203,6 +214,7 @@ def _dicts(table: Table, rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [dict(zip(table.columns.keys(), row, strict=True)) for row in rows]
 
 
+_SET_WALLET = update(wallets).where(wallets.c.id == bindparam("wallet_id"))
 # Joined with a list of keys, because SQLite before 3.41 looks up `(a, b) IN (VALUES ...)` in no index.
 _KEYS: Final[BindParameter[Sequence[Row]]] = bindparam("keys", expanding=True)
 _FIND_TRANSFERS_BY_ROW = (

@@ -47,13 +47,13 @@ class Lanes:
         if self.in_flight >= self._in_flight_max:
             raise LedgerUnavailable("too many questions are in flight")
         lane = self._lanes[shard_of(_routing_key(question), len(self._lanes))]
+        answer = lane.put(question, deadline)
+        late = answer.get_loop().call_at(deadline, _fail, answer, "no answer in time")
         self.in_flight += 1
         try:
-            async with asyncio.timeout_at(deadline):
-                return await lane.put(question, deadline)
-        except TimeoutError:
-            raise LedgerUnavailable("no answer in time") from None
+            return await answer
         finally:
+            late.cancel()
             self.in_flight -= 1
 
     async def close(self) -> None:
@@ -90,7 +90,7 @@ class _Lane:
     async def close(self) -> None:
         """Fail what waits; let the batch under way end."""
         while self._waiting:
-            _fail(self._waiting.popleft(), LedgerUnavailable("the gateway is stopping"))
+            _fail(self._waiting.popleft().answer, "the gateway is stopping")
         if self._sending is not None:
             await self._sending
 
@@ -124,11 +124,11 @@ class _Lane:
             )
         except LedgerUnavailable as error:
             for call in batch:
-                _fail(call, error)
+                _fail(call.answer, str(error))
         except Exception as error:  # noqa: BLE001  (a fault of ours; everyone still gets a reply)
             _log.exception("a batch failed", shard=self._shard)
             for call in batch:
-                _fail(call, LedgerUnavailable(f"internal error: {type(error).__name__}"))
+                _fail(call.answer, f"internal error: {type(error).__name__}")
         else:
             for call, answer in zip(batch, answers, strict=True):
                 if not call.answer.done():
@@ -137,6 +137,6 @@ class _Lane:
             self._batch_seconds += (clock() - began - self._batch_seconds) / 4
 
 
-def _fail(call: _Call, error: LedgerUnavailable) -> None:
-    if not call.answer.done():
-        call.answer.set_exception(error)
+def _fail(answer: asyncio.Future[Answer], reason: str) -> None:
+    if not answer.done():
+        answer.set_exception(LedgerUnavailable(reason))

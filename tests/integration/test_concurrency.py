@@ -2,12 +2,13 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import pytest
 from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.outcome import Result
 from shared.settings import LedgerSettings
@@ -16,7 +17,6 @@ from tests.ledgers import add_players, assert_books_hold, balance_minor, post, r
 from worker.database import create_engine
 from worker.holders import add_player
 from worker.ledger import Ledger
-from worker.posting import Row
 
 WORKERS = 8
 BATCH = 5_000
@@ -37,7 +37,9 @@ async def ledgers(postgres: AsyncEngine) -> AsyncIterator[list[Ledger]]:
 async def workers_on(engine: AsyncEngine) -> AsyncIterator[list[Ledger]]:
     url = engine.url.render_as_string(hide_password=False)
     async with AsyncExitStack() as stack:
-        engines = [create_engine(LedgerSettings(database_url=url)) for _ in range(WORKERS)]
+        engines = [
+            create_engine(LedgerSettings(database_url=url)) for _ in range(WORKERS, statement_seconds_max=60)
+        ]
         for made in engines:
             stack.push_async_callback(made.dispose)
         yield [Ledger(made) for made in engines]
@@ -165,14 +167,14 @@ async def test_worker_that_stalls_holds_up_only_the_players_of_its_batch(
     """It has locked anna's wallets and does not come to its commit."""
     stalls, goes_on = asyncio.Event(), asyncio.Event()
     statements = ledgers[0]._statements  # noqa: SLF001
-    insert_transfers = statements.insert_transfers
+    insert = statements.insert
 
-    async def stall(connection: AsyncConnection, rows: Sequence[Row]) -> int:
+    async def stall(*batch: Any) -> int:
         stalls.set()
         await goes_on.wait()
-        return await insert_transfers(connection, rows)
+        return await insert(*batch)
 
-    monkeypatch.setattr(statements, "insert_transfers", stall)
+    monkeypatch.setattr(statements, "insert", stall)
     async with asyncio.TaskGroup() as group:
         stalled = group.create_task(post(ledgers[0], win("stalled")))
         await stalls.wait()

@@ -34,12 +34,12 @@ async def test_batch_searches_new_books_by_index(postgres: AsyncEngine) -> None:
     """The plan's maker takes new books for empty until they are analyzed, a minute and many wins later."""
     await add_player(postgres, "anna", "EUR")
     plans = await plans_of_a_batch(postgres)
-    assert len(plans) == 5, "lock, find, insert transfers, insert entries, update wallets"
+    assert len(plans) == 3, "lock, find, insert"
     assert not [plan for plan in plans.values() if "Seq Scan" in plan]
     find = next(plan for asked, plan in plans.items() if asked.startswith("SELECT t."))
     assert "uq_transfers_integration_provider_tx_id" in find
     assert "((integration = k.integration) AND (provider_tx_id = k.provider_tx_id))" in find
-    assert "((round_id = n.round_id) AND (player_id = n.player_id))" in plans["INSERT INTO transfers"]
+    assert "((round_id = n.round_id) AND (player_id = n.player_id))" in plans["WITH posted AS"]
 
 
 async def test_batch_of_repeats_waits_for_no_disk(postgres: AsyncEngine) -> None:

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -131,10 +132,14 @@ async def test_win_that_can_not_be_stored_costs_the_others_of_its_batch_nothing(
 async def test_all_of_a_batch_is_posted_or_nothing(
     engine: AsyncEngine, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def crash(*_: object) -> None:
+    statements = ledger._statements  # noqa: SLF001
+    insert = statements.insert
+
+    async def crash(*batch: Any) -> int:
+        assert await insert(*batch) == 2
         raise ConnectionResetError
 
-    monkeypatch.setattr(ledger._statements, "update_wallets", crash)  # noqa: SLF001
+    monkeypatch.setattr(statements, "insert", crash)
     with pytest.raises(LedgerUnavailable):
         await post(ledger, WIN, win("win-2"))
     assert await rows_posted(engine) == (0, 0)

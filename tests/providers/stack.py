@@ -112,7 +112,7 @@ async def embedded_stack(
     app = create_app(settings, ledger)
     transport = httpx.ASGITransport(app, raise_app_exceptions=True)
     async with (
-        app.router.lifespan_context(app),
+        app.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://gateway") as http,
     ):
         yield EmbeddedStack(http, ledger, engine)

@@ -85,7 +85,7 @@ async def _body(request: Request, wanted: type[msgspec.Struct]) -> msgspec.Struc
     media_type = request.headers.get("content-type", JSON).partition(";")[0].strip().lower()
     if media_type != JSON:
         raise Refused(Code.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JSON}")
-    body = await read_body(request, BODY_BYTES_MAX)
+    body = await read_body(request.receive, request.headers, BODY_BYTES_MAX)
     if body is None:
         raise Refused(Code.BODY_TOO_LARGE, f"the body exceeds {BODY_BYTES_MAX} bytes")
     try:

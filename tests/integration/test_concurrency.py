@@ -37,9 +37,8 @@ async def ledgers(postgres: AsyncEngine) -> AsyncIterator[list[Ledger]]:
 async def workers_on(engine: AsyncEngine) -> AsyncIterator[list[Ledger]]:
     url = engine.url.render_as_string(hide_password=False)
     async with AsyncExitStack() as stack:
-        engines = [
-            create_engine(LedgerSettings(database_url=url)) for _ in range(WORKERS, statement_seconds_max=60)
-        ]
+        settings = LedgerSettings(database_url=url, statement_seconds_max=60)
+        engines = [create_engine(settings) for _ in range(WORKERS)]
         for made in engines:
             stack.push_async_callback(made.dispose)
         yield [Ledger(made) for made in engines]

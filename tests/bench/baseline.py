@@ -1,0 +1,186 @@
+"""The direct baseline: one HTTP request is one transaction, without a queue, a batch or a cache.
+
+The same front as the product's, with its signatures, parsing, replies, log and counters, in one process under
+uvicorn, uvloop and httptools; the same tables, with the same guards. A win costs as few round trips as it
+can: begin, lock the wallets, insert the transfer, its entries, update the wallet, commit. Repeats and what
+can't be paid take the ledger's own way, one at a time; no measurement has any.
+
+Serves by the product's settings: `python -m tests.bench.baseline`.
+"""
+
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Self
+
+import msgspec
+import uvloop
+from sqlalchemy import and_, bindparam, exists, select, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from uuid_utils.compat import uuid7
+
+from gateway.app import create_app
+from shared.credit import Credit, Wallet
+from shared.http import serve
+from shared.logging import set_up_logging
+from shared.outcome import Outcome, Receipt, Result
+from shared.settings import Settings, load_settings
+from shared.wire import Answer, Question
+from worker.database import create_engine
+from worker.ledger import Ledger
+from worker.schema import SETTLEMENT, entries, transfers, wallets
+
+POOL_CONNECTIONS: Final = 16
+
+
+class NotPlainError(Exception):
+    """The credit is a repeat, or can't be paid."""
+
+
+class DirectLedger:
+    """A ledger client that posts each credit at once, in a transaction of its own."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        """Take the database's engine, whose tables are there."""
+        self._engine: Final = engine
+        self._ledger: Final = Ledger(engine)
+        self.in_flight = 0
+
+    async def __aenter__(self) -> Self:
+        """Connect to nothing yet."""
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the connections."""
+        await self._engine.dispose()
+
+    async def ask(self, question: Question, deadline: float) -> Answer:
+        """Return the answer, whenever it comes. Raises LedgerUnavailable."""
+        del deadline  # whoever measures it counts what came too late
+        self.in_flight += 1
+        try:
+            if not isinstance(question, Credit):
+                return (await self._ledger.find([question])).get(question)
+            try:
+                return await self._pay(question)
+            except NotPlainError:
+                return (await self._ledger.post([question])).outcomes[0]
+        finally:
+            self.in_flight -= 1
+
+    async def _pay(self, credit: Credit) -> Outcome:
+        """Post a credit in one transaction. Raises NotPlainError."""
+        async with self._engine.begin() as connection:
+            locked = (await connection.execute(_LOCK, {"of": credit.player_id, "in": credit.currency})).all()
+            balances = {row.kind: row for row in locked}
+            if not balances or credit.open_session_only or not credit.amount_minor:
+                raise NotPlainError
+            paid = balances[credit.wallet]
+            after = {kind: row.balance_minor for kind, row in balances.items()}
+            after[credit.wallet] += credit.amount_minor
+            transfer = _transfer(credit, after)
+            if not (await connection.execute(_INSERT_TRANSFER, transfer)).rowcount:
+                raise NotPlainError
+            await _write_entries(connection, transfer["id"], credit, paid, after[credit.wallet])
+        return Outcome(Result.POSTED, _receipt(transfer))
+
+
+async def _write_entries(
+    connection: AsyncConnection, transfer_id: Any, credit: Credit, paid: Any, balance_minor: int
+) -> None:
+    legs = {
+        "transfer": transfer_id,
+        "leg": credit.wallet,
+        "wallet": paid.id,
+        "amount": credit.amount_minor,
+        "owed": -credit.amount_minor,
+        "balance": balance_minor,
+        "number": paid.version + 1,
+    }
+    await connection.execute(_INSERT_ENTRIES, legs)
+    await connection.execute(_UPDATE_WALLET, {k: legs[k] for k in ("wallet", "balance", "number")})
+
+
+def _transfer(credit: Credit, after: dict[str, int]) -> dict[str, Any]:
+    real = credit.wallet is Wallet.REAL
+    return {
+        **{name: getattr(credit, name) for name in _AS_IN_CREDIT},
+        "id": uuid7(),
+        "real_minor": credit.amount_minor if real else 0,
+        "bonus_minor": 0 if real else credit.amount_minor,
+        "real_balance_minor": after[Wallet.REAL],
+        "bonus_balance_minor": after[Wallet.BONUS],
+        "details": msgspec.json.encode(credit.details).decode(),
+        "posted_at": datetime.now(UTC),
+    }
+
+
+def _receipt(transfer: dict[str, Any]) -> Receipt:
+    names = ("currency", "real_minor", "bonus_minor", "real_balance_minor", "bonus_balance_minor")
+    return Receipt(str(transfer["id"]), *(transfer[name] for name in names))
+
+
+_AS_IN_CREDIT: Final = [column.name for column in transfers.columns if hasattr(Credit, column.name)]
+_ROUND_WAS_CLOSED: Final = exists().where(
+    and_(
+        transfers.c.round_id == bindparam("round_id"),
+        transfers.c.player_id == bindparam("player_id"),
+        transfers.c.integration == bindparam("integration"),
+        transfers.c.round_closed,
+    )
+)
+_LOCK: Final = (
+    select(wallets.c.id, wallets.c.kind, wallets.c.balance_minor, wallets.c.version)
+    .where(wallets.c.player_id == bindparam("of"), wallets.c.currency == bindparam("in"))
+    .order_by(wallets.c.id)
+    .with_for_update(key_share=True)
+)
+_INSERT_TRANSFER: Final = (
+    insert(transfers)
+    .values(
+        {
+            column.name: _ROUND_WAS_CLOSED if column.name == "after_round_closed" else bindparam(column.name)
+            for column in transfers.columns
+        }
+    )
+    .on_conflict_do_nothing(index_elements=["integration", "provider_tx_id"])
+)
+_INSERT_ENTRIES: Final = insert(entries).values(
+    [
+        {
+            "transfer_id": bindparam("transfer"),
+            "account": bindparam("leg"),
+            "wallet_id": bindparam("wallet"),
+            "amount_minor": bindparam("amount"),
+            "balance_minor": bindparam("balance"),
+            "wallet_version": bindparam("number"),
+        },
+        {
+            "transfer_id": bindparam("transfer"),
+            "account": SETTLEMENT,
+            "wallet_id": None,
+            "amount_minor": bindparam("owed"),
+            "balance_minor": None,
+            "wallet_version": None,
+        },
+    ]
+)
+_UPDATE_WALLET: Final = (
+    update(wallets)
+    .where(wallets.c.id == bindparam("wallet"))
+    .values(balance_minor=bindparam("balance"), version=bindparam("number"))
+)
+
+
+async def _serve(settings: Settings) -> None:
+    pooled = settings.ledger.model_copy(update={"pool_connections_max": POOL_CONNECTIONS})
+    async with DirectLedger(create_engine(pooled)) as ledger:
+        await serve(create_app(settings, ledger), settings.gateway.host, settings.gateway.port)
+
+
+if __name__ == "__main__":
+    given = load_settings()
+    set_up_logging(given.log)
+    uvloop.run(_serve(given))

@@ -147,8 +147,8 @@ def table(all_books: Sequence[Books]) -> str:
     return "\n".join(lines)
 
 
-async def run(server_url: str, sizes: Sequence[int], rounds: int) -> None:
-    """Measure books of all sizes by turns."""
+async def measured(server_url: str, sizes: Sequence[int], rounds: int) -> list[Books]:
+    """Return books of all sizes, measured by turns."""
     all_books = [await opened(server_url, size) for size in sizes]
     for number in range(rounds + WARM_UP_ROUNDS):
         for books in all_books:
@@ -156,10 +156,16 @@ async def run(server_url: str, sizes: Sequence[int], rounds: int) -> None:
                 books.times_ms.clear()
                 books.wal_bytes.clear()
             await measure(books)
-    say(f"medians in ms of {rounds} rounds, ratio to {sizes[0]:,}, WAL in KiB")
-    say(table(all_books))
     for books in all_books:
         await books.engine.dispose()
+    return all_books
+
+
+async def run(server_url: str, sizes: Sequence[int], rounds: int) -> None:
+    """Measure, and print what was measured."""
+    all_books = await measured(server_url, sizes, rounds)
+    say(f"medians in ms of {rounds} rounds, ratio to {sizes[0]:,}, WAL in KiB")
+    say(table(all_books))
 
 
 def main(

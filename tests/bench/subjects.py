@@ -42,6 +42,8 @@ class Subject:
 
     async def outcomes(self) -> dict[str, int]:
         """Return how many credits it has answered, by result, when no more is under way."""
+        if self.engine is None:
+            return {}
         before: dict[str, float] = {}
         while True:
             async with httpx.AsyncClient(base_url=self.url) as client:
@@ -53,7 +55,8 @@ class Subject:
 
     async def transfers(self) -> int:
         """Return how many transfers its books hold."""
-        assert self.engine is not None
+        if self.engine is None:
+            return 0
         async with self.engine.connect() as connection:
             return int((await connection.execute(select(func.count()).select_from(transfers))).scalar_one())
 

@@ -6,6 +6,8 @@ from typing import Final
 
 import msgspec
 
+from tests.bench.suite import Findings
+
 
 class Verdict(StrEnum):
     """How a value stands to its target."""
@@ -59,6 +61,21 @@ TARGETS: Final[Mapping[str, Target]] = {
 
 def judge_all(measured: Mapping[str, float]) -> list[Row]:
     """Return a row for every target, in their order."""
-    return [
-        Row(target, value := measured.get(key), target.judge(value)) for key, target in TARGETS.items()
-    ]
+    return [Row(target, value := measured.get(key), target.judge(value)) for key, target in TARGETS.items()]
+
+
+def ratios(findings: Findings) -> dict[str, float]:
+    """Return what was measured of each target."""
+    per_second, runs = findings.per_second, findings.runs
+    return {
+        "fresh_to_pgbench": per_second("new at 200") / per_second("pgbench"),
+        "fresh_to_baseline": per_second("new at 200") / per_second("baseline"),
+        "storm_to_fresh": per_second("storm") / per_second("uniform"),
+        "hot_to_uniform": per_second("hot") / per_second("uniform"),
+        "bulk_to_single": per_second("bulk") / per_second("uniform"),
+        "at_64_to_200": per_second("new at 64") / per_second("new at 200"),
+        "p99_at_half_ms": next(run.at(0.99) for run in findings.offered if run.share == 0.5),
+        "idle_to_baseline": runs["new at 1"][0].p50_ms / runs["baseline at 1"][0].p50_ms,
+        "gateway_mib": findings.memory["gateway"].now_mib,
+        "worker_mib": findings.memory["worker"].now_mib,
+    }

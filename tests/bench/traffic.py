@@ -40,6 +40,11 @@ REPEAT_DISTANCE: Final = range(250, 2_000)
 _providers: Final[dict[str, Provider[Any, Any]]] = {
     name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()
 }
+WINDOW_SECONDS: Final = {
+    name: provider.settings.reply_within_seconds for name, provider in _providers.items()
+}
+"""How long an integration's provider waits for a reply."""
+
 _numbers: Final = count()
 
 
@@ -76,8 +81,17 @@ def bulks() -> Iterator[bytes]:
         yield http_bytes("hpgames", Callback("bulkCredit", body, {"content-type": "application/json"}))
 
 
+def one_win_of_each_session() -> Iterator[bytes]:
+    """Yield a win of every player from the provider that names sessions."""
+    for number in range(PLAYERS):
+        yield http_bytes("gpas", _win_of("gpas", player(number)))
+
+
 def _new_win(integration: str, players: int) -> Callback:
-    player_id = player(random.randrange(players))
+    return _win_of(integration, player(random.randrange(players)))
+
+
+def _win_of(integration: str, player_id: str) -> Callback:
     win = Win(str(uuid4()), player_id, f"{SESSION}{player_id}", round_id=f"round-{next(_numbers)}")
     return _providers[integration].compose(win)
 

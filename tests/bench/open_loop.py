@@ -1,0 +1,183 @@
+"""An open loop: requests leave when they are due, whether or not earlier ones were answered.
+
+Wins come by chance, so many a second on average. The latency of each counts from the instant at which it was
+due: what waits because the client, a connection or the system was late is not left out. Runs in a process of
+its own, which shares the machine with what it measures, and prints what happened as JSON:
+`python -m tests.bench.open_loop URL FILE PER_SECOND CONNECTIONS`.
+"""
+
+import asyncio
+import math
+import random
+import sys
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final, cast
+from urllib.parse import urlsplit
+
+import msgspec
+import uvloop
+
+from tests.bench.traffic import PAID, TURNS, WINDOW_SECONDS, read
+
+QUANTILES: Final = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 1.0)
+LAST_REPLY_SECONDS_MAX: Final = 15.0
+HEAD_START_SECONDS: Final = 0.2
+READ_EVERY: Final = 16
+"""A client that is late with sending still reads after so many."""
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What the client says of a run."""
+
+    sent: int
+    unpaid: int
+    """Answered, but not as paid: told to ask again."""
+
+    missed: int
+    """Not answered within the provider's window."""
+
+    seconds: float
+    """From when the first was due to the last reply."""
+
+    latency_ms: Sequence[float]
+    """At each of QUANTILES, of all."""
+
+    by_integration_ms: Mapping[str, Sequence[float]]
+
+
+def due_times(number: int, per_second: float) -> list[float]:
+    """Return when each of so many wins is due, in seconds: each by chance, on average so many a second."""
+    chance = random.Random(number)
+    return sorted(chance.uniform(0, number / per_second) for _ in range(number))
+
+
+def quantiles(values: Sequence[float]) -> list[float]:
+    """Return the values at QUANTILES: the least that so large a part does not exceed."""
+    ordered = sorted(values)
+    return [ordered[max(0, math.ceil(q * len(ordered)) - 1)] for q in QUANTILES]
+
+
+class Connection(asyncio.Protocol):
+    """A kept-alive connection with one request under way at most."""
+
+    def __init__(self, client: "Client") -> None:
+        """Take whom to tell of replies."""
+        self._client: Final = client
+        self._received = b""
+        self._number, self._due = 0, 0.0
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        self.transport = cast("asyncio.Transport", transport)
+
+    def send(self, number: int, due: float, request: bytes) -> None:
+        """Send a request."""
+        assert self.transport is not None
+        self._number, self._due = number, due
+        self.transport.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        """Tell the client when the reply is whole."""
+        self._received += data
+        head_bytes = self._received.find(b"\r\n\r\n") + 4
+        if head_bytes < 4:
+            return
+        head = self._received[:head_bytes].lower()
+        length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
+        if len(self._received) >= head_bytes + length:
+            reply, self._received = self._received, b""
+            self._client.answered(self, self._number, self._due, reply)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Have the client end: what was measured is worthless."""
+        self._client.lost(error)
+
+
+class Client:
+    """All connections, what waits for one, and what was answered."""
+
+    def __init__(self, number: int) -> None:
+        """Take how many requests there will be."""
+        self._free: Final[list[Connection]] = []
+        self._waiting: Final[deque[tuple[int, float, bytes]]] = deque()
+        self._latencies_ms: Final[list[float]] = [float("inf")] * number
+        self._unanswered, self._unpaid, self._last = number, 0, 0.0
+        self._clock: Final = asyncio.get_running_loop().time
+        self._ended: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
+
+    async def connect(self, url: str, connections: int) -> None:
+        """Open the connections."""
+        address, loop = urlsplit(url), asyncio.get_running_loop()
+        for _ in range(connections):
+            _, connection = await loop.create_connection(
+                lambda: Connection(self), address.hostname or "", address.port or 80
+            )
+            self._free.append(connection)
+
+    async def run(self, requests: Iterator[bytes], per_second: float) -> Told:
+        """Send the requests when they are due.
+
+        Raises ConnectionError, and TimeoutError if one is never answered.
+        """
+        start = self._clock() + HEAD_START_SECONDS
+        for number, after in enumerate(due_times(len(self._latencies_ms), per_second)):
+            while (seconds := start + after - self._clock()) > 0 and not self._ended.done():
+                await asyncio.sleep(seconds)
+            self._send(number, start + after, next(requests))
+            if not number % READ_EVERY:
+                await asyncio.sleep(0)
+        await asyncio.wait_for(self._ended, LAST_REPLY_SECONDS_MAX)
+        return self._told(start)
+
+    def _send(self, number: int, due: float, request: bytes) -> None:
+        if self._free:
+            self._free.pop().send(number, due, request)
+        else:
+            self._waiting.append((number, due, request))
+
+    def answered(self, connection: Connection, number: int, due: float, reply: bytes) -> None:
+        """Note a reply, and give the connection its next request."""
+        self._last = self._clock()
+        self._latencies_ms[number] = (self._last - due) * 1_000
+        self._unpaid += PAID[TURNS[number % len(TURNS)]] not in reply
+        self._unanswered -= 1
+        if self._waiting:
+            connection.send(*self._waiting.popleft())
+        else:
+            self._free.append(connection)
+        if not self._unanswered and not self._ended.done():
+            self._ended.set_result(None)
+
+    def lost(self, error: Exception | None) -> None:
+        """End: a connection was lost before all was answered."""
+        if not self._ended.done():
+            self._ended.set_exception(ConnectionError(f"a connection was lost: {error}"))
+
+    def _told(self, start: float) -> Told:
+        all_ms = self._latencies_ms
+        by_integration = {name: all_ms[n :: len(TURNS)] for n, name in enumerate(TURNS)}
+        return Told(
+            sent=len(all_ms),
+            unpaid=self._unpaid,
+            missed=sum(
+                ms > WINDOW_SECONDS[name] * 1_000 for name, some in by_integration.items() for ms in some
+            ),
+            seconds=self._last - start,
+            latency_ms=quantiles(all_ms),
+            by_integration_ms={name: quantiles(some) for name, some in by_integration.items()},
+        )
+
+
+async def main(url: str, path: Path, per_second: float, connections: int) -> None:
+    """Run, and print what happened."""
+    client = Client(sum(1 for _ in read(path)))
+    await client.connect(url, connections)
+    told = await client.run(read(path), per_second)
+    sys.stdout.buffer.write(msgspec.json.encode(told))
+
+
+if __name__ == "__main__":
+    uvloop.run(main(sys.argv[1], Path(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))

@@ -31,6 +31,7 @@ from worker.ledger import Ledger
 from worker.schema import SETTLEMENT, entries, sessions, transfers, wallets
 
 POOL_CONNECTIONS: Final = 16
+SESSIONS_AT_ONCE: Final = 500
 
 
 class NotPlainError(Exception):
@@ -51,7 +52,9 @@ class DirectLedger:
         """Read whose each session is. Raises LedgerUnavailable."""
         async with self._engine.connect() as connection:
             names = (await connection.execute(select(sessions.c.integration, sessions.c.id))).all()
-        self._holders = await self._ledger.find([FindSession(*name) for name in names])
+        asked = [FindSession(*name) for name in names]
+        for first in range(0, len(asked), SESSIONS_AT_ONCE):
+            self._holders |= await self._ledger.find(asked[first : first + SESSIONS_AT_ONCE])
         return self
 
     async def __aexit__(

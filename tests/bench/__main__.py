@@ -31,11 +31,16 @@ DIRECTORY: Final = Path("var/bench")
 
 
 def main(
-    *, full: Annotated[bool, typer.Option(help="Longer runs, by turns, and larger books.")] = False
+    *,
+    full: Annotated[bool, typer.Option(help="Longer runs, by turns, and larger books.")] = False,
+    books: Annotated[int, typer.Option(help="Transfers in the largest books, a power of ten.")] = 0,
 ) -> None:
     """Measure, and say what was measured."""
+    plan = FULL if full else SHORT
+    if books:
+        plan = plan._replace(book_sizes=[10**n for n in range(4, len(str(books)))])
     try:
-        measure(FULL if full else SHORT)
+        measure(plan)
     except (ServersUnavailableError, VoidRunError) as reason:
         print(f"bench: {reason}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None

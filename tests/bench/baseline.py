@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 import msgspec
 import uvloop
-from sqlalchemy import and_, bindparam, exists, select, update
+from sqlalchemy import and_, bindparam, exists, select, union_all, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
@@ -97,17 +97,11 @@ class DirectLedger:
 async def _write_entries(
     connection: AsyncConnection, transfer_id: Any, credit: Credit, paid: Any, balance_minor: int
 ) -> None:
-    legs = {
-        "transfer": transfer_id,
-        "leg": credit.wallet,
-        "wallet": paid.id,
-        "amount": credit.amount_minor,
-        "owed": -credit.amount_minor,
-        "balance": balance_minor,
-        "number": paid.version + 1,
-    }
-    await connection.execute(_INSERT_ENTRIES, legs)
-    await connection.execute(_UPDATE_WALLET, {k: legs[k] for k in ("wallet", "balance", "number")})
+    version = paid.version + 1
+    paid_leg = (transfer_id, credit.wallet, paid.id, credit.amount_minor, balance_minor, version)
+    owed_leg = (transfer_id, SETTLEMENT, None, -credit.amount_minor, None, None)
+    await connection.execute(_INSERT_ENTRIES, dict(zip(_LEGS, paid_leg + owed_leg, strict=True)))
+    await connection.execute(_UPDATE_WALLET, {"of": paid.id, "balance": balance_minor, "number": version})
 
 
 def _transfer(credit: Credit, after: dict[str, int]) -> dict[str, Any]:
@@ -129,6 +123,8 @@ def _receipt(transfer: dict[str, Any]) -> Receipt:
     return Receipt(str(transfer["id"]), *(transfer[name] for name in names))
 
 
+_LEG: Final = ("paid", "owed")
+_LEGS: Final = [f"{leg}_{column.name}" for leg in _LEG for column in entries.columns]
 _AS_IN_CREDIT: Final = [column.name for column in transfers.columns if hasattr(Credit, column.name)]
 _ROUND_WAS_CLOSED: Final = exists().where(
     and_(
@@ -154,29 +150,16 @@ _INSERT_TRANSFER: Final = (
     )
     .on_conflict_do_nothing(index_elements=["integration", "provider_tx_id"])
 )
-_INSERT_ENTRIES: Final = insert(entries).values(
-    [
-        {
-            "transfer_id": bindparam("transfer"),
-            "account": bindparam("leg"),
-            "wallet_id": bindparam("wallet"),
-            "amount_minor": bindparam("amount"),
-            "balance_minor": bindparam("balance"),
-            "wallet_version": bindparam("number"),
-        },
-        {
-            "transfer_id": bindparam("transfer"),
-            "account": SETTLEMENT,
-            "wallet_id": None,
-            "amount_minor": bindparam("owed"),
-            "balance_minor": None,
-            "wallet_version": None,
-        },
-    ]
+# Not `values()` with a list, which SQLAlchemy compiles anew each time; one statement, as the guards want it.
+_INSERT_ENTRIES: Final = insert(entries).from_select(
+    list(entries.columns.keys()),
+    union_all(
+        *(select(*(bindparam(f"{leg}_{c.name}", type_=c.type) for c in entries.columns)) for leg in _LEG)
+    ),
 )
 _UPDATE_WALLET: Final = (
     update(wallets)
-    .where(wallets.c.id == bindparam("wallet"))
+    .where(wallets.c.id == bindparam("of"))
     .values(balance_minor=bindparam("balance"), version=bindparam("number"))
 )
 

@@ -33,6 +33,8 @@ class Run(msgspec.Struct, frozen=True):
     """Credits; of a yardstick its own transactions or requests."""
 
     p50_ms: float
+    """Latencies; 0 where who measured doesn't tell."""
+
     p99_ms: float
     p999_ms: float
     max_ms: float
@@ -41,7 +43,7 @@ class Run(msgspec.Struct, frozen=True):
 
     @property
     def all_cpu_us(self) -> float:
-        """What a credit costs, but for who sends it."""
+        """What a credit costs all processes but the client's."""
         return sum(us for name, us in self.cpu_us.items() if name != CLIENT)
 
 

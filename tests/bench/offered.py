@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from tests.bench import traffic
-from tests.bench.closed_loop import Books, Costs, requests_file
+from tests.bench.closed_loop import CLIENT, Books, Costs, requests_file
 from tests.bench.open_loop import QUANTILES, Told
 from tests.bench.subjects import Subject
 from tests.bench.wrk import VoidRunError
@@ -45,6 +45,11 @@ class OfferedRun(msgspec.Struct, frozen=True):
 
     by_integration_ms: Mapping[str, Sequence[float]]
     cpu_us: Mapping[str, float]
+
+    @property
+    def all_cpu_us(self) -> float:
+        """What a credit costs all processes but the client's."""
+        return sum(us for name, us in self.cpu_us.items() if name != CLIENT)
 
     def at(self, quantile: float) -> float:
         """Return the latency at one of QUANTILES, in ms."""

@@ -39,7 +39,7 @@ def draw_load(findings: Findings, axes: Axes) -> None:
 def draw_latency(findings: Findings, axes: Axes) -> None:
     """Draw the latencies of each integration at the highest load, and the windows of their providers."""
     run = findings.offered[-1]
-    shown = [n for n, quantile in enumerate(QUANTILES) if quantile > 0]
+    shown = [n for n, quantile in enumerate(QUANTILES) if quantile >= 0.5]
     for color, (name, latencies_ms) in enumerate(run.by_integration_ms.items()):
         axes.plot(
             range(len(shown)), [latencies_ms[n] for n in shown], marker="o", color=f"C{color}", label=name

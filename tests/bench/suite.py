@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     @property
     def steps(self) -> int:
         """How often `Tell` is told."""
-        return 13 + 3 * self.rounds + len(offered.SHARES)
+        return 17 + 3 * self.rounds + len(offered.SHARES)
 
 
 SHORT: Final = Plan(seconds=4, rounds=1, book_sizes=(10_000, 100_000), growth_rounds=20)
@@ -100,6 +100,7 @@ async def measure_all(servers: Servers, plan: Plan, tell: Tell) -> Findings:
             findings.note("echo", await closed_loop.measure(bare, load, CONNECTIONS, plan.seconds))
     tell("embedded, on SQLite")
     async with subjects.embedded(servers) as alone:
+        await _warm_up(alone)
         load = Load("embedded on SQLite", traffic.wins())
         findings.note("sqlite", await closed_loop.measure(alone, load, CONNECTIONS, plan.seconds))
     tell("books of several sizes")
@@ -169,6 +170,7 @@ async def _measure_mixes(
         tell(load.name)
         connections = BULK_CONNECTIONS if key == "bulk" else CONNECTIONS
         findings.note(key, await closed_loop.measure(subject, load, connections, plan.seconds))
+    # Last, because Redis comes back as another process.
     tell("Redis is down")
     await asyncio.to_thread(servers.redis.stop)
     try:

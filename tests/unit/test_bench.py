@@ -92,7 +92,7 @@ def test_run_that_came_to_the_end_of_its_requests_is_told_from_a_failed_one() ->
 
 
 def test_what_pgbench_counted_is_read() -> None:
-    assert pgbench.parse(OUTPUT_OF_PGBENCH) == (3506.123456, 4.563, 13994)
+    assert pgbench.parse(OUTPUT_OF_PGBENCH) == (3506.123456, 13994)
 
 
 def test_pgbench_with_failed_transactions_is_no_yardstick() -> None:

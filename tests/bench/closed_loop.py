@@ -19,6 +19,7 @@ from tests.bench.wrk import VoidRunError
 
 REQUESTS_PER_SECOND_MAX: Final = 25_000
 """So many are made in advance, more than are ever sent on a machine of two cores; if they run out, more."""
+OF_A_CONNECTION_PER_SECOND_MAX: Final = 2_000
 
 _IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108  (the directory made there is this run's alone)
 _REQUEST_BYTES: Final = 600
@@ -61,7 +62,7 @@ CLIENT: Final = "load client"
 
 async def measure(subject: Subject, load: Load, connections: int, seconds: float) -> Run:
     """Run a load in a closed loop. Raises VoidRunError when the number would be worthless."""
-    per_second_max = load.per_second_max
+    per_second_max = min(load.per_second_max, connections * OF_A_CONNECTION_PER_SECOND_MAX)
     while True:
         with requests_file(load.requests, int(per_second_max * seconds)) as path:
             try:

@@ -11,21 +11,21 @@ from tests.bench.targets import Row
 LATENCIES: Final = {"p50 ms": 0.5, "p99 ms": 0.99, "p99.9 ms": 0.999, "max ms": 1.0}
 NOTES: Final = """\
 Everything runs on the machine named below: servers, gateway, worker, and the load client, which shares the
-processors with them. PostgreSQL syncs every commit. One gateway, one worker, default settings, 10,000 players,
-four providers in turn.
+processors with them. PostgreSQL syncs every commit. One gateway, one worker, default settings; 10,000
+players, four providers in turn.
 
 - *Closed loop*: each connection sends its next request when it has its reply. By wrk, which adds to its
   latencies what slow replies held back.
 - *Offered load*: wins come by chance, and the latency of each counts from the instant at which it was due.
   'Ask again': answered, but not as paid. 'Too late': after the provider's window.
-- A run counts only if every win was paid: the gateway's counters, what the client counted and the transfers in
-  the books are held against each other after each run, and at the end the books are verified.
-- *CPU us* is what one credit costs in microseconds of a processor, the client's not added, then by process. It
-  stays comparable where others use the machine too.
+- A run counts only if every win was paid: the gateway's counters, what the client counted and the transfers
+  in the books are held against each other after each run, and at the end the books are verified.
+- *CPU us* is what one credit costs in microseconds of a processor, the client's not added; then by process.
+  It stays comparable where others use the machine too.
 - *Direct baseline*: the same HTTP front and tables, one transaction a request, in one process with 16
   connections to PostgreSQL; no queue, no batch, no cache.
-- *Bulks* hold 100 credits, which are what is counted; by 16 connections, because a gateway takes 5,000 credits
-  at a time."""
+- *Bulks* hold 100 credits, which are what is counted; over 16 connections, because a gateway takes 5,000
+  credits at a time."""
 
 
 def markdown(findings: Findings, rows: Sequence[Row]) -> str:

@@ -100,7 +100,6 @@ async def measure_all(servers: Servers, plan: Plan, tell: Tell) -> Findings:
             findings.note("echo", await closed_loop.measure(bare, load, CONNECTIONS, plan.seconds))
     tell("embedded, on SQLite")
     async with subjects.embedded(servers) as alone:
-        await _warm_up(alone)
         load = Load("embedded on SQLite", traffic.wins())
         findings.note("sqlite", await closed_loop.measure(alone, load, CONNECTIONS, plan.seconds))
     tell("books of several sizes")

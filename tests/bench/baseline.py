@@ -23,6 +23,7 @@ from gateway.app import create_app
 from shared.credit import Credit, Wallet
 from shared.http import serve
 from shared.logging import set_up_logging
+from shared.money import MINOR_MAX
 from shared.outcome import Holder, Outcome, Receipt, Result
 from shared.settings import Settings, load_settings
 from shared.wire import Answer, FindSession, Lookup, Question
@@ -87,6 +88,8 @@ class DirectLedger:
             paid = balances[credit.wallet]
             after = {kind: row.balance_minor for kind, row in balances.items()}
             after[credit.wallet] += credit.amount_minor
+            if sum(after.values()) > MINOR_MAX:
+                raise NotPlainError
             transfer = _transfer(credit, after)
             if not (await connection.execute(_INSERT_TRANSFER, transfer)).rowcount:
                 raise NotPlainError

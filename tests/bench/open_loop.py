@@ -79,6 +79,11 @@ class Connection(asyncio.Protocol):
         self._number, self._due = number, due
         self.transport.write(request)
 
+    def close(self) -> None:
+        """Close it."""
+        if self.transport is not None:
+            self.transport.close()
+
     def data_received(self, data: bytes) -> None:
         """Tell the client when the reply is whole."""
         self._received += data
@@ -101,6 +106,7 @@ class Client:
 
     def __init__(self, number: int) -> None:
         """Take how many requests there will be."""
+        self._all: Final[list[Connection]] = []
         self._free: Final[list[Connection]] = []
         self._waiting: Final[deque[tuple[int, float, bytes]]] = deque()
         self._latencies_ms: Final[list[float]] = [float("inf")] * number
@@ -115,7 +121,13 @@ class Client:
             _, connection = await loop.create_connection(
                 lambda: Connection(self), address.hostname or "", address.port or 80
             )
-            self._free.append(connection)
+            self._all.append(connection)
+        self._free.extend(self._all)
+
+    def close(self) -> None:
+        """Close the connections; what was measured stays."""
+        for connection in self._all:
+            connection.close()
 
     async def run(self, requests: Iterator[bytes], per_second: float) -> Told:
         """Send the requests when they are due.

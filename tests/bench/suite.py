@@ -37,11 +37,11 @@ class Plan(NamedTuple):
     @property
     def steps(self) -> int:
         """How often `Tell` is told."""
-        return 17 + 3 * self.rounds + len(offered.SHARES)
+        return 18 + 3 * self.rounds + len(offered.SHARES)
 
 
 SHORT: Final = Plan(seconds=4, rounds=1, book_sizes=(10_000, 100_000), growth_rounds=20)
-FULL: Final = Plan(seconds=15, rounds=5, book_sizes=(10_000, 100_000, 1_000_000), growth_rounds=100)
+FULL: Final = Plan(seconds=10, rounds=5, book_sizes=(10_000, 100_000, 1_000_000), growth_rounds=100)
 
 CONNECTIONS: Final = 64
 PEAK_CONNECTIONS: Final = 200
@@ -89,10 +89,10 @@ async def measure_all(servers: Servers, plan: Plan, tell: Tell) -> Findings:
         tell("warming up")
         await _warm_up(subject)
         await _measure_peak(findings, plan, tell, servers, subject, system)
+        await _verify(tell, system)
         await _measure_offered(findings, plan, tell, subject)
         await _measure_mixes(findings, plan, tell, servers, subject)
-        tell("verifying the books")
-        await _verify(system)
+        await _verify(tell, system)
         findings.memory = {name: memory(subject.roots[name]) for name in ("gateway", "worker")}
         tell("a bare echo")
         async with subjects.echo(system.environment) as bare:
@@ -182,7 +182,8 @@ async def _measure_mixes(
         await asyncio.to_thread(servers.redis.start)
 
 
-async def _verify(system: System) -> None:
+async def _verify(tell: Tell, system: System) -> None:
+    tell("verifying the books")
     verified = await system.command("verify")
     if verified.returncode:
         raise VoidRunError(f"the books are not right:\n{verified.stdout}{verified.stderr}")

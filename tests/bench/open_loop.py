@@ -13,6 +13,7 @@ import sys
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from time import process_time
 from typing import Final, cast
 from urllib.parse import urlsplit
 
@@ -40,6 +41,9 @@ class Told(msgspec.Struct, frozen=True):
 
     seconds: float
     """From when the first was due to the last reply."""
+
+    cpu_us: float
+    """What the client itself used meanwhile."""
 
     latency_ms: Sequence[float]
     """At each of QUANTILES, of all."""
@@ -134,7 +138,7 @@ class Client:
 
         Raises ConnectionError, and TimeoutError if one is never answered.
         """
-        start = self._clock() + HEAD_START_SECONDS
+        start, used = self._clock() + HEAD_START_SECONDS, process_time()
         for number, after in enumerate(due_times(len(self._latencies_ms), per_second)):
             while (seconds := start + after - self._clock()) > 0 and not self._ended.done():
                 await asyncio.sleep(seconds)
@@ -142,7 +146,7 @@ class Client:
             if not number % READ_EVERY:
                 await asyncio.sleep(0)
         await asyncio.wait_for(self._ended, LAST_REPLY_SECONDS_MAX)
-        return self._told(start)
+        return self._told(start, process_time() - used)
 
     def _send(self, number: int, due: float, request: bytes) -> None:
         if self._free:
@@ -168,7 +172,7 @@ class Client:
         if not self._ended.done():
             self._ended.set_exception(ConnectionError(f"a connection was lost: {error}"))
 
-    def _told(self, start: float) -> Told:
+    def _told(self, start: float, used_seconds: float) -> Told:
         all_ms = self._latencies_ms
         by_integration = {name: all_ms[n :: len(TURNS)] for n, name in enumerate(TURNS)}
         return Told(
@@ -178,6 +182,7 @@ class Client:
                 ms > WINDOW_SECONDS[name] * 1_000 for name, some in by_integration.items() for ms in some
             ),
             seconds=self._last - start,
+            cpu_us=used_seconds * 1_000_000,
             latency_ms=quantiles(all_ms),
             by_integration_ms={name: quantiles(some) for name, some in by_integration.items()},
         )

@@ -54,7 +54,7 @@ def draw_latency(findings: Findings, axes: Axes) -> None:
     )
     axes.set(ylabel="ms from when it was due", ylim=(None, 20_000))
     axes.set_title(f"Latency at {run.share:.0%} of the peak, {run.offered_per_second:,.0f} credits/s")
-    axes.legend(loc="center left")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_growth(findings: Findings, axes: Axes) -> None:

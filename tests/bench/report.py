@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from tests.bench.closed_loop import CLIENT
 from tests.bench.suite import Findings
 from tests.bench.targets import Row
 
@@ -92,7 +93,7 @@ def runs_table(findings: Findings) -> str:
 def offered_table(findings: Findings) -> str:
     """Return latencies at each share of the peak, and how many wins were not paid in time."""
     return table(
-        ("of the peak", "offered/s", "answered/s", *LATENCIES, "CPU us", "ask again", "too late"),
+        ("of the peak", "offered/s", "answered/s", *LATENCIES, "CPU us", CLIENT, "ask again", "too late"),
         (
             (
                 f"{run.share:.0%}",
@@ -100,6 +101,7 @@ def offered_table(findings: Findings) -> str:
                 f"{run.per_second:,.0f}",
                 *(f"{run.at(quantile):.1f}" for quantile in LATENCIES.values()),
                 f"{run.all_cpu_us:.0f}",
+                f"{run.cpu_us[CLIENT]:.0f}",
                 str(run.unpaid),
                 str(run.missed),
             )

@@ -23,7 +23,8 @@ from rich.progress import (
 )
 
 from tests.bench import machine, plots, report, targets
-from tests.bench.suite import FULL, SHORT, Plan, Tell, measure_all
+from tests.bench.findings import FULL, SHORT, Plan
+from tests.bench.suite import Tell, measure_all
 from tests.bench.wrk import VoidRunError
 from tests.servers import ServersUnavailableError, running_servers
 

@@ -114,7 +114,7 @@ async def measure(books: Books) -> None:
         await books.time(what, do)
 
 
-async def opened(server_url: str, size: int) -> Books:
+async def opened(server_url: str, size: int, tell: Callable[[str], None]) -> Books:
     """Return books of a size, loaded if they are not on the server yet."""
     name = f"growth_{size}"
     connection = await asyncpg.connect(server_url.replace("+asyncpg", ""))
@@ -130,7 +130,7 @@ async def opened(server_url: str, size: int) -> Books:
         started = time.monotonic()
         await migrate(engine)
         await fill(engine, size, PLAYERS)
-        say(f"{size} transfers loaded in {time.monotonic() - started:.0f} s")
+        tell(f"{size} transfers loaded in {time.monotonic() - started:.0f} s")
     return Books(size, engine)
 
 
@@ -147,9 +147,11 @@ def table(all_books: Sequence[Books]) -> str:
     return "\n".join(lines)
 
 
-async def measured(server_url: str, sizes: Sequence[int], rounds: int) -> list[Books]:
+async def measured(
+    server_url: str, sizes: Sequence[int], rounds: int, tell: Callable[[str], None]
+) -> list[Books]:
     """Return books of all sizes, measured by turns."""
-    all_books = [await opened(server_url, size) for size in sizes]
+    all_books = [await opened(server_url, size, tell) for size in sizes]
     for number in range(rounds + WARM_UP_ROUNDS):
         for books in all_books:
             if number == WARM_UP_ROUNDS:
@@ -163,7 +165,7 @@ async def measured(server_url: str, sizes: Sequence[int], rounds: int) -> list[B
 
 async def run(server_url: str, sizes: Sequence[int], rounds: int) -> None:
     """Measure, and print what was measured."""
-    all_books = await measured(server_url, sizes, rounds)
+    all_books = await measured(server_url, sizes, rounds, say)
     say(f"medians in ms of {rounds} rounds, ratio to {sizes[0]:,}, WAL in KiB")
     say(table(all_books))
 

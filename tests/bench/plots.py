@@ -5,8 +5,8 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from tests.bench.findings import Findings
 from tests.bench.open_loop import QUANTILES
-from tests.bench.suite import Findings
 from tests.bench.traffic import WINDOW_SECONDS
 
 
@@ -24,10 +24,10 @@ def draw(findings: Findings, directory: Path) -> None:
 def draw_load(findings: Findings, axes: Axes) -> None:
     """Draw what was answered against what was offered."""
     offered = [run.offered_per_second for run in findings.offered]
-    peak = findings.per_second("new at 200")
+    peak = findings.peak
     axes.plot([0, peak], [0, peak], color="0.7", linestyle="--", label="all that is offered")
     axes.plot(offered, [run.per_second for run in findings.offered], marker="o", label="answered")
-    axes.axhline(peak, color="C1", label=f"peak: {peak:,.0f}/s, closed loop of 200 connections")
+    axes.axhline(peak, color="C1", label=f"peak: {peak:,.0f}/s, closed loop")
     for name, style in {"pgbench": "C2", "baseline": "C3"}.items():
         rate = findings.per_second(name)
         axes.axhline(rate, color=style, linestyle=":", label=f"{findings.runs[name][0].name}: {rate:,.0f}/s")

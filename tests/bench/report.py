@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from tests.bench.closed_loop import CLIENT
-from tests.bench.suite import Findings
+from tests.bench.findings import Findings
 from tests.bench.targets import Row
 
 LATENCIES: Final = {"p50 ms": 0.5, "p99 ms": 0.99, "p99.9 ms": 0.999, "max ms": 1.0}

@@ -6,7 +6,7 @@ from typing import Final
 
 import msgspec
 
-from tests.bench.suite import Findings
+from tests.bench.findings import Findings
 
 
 class Verdict(StrEnum):

@@ -6,11 +6,11 @@ import pytest
 
 from tests.bench import pgbench, traffic
 from tests.bench.closed_loop import Run
+from tests.bench.findings import Findings
 from tests.bench.offered import OfferedRun
 from tests.bench.open_loop import QUANTILES, due_times, quantiles
 from tests.bench.processes import Memory
 from tests.bench.report import table
-from tests.bench.suite import Findings
 from tests.bench.targets import TARGETS, Target, Verdict, judge_all, ratios
 from tests.bench.wrk import ExhaustedError, VoidRunError, parse
 

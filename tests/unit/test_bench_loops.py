@@ -77,8 +77,7 @@ async def offer(replies: Iterator[bytes], number: int, connections: int) -> Told
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        client = Client(number)
-        await client.connect(f"http://127.0.0.1:{port}", connections)
+        client = Client(f"http://127.0.0.1:{port}", connections, number)
         try:
             return await client.run(islice(traffic.wins(), number), per_second=1_000_000)
         finally:

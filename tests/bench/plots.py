@@ -33,7 +33,7 @@ def draw_load(findings: Findings, axes: Axes) -> None:
         axes.axhline(rate, color=style, linestyle=":", label=f"{findings.runs[name][0].name}: {rate:,.0f}/s")
     axes.set(xlabel="offered credits/s", ylabel="credits/s", xlim=(0, None), ylim=(0, None))
     axes.set_title("Throughput against offered load")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def draw_latency(findings: Findings, axes: Axes) -> None:

@@ -28,7 +28,7 @@ BULK_CONNECTIONS: Final = 16
 WARM_UP_SECONDS: Final = 3
 BASELINE_PER_SECOND_MAX: Final = 8_000
 BULKS_PER_SECOND_MAX: Final = 200
-ECHOES_PER_SECOND_MAX: Final = 60_000
+ECHOES_PER_SECOND_MAX: Final = 40_000
 
 
 async def measure_all(servers: Servers, plan: Plan, tell: Tell) -> Findings:

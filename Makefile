@@ -1,6 +1,6 @@
 # Every target sets itself up: a virtual environment in .venv, filled from a lock file whose hashes pip checks.
 .DEFAULT_GOAL := help
-.PHONY: help run test check format up lock clean
+.PHONY: help run test bench bench-full check format up lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -9,7 +9,7 @@ UV_COMPILE := $(PY) -m uv pip compile pyproject.toml --quiet --universal --pytho
 	--generate-hashes --no-header --no-annotate
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 run: $(VENV)/runtime.stamp  ## serve everything embedded in one process, and print a signed curl line per provider
 	@mkdir -p var
@@ -17,6 +17,12 @@ run: $(VENV)/runtime.stamp  ## serve everything embedded in one process, and pri
 
 test: $(VENV)/dev.stamp  ## run every test, on a real RabbitMQ, PostgreSQL and Redis started for it (ARGS="-k ..." for pytest)
 	@$(PY) -m pytest $(ARGS)
+
+bench: $(VENV)/bench.stamp  ## measure the whole way of a credit beside pgbench and a direct baseline, in three minutes
+	@$(PY) -m tests.bench $(ARGS)
+
+bench-full: $(VENV)/bench.stamp  ## measure longer, by turns, and with larger books
+	@$(PY) -m tests.bench --full $(ARGS)
 
 check: $(VENV)/dev.stamp  ## check format, lint, types and layers
 	@$(PY) -m ruff format --check --quiet .
@@ -32,9 +38,10 @@ format: $(VENV)/dev.stamp  ## rewrite the code in its format
 up:  ## build and start the whole system with Docker Compose
 	docker compose up --build
 
-lock: $(VENV)/dev.stamp  ## bring both lock files in line with pyproject.toml (ARGS=--upgrade: newest versions)
+lock: $(VENV)/dev.stamp  ## bring the lock files in line with pyproject.toml (ARGS=--upgrade: newest versions)
 	@$(UV_COMPILE) $(ARGS) -o requirements.lock
 	@$(UV_COMPILE) $(ARGS) --group dev -c requirements.lock -o requirements-dev.lock
+	@$(UV_COMPILE) $(ARGS) --group dev --group bench -c requirements-dev.lock -o requirements-bench.lock
 
 clean:  ## remove the environment and the tools' caches; the data in var/ stays
 	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
@@ -45,6 +52,9 @@ $(VENV)/runtime.stamp: requirements.lock
 	$(call install,$<,$@)
 
 $(VENV)/dev.stamp: requirements-dev.lock
+	$(call install,$<,$@)
+
+$(VENV)/bench.stamp: requirements-bench.lock
 	$(call install,$<,$@)
 
 # 1: lock file, 2: stamp. A half-made environment has no working pip and is made anew.

@@ -114,7 +114,7 @@ async def measure(books: Books) -> None:
         await books.time(what, do)
 
 
-async def opened(server_url: str, size: int) -> Books:
+async def opened(server_url: str, size: int, tell: Callable[[str], None]) -> Books:
     """Return books of a size, loaded if they are not on the server yet."""
     name = f"growth_{size}"
     connection = await asyncpg.connect(server_url.replace("+asyncpg", ""))
@@ -127,18 +127,18 @@ async def opened(server_url: str, size: int) -> Books:
     url = f"{server_url.rpartition('/')[0]}/{name}"
     settings = LedgerSettings(database_url=url)
     if is_new:
-        await load(settings, size)
+        await load(settings, size, tell)
     return Books(size, create_engine(settings))
 
 
-async def load(settings: LedgerSettings, size: int) -> None:
-    """Load books of a size, and say how long it took."""
+async def load(settings: LedgerSettings, size: int, tell: Callable[[str], None]) -> None:
+    """Load books of a size, and tell how long it took."""
     started = time.monotonic()
     engine = create_engine(settings, patient=True)
     await migrate(engine)
     await fill(engine, size, PLAYERS)
     await engine.dispose()
-    say(f"{size} transfers loaded in {time.monotonic() - started:.0f} s")
+    tell(f"{size} transfers loaded in {time.monotonic() - started:.0f} s")
 
 
 def table(all_books: Sequence[Books]) -> str:
@@ -154,19 +154,27 @@ def table(all_books: Sequence[Books]) -> str:
     return "\n".join(lines)
 
 
-async def run(server_url: str, sizes: Sequence[int], rounds: int) -> None:
-    """Measure books of all sizes by turns."""
-    all_books = [await opened(server_url, size) for size in sizes]
+async def measured(
+    server_url: str, sizes: Sequence[int], rounds: int, tell: Callable[[str], None]
+) -> list[Books]:
+    """Return books of all sizes, measured by turns."""
+    all_books = [await opened(server_url, size, tell) for size in sizes]
     for number in range(rounds + WARM_UP_ROUNDS):
         for books in all_books:
             if number == WARM_UP_ROUNDS:
                 books.times_ms.clear()
                 books.wal_bytes.clear()
             await measure(books)
-    say(f"medians in ms of {rounds} rounds, ratio to {sizes[0]:,}, WAL in KiB")
-    say(table(all_books))
     for books in all_books:
         await books.engine.dispose()
+    return all_books
+
+
+async def run(server_url: str, sizes: Sequence[int], rounds: int) -> None:
+    """Measure, and print what was measured."""
+    all_books = await measured(server_url, sizes, rounds, say)
+    say(f"medians in ms of {rounds} rounds, ratio to {sizes[0]:,}, WAL in KiB")
+    say(table(all_books))
 
 
 def main(

@@ -66,6 +66,11 @@ class ContainerServer:
     def url(self) -> str:
         return url_of(self.name, self.port)
 
+    @property
+    def pid(self) -> int:
+        self.container.reload()
+        return int(self.container.get_wrapped_container().attrs["State"]["Pid"])
+
     def start(self) -> None:
         self.container.get_wrapped_container().start()
         self.wait_until_ready()

@@ -41,6 +41,11 @@ class LocalServer:
     def url(self) -> str:
         return url_of(self.name, self.port)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         self.launch()
         self.wait_until_ready()
@@ -96,7 +101,7 @@ class LocalServer:
 
     @property
     def _whole_environment(self) -> dict[str, str]:
-        return {"PATH": _path(), "LC_ALL": "C.UTF-8", **self.environment}
+        return {"PATH": programs_path(), "LC_ALL": "C.UTF-8", **self.environment}
 
 
 def make_servers(directory: Path, reaper: Reaper) -> Iterator[LocalServer]:
@@ -221,18 +226,18 @@ def unavailable() -> str | None:
     """Return why the binaries are not to be had, or None when they are here or could be installed."""
     if not missing_binaries():
         return None
-    if os.geteuid() == 0 and shutil.which("apt-get") and (failure := install_packages()):
+    if os.geteuid() == 0 and shutil.which("apt-get") and (failure := install_packages(*PACKAGES)):
         return failure
     if missing := missing_binaries():
         return f"this machine lacks {', '.join(missing)} (Debian: apt-get install {' '.join(PACKAGES)})"
     return None
 
 
-def install_packages() -> str | None:
-    """Install Debian's packages of the servers; return apt's last words if that fails."""
+def install_packages(*packages: str) -> str | None:
+    """Install Debian's packages; return apt's last words if that fails."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     with services_not_started():
-        for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
+        for arguments in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
             done = subprocess.run(
                 ["apt-get", "-q", *arguments],
                 env=environment,
@@ -263,18 +268,19 @@ def services_not_started() -> Iterator[None]:
 
 def missing_binaries() -> list[str]:
     """Return the binaries that are not on this machine."""
-    return [name for name in BINARIES if shutil.which(name, path=_path()) is None]
+    return [name for name in BINARIES if shutil.which(name, path=programs_path()) is None]
 
 
 def binary(name: str) -> str:
     """Return the path of a server's binary; FileNotFoundError if it is not here."""
-    path = shutil.which(name, path=_path())
+    path = shutil.which(name, path=programs_path())
     if path is None:
         raise FileNotFoundError(name)
     return path
 
 
-def _path() -> str:
+def programs_path() -> str:
+    """Return the PATH on which the servers' binaries are."""
     # Debian keeps PostgreSQL's binaries off the PATH, and what it has there for RabbitMQ are wrappers
     # that become another user and forget our settings.
     postgres = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)

@@ -26,6 +26,10 @@ class Server(Protocol):
     def url(self) -> str:
         """Where clients connect. The same after every stop and start."""
 
+    @property
+    def pid(self) -> int:
+        """The process on this machine under which all of its processes are, while it runs."""
+
     def start(self) -> None:
         """Start it on the data and the port it had, and return when it answers."""
 

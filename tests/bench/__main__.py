@@ -1,0 +1,85 @@
+"""`make bench`: what a credit costs from HTTP over the broker to the books, beside yardsticks.
+
+Prints one table, and writes it with all else as Markdown, JSON and plots to var/bench/.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from tests.bench import machine, plots, report, targets
+from tests.bench.findings import FULL, SHORT, Plan
+from tests.bench.suite import Tell, measure_all
+from tests.bench.wrk import VoidRunError
+from tests.servers import ServersUnavailableError, running_servers
+
+DIRECTORY: Final = Path("var/bench")
+
+
+def main(
+    *,
+    full: Annotated[bool, typer.Option(help="Longer runs, by turns, and larger books.")] = False,
+    books: Annotated[int, typer.Option(help="Transfers in the largest books, a power of ten.")] = 0,
+) -> None:
+    """Measure, and say what was measured."""
+    plan = FULL if full else SHORT
+    if books:
+        plan = plan._replace(book_sizes=[10**n for n in range(4, len(str(books)))])
+    try:
+        measure(plan)
+    except (ServersUnavailableError, VoidRunError) as reason:
+        print(f"bench: {reason}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(1) from None
+
+
+def measure(plan: Plan) -> None:
+    """Measure by a plan. Raises ServersUnavailableError and VoidRunError."""
+    with telling(plan.steps) as tell:
+        tell("starting the servers")
+        machine.provide_tools()
+        with running_servers() as servers:
+            findings = asyncio.run(measure_all(servers, plan, tell))
+    rows = targets.judge_all(targets.ratios(findings))
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    (DIRECTORY / "bench.json").write_bytes(report.json(findings, rows))
+    (DIRECTORY / "bench.md").write_text(report.markdown(findings, rows) + "\n")
+    plots.draw(findings, DIRECTORY)
+    print(report.targets_table(rows), f"\nAll of it is in {DIRECTORY}/.", sep="\n")  # noqa: T201
+
+
+@contextmanager
+def telling(steps: int) -> Iterator[Tell]:
+    """Yield what is to be told of each step: a bar on a terminal, a line elsewhere."""
+    if not sys.stderr.isatty():
+        start = time.monotonic()
+        yield lambda doing: print(f"{time.monotonic() - start:4.0f} s  {doing}", file=sys.stderr, flush=True)  # noqa: T201
+        return
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=steps, completed=-1)
+        yield lambda doing: bar.update(task, advance=1, description=doing)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,112 @@
+"""Traffic: signed requests made in advance, in a file that each load generator reads once, front to back.
+
+A file is a sequence of records: the length as six digits, then a request's bytes. The four providers take
+turns, so that the number of a record says whose it is.
+"""
+
+import random
+from collections.abc import Iterable, Iterator
+from itertools import count, islice
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+
+from gateway.providers import build
+from gateway.providers.contract import Callback, Provider, Win
+from shared.money import Currencies
+from tests.client import http_bytes
+from tests.system import INTEGRATIONS, SESSION
+
+PLAYERS: Final = 10_000
+BULK_ITEMS: Final = 100
+LENGTH_DIGITS: Final = 6
+
+TURNS: Final = tuple(INTEGRATIONS)
+"""The integrations, in the order of their turns."""
+
+PAID: Final = {
+    "klas": b'"status_code":"OK"',
+    "gpas": b'"status":"CONFIRMED"',
+    "hpgames": b'"errorCode":0',
+    "igamingace": b'"code":0',
+}
+"""What stands in an integration's reply to a new win, and in no other."""
+
+REPEAT_DISTANCE: Final = range(250, 2_000)
+"""So many records before it is the win that a repeat repeats: more than there are connections."""
+
+_providers: Final[dict[str, Provider[Any, Any]]] = {
+    name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()
+}
+WINDOW_SECONDS: Final = {
+    name: provider.settings.reply_within_seconds for name, provider in _providers.items()
+}
+"""How long an integration's provider waits for a reply."""
+
+_numbers: Final = count()
+
+
+def player(number: int) -> str:
+    """Return a player's id, which every provider's format admits."""
+    return f"player{number:05}"
+
+
+def wins(players: int = PLAYERS) -> Iterator[bytes]:
+    """Yield new wins without end, each for any of so many players, by each integration in turn."""
+    while True:
+        for integration in TURNS:
+            yield http_bytes(integration, _new_win(integration, players))
+
+
+def mixed(repeats: float) -> Iterator[bytes]:
+    """Yield wins without end, of which the part `repeats` was sent before, to the byte."""
+    chance, sent = random.Random(1), list(islice(wins(), REPEAT_DISTANCE.stop))
+    yield from sent
+    for new in wins():
+        again = chance.random() < repeats
+        request = sent[-chance.choice(REPEAT_DISTANCE)] if again else new
+        sent.append(request)
+        if len(sent) > 2 * REPEAT_DISTANCE.stop:
+            del sent[: REPEAT_DISTANCE.stop]
+        yield request
+
+
+def bulks() -> Iterator[bytes]:
+    """Yield bulk requests without end, each of BULK_ITEMS new wins."""
+    while True:
+        items = [msgspec.Raw(_new_win("hpgames", PLAYERS).body) for _ in range(BULK_ITEMS)]
+        body = msgspec.json.encode({"creditRequests": items})
+        yield http_bytes("hpgames", Callback("bulkCredit", body, {"content-type": "application/json"}))
+
+
+def one_win_of_each_session() -> Iterator[bytes]:
+    """Yield a win of every player from the provider that names sessions."""
+    for number in range(PLAYERS):
+        yield http_bytes("gpas", _win_of("gpas", player(number)))
+
+
+def _new_win(integration: str, players: int) -> Callback:
+    return _win_of(integration, player(random.randrange(players)))
+
+
+def _win_of(integration: str, player_id: str) -> Callback:
+    win = Win(str(uuid4()), player_id, f"{SESSION}{player_id}", round_id=f"round-{next(_numbers)}")
+    return _providers[integration].compose(win)
+
+
+def write(path: Path, requests: Iterable[bytes]) -> int:
+    """Write requests to a file; return their number."""
+    number = 0
+    with path.open("wb") as file:
+        for number, request in enumerate(requests, 1):  # noqa: B007  (what remains of it is the answer)
+            file.write(b"%0*d%b" % (LENGTH_DIGITS, len(request), request))
+    return number
+
+
+def read(path: Path) -> Iterator[bytes]:
+    """Yield the requests of a file."""
+    with path.open("rb") as file:
+        while length := file.read(LENGTH_DIGITS):
+            yield file.read(int(length))

@@ -10,9 +10,9 @@ from shared.money import MINOR_MAX, Currencies
 from tests.audits import audit_of, broken, change, of, unprotect, wallet
 from tests.credits import win
 from worker.holders import add_player
-from worker.invariants import INVARIANTS, Asked
 from worker.ledger import Ledger
 from worker.verify import verify
+from worker.verify.invariants import INVARIANTS, Asked
 
 EARLIER = [
     win("earlier", amount_minor=300),

@@ -96,8 +96,8 @@ async def test_wrong_legs_of_a_win_with_an_old_id_are_found(
 async def test_wins_of_many_slow_clocks_are_not_passed_over(
     books: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.inquiry.GAPS_MAX", 1)
-    monkeypatch.setattr("worker.inquiry.BEGINNINGS_MAX", 2)
+    monkeypatch.setattr("worker.verify.inquiry.GAPS_MAX", 1)
+    monkeypatch.setattr("worker.verify.inquiry.BEGINNINGS_MAX", 2)
     for n in range(8):
         await add_player(books, f"player {n}", "EUR")
         set_worker_clock(monkeypatch, timedelta(days=n + 1))
@@ -124,7 +124,7 @@ class SlowLedger(Ledger):
 async def test_win_that_was_being_posted_during_an_audit_is_in_the_next(
     postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch, margin: timedelta
 ) -> None:
-    monkeypatch.setattr("worker.verified.MARGIN", margin)
+    monkeypatch.setattr("worker.verify.points.MARGIN", margin)
     await add_player(postgres, "anna", "EUR")
     await add_player(postgres, "ben", "EUR")
     slow = SlowLedger(postgres)

@@ -12,9 +12,9 @@ import msgspec
 from sqlalchemy import BigInteger, TextClause, Uuid, bindparam, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.invariants import INVARIANTS, WALLET_BALANCE, Asked, Invariant
 from worker.schema import transfers, wallets
-from worker.verified import HIGHEST_ID, LOWEST_ID, Point, highest_id, oldest_late
+from worker.verify.invariants import INVARIANTS, WALLET_BALANCE, Asked, Invariant
+from worker.verify.points import HIGHEST_ID, LOWEST_ID, Point, highest_id, oldest_late
 
 SLICE_TRANSFERS: Final = 50_000
 GAPS_MAX: Final = 1_000

@@ -1,6 +1,6 @@
 """The audit of the books: every invariant, asked of the database, on one snapshot, while credits go on.
 
-Incremental, it begins at the last verified point (`worker.verified`) and proves, as long as the rows that
+Incremental, it begins at the last verified point (see `points`) and proves, as long as the rows that
 were verified before are still what they were:
 
 - every wallet's balance is what was verified plus its entries since, numbered without gaps. So no credit that
@@ -24,8 +24,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
 from worker.database import outages_as_unavailable, snapshot
-from worker.inquiry import Finding, Inquiry, Progress
-from worker.verified import Point, keep, last_point, state_read
+from worker.verify.inquiry import Finding, Inquiry, Progress
+from worker.verify.points import Point, keep, last_point, state_read
 from worker.views import Amount, amount_of
 
 CASES_MAX: Final = 20

@@ -1,7 +1,7 @@
 """What always holds in the books, each with the query for the cases where it does not.
 
 The queries are for both databases. Nothing in them trusts what posts credits, nor the tables' constraints
-and triggers. What a query asks about is bounded by parameters and words that `worker.verify` fills in:
+and triggers. What a query asks about is bounded by parameters and words that `inquiry` fills in:
 
 - of one slice of transfers, and of their entries: those with ids from :first to :last;
 - of histories: those from :first on, continued from what <verified> says of each wallet. An entry is of what

@@ -61,7 +61,7 @@ class Bookkeeper:
             raise
         except Exception as error:  # noqa: BLE001  (whatever one credit hides, the others must be paid)
             return await self._post_apart(credits_, error)
-        await self.cache.put(planned.transfers)
+        self.cache.put(planned.transfers)
         return planned.outcomes
 
     async def _post_apart(self, credits_: Sequence[Credit], error: Exception) -> list[Outcome]:

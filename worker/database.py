@@ -174,8 +174,18 @@ def outages_as_unavailable() -> Iterator[None]:
 
 
 def for_reading(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine for who only reads: on SQLite too, they hold nobody up and wait for nobody."""
+    """Return the engine for who only reads: on SQLite too, they hold nobody up and wait for nobody.
+
+    On PostgreSQL each statement is its own transaction, for which the server need not be told twice more.
+    """
+    if engine.dialect.name == "postgresql":
+        return single_statements(engine)
     return engine.execution_options(**{_READ_ONLY: True})
+
+
+def single_statements(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine for statements that are transactions by themselves."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @asynccontextmanager

@@ -5,8 +5,9 @@ empty or flushed costs time and nothing else. Keys carry the ledger's epoch, a n
 has and that is given anew when a ledger is restored: what was true of other books is not found.
 """
 
+import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -40,14 +41,14 @@ class Cache(Protocol):
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
         """Return what is remembered; never raises."""
 
-    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
-        """Remember committed transfers; never raises."""
+    def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+        """Remember committed transfers, while the caller goes on; the next `get` finds them."""
 
     def enter(self, epoch: str) -> None:
         """Forget what was remembered in any other epoch of the ledger."""
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Finish what was put, and let go of connections."""
 
 
 def create_cache(settings: CacheSettings, epoch: str) -> Cache:
@@ -69,7 +70,7 @@ class MemoryCache:
         """Return what is remembered."""
         return {i: self._transfers[i] for i in identities if i in self._transfers}
 
-    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+    def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember, and forget the oldest beyond the bound."""
         self._transfers.update(transfers)
         for _ in range(len(self._transfers) - MEMORY_TRANSFERS_MAX):
@@ -104,9 +105,11 @@ class RedisCache:
         self._prefix = f"credits:{epoch}:"
         self._ttl_seconds: Final = settings.ttl_seconds
         self._rest_until = 0.0
+        self._puts: Final[set[asyncio.Task[None]]] = set()
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
         """Return what is remembered, or nothing when Redis doesn't answer in time."""
+        await self._have_put()
         if not identities or time.monotonic() < self._rest_until:
             return {}
         try:
@@ -117,13 +120,17 @@ class RedisCache:
         read = ((i, _read(value)) for i, value in zip(identities, found, strict=True))
         return {identity: transfer for identity, transfer in read if transfer is not None}
 
-    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+    def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers, unless Redis doesn't take them in time."""
-        if not transfers or time.monotonic() < self._rest_until:
-            return
-        try:
+        if transfers and time.monotonic() >= self._rest_until:
             keys = [self._key(identity) for identity in transfers]
-            values = [_encoder.encode(transfer) for transfer in transfers.values()]
+            put = asyncio.create_task(self._put(keys, transfers.values()))
+            self._puts.add(put)
+            put.add_done_callback(self._puts.discard)
+
+    async def _put(self, keys: list[str], transfers: Iterable[Transfer]) -> None:
+        try:
+            values = [_encoder.encode(transfer) for transfer in transfers]
             await self._remember(keys, [self._ttl_seconds, *values])
         except _FAULTS as error:
             self._rest(error)
@@ -133,8 +140,13 @@ class RedisCache:
         self._prefix = f"credits:{epoch}:"
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Finish what was put, and close the connections."""
+        await self._have_put()
         await self._redis.aclose()
+
+    async def _have_put(self) -> None:
+        if self._puts:
+            await asyncio.wait(self._puts)
 
     def _key(self, identity: Identity) -> str:
         return self._prefix + ":".join(identity)  # an integration's name has no colon

@@ -24,7 +24,8 @@ async def assert_books_hold(engine: AsyncEngine) -> None:
 
 
 async def post(ledger: Ledger, *credits_: Credit) -> list[Outcome]:
-    return (await ledger.post(credits_)).outcomes
+    planned = await ledger.post_new(credits_)
+    return (planned or await ledger.post(credits_)).outcomes
 
 
 async def balance_minor(ledger: Ledger, player_id: str = "anna") -> int:

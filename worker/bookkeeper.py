@@ -1,9 +1,10 @@
 """Answers questions: from the cache what it remembers, from the ledger the rest, posting what is new."""
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -15,9 +16,32 @@ from shared.wire import Answer, Question
 from worker.database import create_engine, require_migrated
 from worker.dedup import Cache, create_cache
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
-from worker.posting import Identity, Transfer, judge
+from worker.posting import Identity, Plan, Transfer, judge
 
 _log = structlog.get_logger()
+
+
+PASSED_OVER_MAX: Final = 64
+
+
+@dataclass(slots=True)
+class Guess:
+    """What is tried because it usually goes well: after each failure in a row, half as often."""
+
+    passes: int = 0
+    passes_after_failure: int = 1
+
+    def is_worth_a_try(self) -> bool:
+        """Tell whether to try it this time."""
+        if self.passes:
+            self.passes -= 1
+            return False
+        return True
+
+    def went(self, *, well: bool) -> None:
+        """Learn how it went."""
+        self.passes = 0 if well else self.passes_after_failure
+        self.passes_after_failure = 1 if well else min(2 * self.passes_after_failure, PASSED_OVER_MAX)
 
 
 @dataclass(slots=True)
@@ -27,6 +51,7 @@ class Bookkeeper:
     ledger: Ledger
     cache: Cache
     epoch_known_until: float = 0.0
+    all_new: Guess = field(default_factory=Guess)
 
     async def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer a batch, in its order, credits first. Raises LedgerUnavailable: some may be posted."""
@@ -39,11 +64,19 @@ class Bookkeeper:
     async def settle(self, credits_: Sequence[Credit]) -> list[Outcome]:
         """Answer a batch of credits, in its order. Raises LedgerUnavailable: some may be posted."""
         await self._keep_epoch()
-        remembered = await self.cache.get({c.identity for c in credits_})
-        replayed = {n: outcome for n, c in enumerate(credits_) if (outcome := _replay(c, remembered))}
-        others = [c for n, c in enumerate(credits_) if n not in replayed]
-        posted = iter(await self._post(others)) if others else iter(())
-        return [replayed.get(n) or next(posted) for n in range(len(credits_))]
+        return await _replay(credits_, self.cache.recall(c.identity for c in credits_), self._settle_unknown)
+
+    async def _settle_unknown(self, credits_: Sequence[Credit]) -> list[Outcome]:
+        """Answer credits that are not remembered here: probably they are new, and one statement posts them.
+
+        Where that guess fails, Redis is asked what it remembers, and the ledger, under locks, the rest.
+        """
+        if self.all_new.is_worth_a_try():
+            planned = await self._post_new(credits_)
+            self.all_new.went(well=planned is not None)
+            if planned is not None:
+                return planned.outcomes
+        return await _replay(credits_, await self.cache.get({c.identity for c in credits_}), self._post)
 
     async def _keep_epoch(self) -> None:
         """Ask the ledger now and then which epoch it is in. Raises LedgerUnavailable.
@@ -53,6 +86,17 @@ class Bookkeeper:
         if time.monotonic() >= self.epoch_known_until:
             self.cache.enter(await self.ledger.epoch())
             self.epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
+
+    async def _post_new(self, credits_: Sequence[Credit]) -> Plan | None:
+        try:
+            planned = await self.ledger.post_new(credits_)
+        except LedgerUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  (posting them under locks will tell)
+            return None
+        if planned is not None:
+            self.cache.put(planned.transfers)
+        return planned
 
     async def _post(self, credits_: Sequence[Credit]) -> list[Outcome]:
         try:
@@ -76,13 +120,20 @@ class Bookkeeper:
         return [Outcome(Result.UNPOSTABLE)]
 
 
-def _replay(credit: Credit, remembered: Mapping[Identity, Transfer]) -> Outcome | None:
-    """Answer an identical repeat. A conflict is for the ledger to find: it is written down there."""
-    transfer = remembered.get(credit.identity)
-    if transfer is None:
-        return None
-    outcome = judge(credit, transfer)
-    return outcome if outcome.result is Result.REPLAYED else None
+async def _replay(
+    credits_: Sequence[Credit],
+    remembered: Mapping[Identity, Transfer],
+    settle: Callable[[Sequence[Credit]], Awaitable[list[Outcome]]],
+) -> list[Outcome]:
+    """Answer identical repeats of what is remembered, and have the others settled.
+
+    A conflict is for the ledger to find: it is written down there.
+    """
+    judged = [judge(c, transfer) if (transfer := remembered.get(c.identity)) else None for c in credits_]
+    replays = [o if o is not None and o.result is Result.REPLAYED else None for o in judged]
+    others = [c for c, replay in zip(credits_, replays, strict=True) if replay is None]
+    settled = iter(await settle(others)) if others else iter(())
+    return [replay or next(settled) for replay in replays]
 
 
 @asynccontextmanager

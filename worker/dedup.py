@@ -1,6 +1,9 @@
 """The dedup cache: outcomes of committed transfers, so that a repeat need not ask the database.
 
-It is never asked whether something is *not* posted: a miss proves nothing. So a cache that is down, slow,
+The latest are in this process, where most repeats find them, since a player's credits come to one worker;
+all of them, for a while, are in Redis, where a worker that takes over finds them.
+
+The cache is never asked whether something is *not* posted: a miss proves nothing. So one that is down, slow,
 empty or flushed costs time and nothing else. Keys carry the ledger's epoch, a name that no other ledger
 has and that is given anew when a ledger is restored: what was true of other books is not found.
 """
@@ -24,7 +27,8 @@ from worker.posting import Identity, Transfer
 PAUSE_SECONDS: Final = 1.0
 """How long a cache that failed is left alone: a slow cache must not slow every batch."""
 
-MEMORY_TRANSFERS_MAX: Final = 100_000
+MEMORY_TRANSFERS_MAX: Final = 10_000
+"""How many are kept in this process, some 8 MB."""
 
 # MSET knows no expiry, and a SET for each transfer costs more Python than the rest of its way through here.
 _REMEMBER: Final = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
@@ -38,8 +42,11 @@ _decoder = msgspec.msgpack.Decoder(Transfer)
 class Cache(Protocol):
     """Remembers posted transfers by identity."""
 
+    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+        """Return what is remembered in this process."""
+
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
-        """Return what is remembered; never raises."""
+        """Return what is remembered elsewhere; never raises."""
 
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers, while the caller goes on; the next `get` finds them."""
@@ -59,16 +66,20 @@ def create_cache(settings: CacheSettings, epoch: str) -> Cache:
 
 
 class MemoryCache:
-    """A cache in this process, bounded; the oldest are forgotten first."""
+    """A cache in this process alone, bounded; the oldest are forgotten first."""
 
     def __init__(self, epoch: str = "") -> None:
         """Take the ledger's epoch."""
         self._epoch = epoch
         self._transfers: Final[dict[Identity, Transfer]] = {}
 
-    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
+    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
         """Return what is remembered."""
         return {i: self._transfers[i] for i in identities if i in self._transfers}
+
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:  # noqa: ARG002
+        """Return nothing: all that is remembered is here."""
+        return {}
 
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember, and forget the oldest beyond the bound."""
@@ -87,7 +98,7 @@ class MemoryCache:
 
 
 class RedisCache:
-    """Redis, with a time limit on every call and a pause after every failure."""
+    """Memory over Redis, which has a time limit on every call and a pause after every failure."""
 
     def __init__(self, settings: CacheSettings, epoch: str) -> None:
         """Take `[cache]` and the ledger's epoch. Raises SettingsError for a bad URL."""
@@ -102,13 +113,18 @@ class RedisCache:
         except ValueError as error:
             raise SettingsError(f"[cache] url: {error}") from None
         self._remember: Final = self._redis.register_script(_REMEMBER)
+        self._memory: Final = MemoryCache(epoch)
         self._prefix = f"credits:{epoch}:"
         self._ttl_seconds: Final = settings.ttl_seconds
         self._rest_until = 0.0
         self._puts: Final[set[asyncio.Task[None]]] = set()
 
+    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+        """Return what this process remembers."""
+        return self._memory.recall(identities)
+
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
-        """Return what is remembered, or nothing when Redis doesn't answer in time."""
+        """Return what Redis remembers, or nothing when it doesn't answer in time."""
         await self._have_put()
         if not identities or time.monotonic() < self._rest_until:
             return {}
@@ -118,10 +134,13 @@ class RedisCache:
             self._rest(error)
             return {}
         read = ((i, _read(value)) for i, value in zip(identities, found, strict=True))
-        return {identity: transfer for identity, transfer in read if transfer is not None}
+        transfers = {identity: transfer for identity, transfer in read if transfer is not None}
+        self._memory.put(transfers)
+        return transfers
 
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
-        """Remember committed transfers, unless Redis doesn't take them in time."""
+        """Remember committed transfers, in Redis too unless it doesn't take them in time."""
+        self._memory.put(transfers)
         if transfers and time.monotonic() >= self._rest_until:
             keys = [self._key(identity) for identity in transfers]
             put = asyncio.create_task(self._put(keys, transfers.values()))
@@ -137,6 +156,7 @@ class RedisCache:
 
     def enter(self, epoch: str) -> None:
         """Use the keys of this epoch only; others expire in their time."""
+        self._memory.enter(epoch)
         self._prefix = f"credits:{epoch}:"
 
     async def close(self) -> None:

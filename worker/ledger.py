@@ -1,6 +1,5 @@
 """The ledger: credits become transfers in one transaction, and questions are answered from what is posted."""
 
-import time
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -23,9 +22,6 @@ from worker.statements import PostgresStatements, SqliteStatements, Statements
 ATTEMPTS_MAX: Final = 4
 """How often one batch is tried when others get in its way."""
 
-CAREFUL_SECONDS: Final = 1.0
-"""How long, after others came first, batches lock and look before they are planned."""
-
 EPOCH_SECONDS_MAX: Final = 1.0
 """How long after an epoch was bumped a worker may still believe what its cache knew before."""
 
@@ -39,9 +35,34 @@ class Ledger:
         self._reading: Final = for_reading(engine)
         on_postgresql = engine.dialect.name == "postgresql"
         self._statements: Final[Statements] = PostgresStatements() if on_postgresql else SqliteStatements()
-        self._at_once: Final = single_statements(engine) if on_postgresql else None
+        self._single_statements: Final = single_statements(engine) if on_postgresql else None
         self._accounts: Final = RecentAccounts()
-        self._careful_until = 0.0
+
+    async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
+        """Post in one statement what is probably new, to wallets that probably are as remembered.
+
+        The statement is refused, and writes nothing, unless both are so. Returns None if it was, or if there
+        is more to be asked: of sessions, or why a credit is rejected. Raises as `post` does.
+        """
+        if self._single_statements is None or any(c.open_session_only for c in credits_):
+            return None
+        keys = {(c.player_id, c.currency) for c in credits_}
+        accounts = self._accounts.take(keys)
+        try:
+            with outages_as_unavailable():
+                async with self._single_statements.connect() as connection:
+                    if unknown := {player_id for player_id, _ in keys - accounts.keys()}:
+                        accounts |= read_accounts(await self._statements.read_wallets(connection, unknown))
+                    planned = plan(credits_, Known(accounts), datetime.now(UTC))
+                    if any(outcome.receipt is None for outcome in planned.outcomes):
+                        return None
+                    await self._statements.insert(connection, planned)
+        except DBAPIError as error:
+            if not is_transient(error):
+                raise
+            return None
+        self._accounts.keep(planned.accounts)
+        return planned
 
     async def post(self, credits_: Sequence[Credit]) -> Plan:
         """Post a batch in one transaction; the plan that was carried out has an outcome for each credit.
@@ -52,36 +73,11 @@ class Ledger:
         for _ in range(ATTEMPTS_MAX):
             try:
                 with outages_as_unavailable():
-                    return await self._post_once(credits_)
+                    return await self._post_locked(credits_)
             except DBAPIError as error:
                 if not is_transient(error):
                     raise
-                self._careful_until = time.monotonic() + CAREFUL_SECONDS
         raise LedgerUnavailable(f"other workers got in the way {ATTEMPTS_MAX} times")
-
-    async def _post_once(self, credits_: Sequence[Credit]) -> Plan:
-        planned = await self._post_unseen(credits_) if time.monotonic() >= self._careful_until else None
-        return planned or await self._post_locked(credits_)
-
-    async def _post_unseen(self, credits_: Sequence[Credit]) -> Plan | None:
-        """Post in one statement what is probably new, to wallets that are probably as remembered.
-
-        The statement writes nothing unless both are so. Returns None when there is more to be asked: of
-        sessions, or why a credit is refused.
-        """
-        if self._at_once is None or any(c.open_session_only for c in credits_):
-            return None
-        keys = {(c.player_id, c.currency) for c in credits_}
-        accounts = self._accounts.take(keys)
-        async with self._at_once.connect() as connection:
-            if unknown := {player_id for player_id, _ in keys - accounts.keys()}:
-                accounts |= read_accounts(await self._statements.read_wallets(connection, unknown))
-            planned = plan(credits_, Known(accounts), datetime.now(UTC))
-            if any(outcome.receipt is None for outcome in planned.outcomes):
-                return None
-            await self._statements.insert(connection, planned)
-        self._accounts.keep(planned.accounts)
-        return planned
 
     async def _post_locked(self, credits_: Sequence[Credit]) -> Plan:
         """Begin, lock, read, insert, update, commit.
@@ -102,13 +98,16 @@ class Ledger:
             )
             planned = plan(credits_, known, datetime.now(UTC))
             if planned.writes:
-                if planned.transfer_rows:
-                    await self._statements.insert(connection, planned)
-                if planned.conflict_rows:
-                    await self._statements.insert_conflicts(connection, planned.conflict_rows)
+                await self._write(connection, planned)
                 await connection.commit()
         self._accounts.keep(planned.accounts)
         return planned
+
+    async def _write(self, connection: AsyncConnection, planned: Plan) -> None:
+        if planned.transfer_rows:
+            await self._statements.insert(connection, planned)
+        if planned.conflict_rows:
+            await self._statements.insert_conflicts(connection, planned.conflict_rows)
 
     async def find(self, lookups: Collection[Lookup]) -> dict[Lookup, Holder]:
         """Answer lookups; one that has no answer is not in the result. Raises LedgerUnavailable."""

@@ -132,26 +132,29 @@ _ROUND_WAS_CLOSED = (
     " WHERE round_id = n.round_id AND player_id = n.player_id AND round_closed OFFSET 0) AS t"
     " WHERE t.integration = n.integration LIMIT 1), false)"
 )
-# Asked before the first row is inserted: so wallets are locked before ids, and both in their order.
-_ALL_HELD = f"(SELECT count(*) FROM held) = cardinality(${_WALLETS_FIRST}::uuid[])"  # noqa: S608
+# `held` is counted before the first row is inserted: so wallets are locked before ids, and both in their order.
 # Of the transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
-_INSERT: Final = (
-    f"WITH held AS (SELECT n.* FROM {_unnested(_WALLET_CHANGE, _WALLETS_FIRST)}"  # noqa: S608
-    " JOIN wallets AS w ON w.id = n.id"
-    " AND w.balance_minor = n.found_minor AND w.version = n.found_version"
-    " ORDER BY w.id FOR NO KEY UPDATE OF w),"
-    f" posted AS (INSERT INTO transfers ({_names(transfers)})"
-    f" SELECT {', '.join(f'n.{column.name}' for column in transfers.columns[:-1])},"
-    f" n.after_round_closed OR {_ROUND_WAS_CLOSED} FROM {_unnested(transfers.columns)}"
-    f" WHERE {_ALL_HELD}"
-    " ON CONFLICT (integration, provider_tx_id) DO NOTHING RETURNING id),"
-    f" legs AS (INSERT INTO entries ({_names(entries)})"
-    f" SELECT n.* FROM {_unnested(entries.columns, _ENTRIES_FIRST)}"
-    " JOIN posted ON posted.id = n.transfer_id),"
-    " moved AS (UPDATE wallets SET balance_minor = held.balance_minor, version = held.version"
-    " FROM held WHERE wallets.id = held.id AND held.version <> held.found_version)"
-    " SELECT refuse_overtaken() WHERE (SELECT count(*) FROM posted) <> cardinality($1::uuid[])"
+_INSERT: Final = f"""
+WITH held AS (
+    SELECT n.* FROM {_unnested(_WALLET_CHANGE, _WALLETS_FIRST)}
+    JOIN wallets AS w ON w.id = n.id AND w.balance_minor = n.found_minor AND w.version = n.found_version
+    ORDER BY w.id FOR NO KEY UPDATE OF w
+), posted AS (
+    INSERT INTO transfers ({_names(transfers)})
+    SELECT {", ".join(f"n.{column.name}" for column in transfers.columns[:-1])},
+        n.after_round_closed OR {_ROUND_WAS_CLOSED}
+    FROM {_unnested(transfers.columns)}
+    WHERE (SELECT count(*) FROM held) = cardinality(${_WALLETS_FIRST}::uuid[])
+    ON CONFLICT (integration, provider_tx_id) DO NOTHING
+    RETURNING id
+), legs AS (
+    INSERT INTO entries ({_names(entries)}) SELECT * FROM {_unnested(entries.columns, _ENTRIES_FIRST)}
+), moved AS (
+    UPDATE wallets SET balance_minor = held.balance_minor, version = held.version
+    FROM held WHERE wallets.id = held.id AND held.version <> held.found_version
 )
+SELECT refuse_overtaken() WHERE (SELECT count(*) FROM posted) <> cardinality($1::uuid[])
+"""  # noqa: S608
 _INSERT_CONFLICTS: Final = (
     f"INSERT INTO conflicts ({_names(conflicts)})"  # noqa: S608
     f" SELECT * FROM {_unnested(conflicts.columns)} ON CONFLICT DO NOTHING"

@@ -132,7 +132,7 @@ _ROUND_WAS_CLOSED = (
     " WHERE round_id = n.round_id AND player_id = n.player_id AND round_closed OFFSET 0) AS t"
     " WHERE t.integration = n.integration LIMIT 1), false)"
 )
-# `held` is counted before the first row is inserted: so wallets are locked before ids, and both in their order.
+# `held` is counted before the first row is inserted: wallets are locked before ids, and both in their order.
 # Of the transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
 _INSERT: Final = f"""
 WITH held AS (

@@ -16,7 +16,7 @@ from shared.wire import Answer, Question
 from worker.database import create_engine, require_migrated
 from worker.dedup import Cache, create_cache
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
-from worker.posting import Identity, Plan, Transfer, judge
+from worker.posting import Identity, Transfer, judge
 
 _log = structlog.get_logger()
 
@@ -64,19 +64,18 @@ class Bookkeeper:
     async def settle(self, credits_: Sequence[Credit]) -> list[Outcome]:
         """Answer a batch of credits, in its order. Raises LedgerUnavailable: some may be posted."""
         await self._keep_epoch()
-        return await _replay(credits_, self.cache.recall(c.identity for c in credits_), self._settle_unknown)
+        recalled = _replays(credits_, self.cache.recall(c.identity for c in credits_))
+        return await _complete(credits_, recalled, self._settle_unknown)
 
     async def _settle_unknown(self, credits_: Sequence[Credit]) -> list[Outcome]:
-        """Answer credits that are not remembered here: probably they are new, and one statement posts them.
+        """Answer credits that are not recalled here: probably they are new, and one statement posts them."""
+        posted = await self._post_new(credits_) if self.all_new.is_worth_a_try() else [None] * len(credits_)
+        return await _complete(credits_, posted, self._settle_repeats)
 
-        Where that guess fails, Redis is asked what it remembers, and the ledger, under locks, the rest.
-        """
-        if self.all_new.is_worth_a_try():
-            planned = await self._post_new(credits_)
-            self.all_new.went(well=planned is not None)
-            if planned is not None:
-                return planned.outcomes
-        return await _replay(credits_, await self.cache.get({c.identity for c in credits_}), self._post)
+    async def _settle_repeats(self, credits_: Sequence[Credit]) -> list[Outcome]:
+        """Answer what Redis remembers, and have the ledger look, under locks, at the rest."""
+        found = _replays(credits_, await self.cache.get({c.identity for c in credits_}))
+        return await _complete(credits_, found, self._post)
 
     async def _keep_epoch(self) -> None:
         """Ask the ledger now and then which epoch it is in. Raises LedgerUnavailable.
@@ -87,16 +86,19 @@ class Bookkeeper:
             self.cache.enter(await self.ledger.epoch())
             self.epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
 
-    async def _post_new(self, credits_: Sequence[Credit]) -> Plan | None:
+    async def _post_new(self, credits_: Sequence[Credit]) -> list[Outcome | None]:
+        """Post what is new, if nothing speaks against it; of all else the outcome is left open."""
         try:
             planned = await self.ledger.post_new(credits_)
         except LedgerUnavailable:
             raise
         except Exception:  # noqa: BLE001  (posting them under locks will tell)
-            return None
-        if planned is not None:
-            self.cache.put(planned.transfers)
-        return planned
+            planned = None
+        self.all_new.went(well=planned is not None)
+        if planned is None:
+            return [None] * len(credits_)
+        self.cache.put(planned.transfers)
+        return [outcome if outcome.receipt else None for outcome in planned.outcomes]
 
     async def _post(self, credits_: Sequence[Credit]) -> list[Outcome]:
         try:
@@ -120,20 +122,21 @@ class Bookkeeper:
         return [Outcome(Result.UNPOSTABLE)]
 
 
-async def _replay(
+async def _complete(
     credits_: Sequence[Credit],
-    remembered: Mapping[Identity, Transfer],
+    outcomes: Sequence[Outcome | None],
     settle: Callable[[Sequence[Credit]], Awaitable[list[Outcome]]],
 ) -> list[Outcome]:
-    """Answer identical repeats of what is remembered, and have the others settled.
-
-    A conflict is for the ledger to find: it is written down there.
-    """
-    judged = [judge(c, transfer) if (transfer := remembered.get(c.identity)) else None for c in credits_]
-    replays = [o if o is not None and o.result is Result.REPLAYED else None for o in judged]
-    others = [c for c, replay in zip(credits_, replays, strict=True) if replay is None]
+    """Have those credits settled that have no outcome yet, and return all outcomes."""
+    others = [credit for credit, outcome in zip(credits_, outcomes, strict=True) if outcome is None]
     settled = iter(await settle(others)) if others else iter(())
-    return [replay or next(settled) for replay in replays]
+    return [outcome or next(settled) for outcome in outcomes]
+
+
+def _replays(credits_: Sequence[Credit], remembered: Mapping[Identity, Transfer]) -> list[Outcome | None]:
+    """Answer identical repeats. A conflict is for the ledger to find: it is written down there."""
+    judged = (judge(c, transfer) if (transfer := remembered.get(c.identity)) else None for c in credits_)
+    return [outcome if outcome and outcome.result is Result.REPLAYED else None for outcome in judged]
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.credit import Credit, Wallet
+from shared.money import MINOR_MAX
 from shared.outcome import Outcome, Result
 from tests.credits import WIN, win
 from tests.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
@@ -116,13 +117,28 @@ async def test_what_was_written_under_locks_is_remembered_too(workers: tuple[Wor
     assert one.asked == ["insert"]
 
 
-async def test_what_needs_more_than_one_statement_gets_it(workers: tuple[Worker, Worker]) -> None:
+async def test_only_what_needs_more_than_one_statement_gets_it(workers: tuple[Worker, Worker]) -> None:
     worker, _ = workers
-    refused = win("win-2", player_id="nobody")
-    assert results(await worker.post(WIN, refused)) == [Result.POSTED, Result.UNKNOWN_PLAYER]
-    needs_open = win("win-3", open_session_only=True)
-    assert results(await worker.post(needs_open)) == [Result.SESSION_CLOSED]
-    assert worker.asked == LOCKED[:2]
+    await worker.post(win("win-0"))
+    batch = [
+        WIN,
+        win("win-2", player_id="nobody"),
+        win("win-3", open_session_only=True),
+        win(amount_minor=1),
+        win("win-4", amount_minor=MINOR_MAX - 2 * 1050),
+        win("win-5", amount_minor=1),
+    ]
+    assert results(await worker.post(*batch)) == [
+        Result.POSTED,
+        Result.UNKNOWN_PLAYER,
+        Result.SESSION_CLOSED,
+        Result.CONFLICT,
+        Result.POSTED,
+        Result.BALANCE_LIMIT,
+    ]
+    assert worker.asked == ["read_wallets", "insert", "lock_wallets", "find_transfers"]
+    await worker.post(win("win-6", amount_minor=0))
+    assert worker.asked == ["insert"]
 
 
 async def test_what_could_not_be_written_is_not_remembered(
@@ -137,7 +153,7 @@ async def test_what_could_not_be_written_is_not_remembered(
     with monkeypatch.context() as patched:
         patched.setattr(worker.ledger._statements, "insert", fail)  # noqa: SLF001
         with pytest.raises(LookupError):
-            await worker.post(win("win-2"))
+            await worker.ledger.post_new([win("win-2")])
     (outcome,) = await worker.post(win("win-2"))
     assert worker.asked == ["read_wallets", "insert"]
     assert receipt(outcome).balance_minor == 2 * 1050

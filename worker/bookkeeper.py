@@ -68,12 +68,15 @@ class Bookkeeper:
         return await _complete(credits_, recalled, self._settle_unknown)
 
     async def _settle_unknown(self, credits_: Sequence[Credit]) -> list[Outcome]:
-        """Answer credits that are not recalled here: probably they are new, and one statement posts them."""
-        posted = await self._post_new(credits_) if self.all_new.is_worth_a_try() else [None] * len(credits_)
-        return await _complete(credits_, posted, self._settle_repeats)
+        """Answer credits that are not recalled here: probably all are new, and one statement posts them.
 
-    async def _settle_repeats(self, credits_: Sequence[Credit]) -> list[Outcome]:
-        """Answer what Redis remembers, and have the ledger look, under locks, at the rest."""
+        Where that guess fails, Redis tells what it remembers, and the ledger looks, under locks, at the rest.
+        """
+        if self.all_new.is_worth_a_try():
+            posted = await self._post_new(credits_)
+            self.all_new.went(well=posted is not None)
+            if posted is not None:
+                return posted
         found = _replays(credits_, await self.cache.get({c.identity for c in credits_}))
         return await _complete(credits_, found, self._post)
 
@@ -86,19 +89,17 @@ class Bookkeeper:
             self.cache.enter(await self.ledger.epoch())
             self.epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
 
-    async def _post_new(self, credits_: Sequence[Credit]) -> list[Outcome | None]:
-        """Post what is new, if nothing speaks against it; of all else the outcome is left open."""
+    async def _post_new(self, credits_: Sequence[Credit]) -> list[Outcome] | None:
         try:
             planned = await self.ledger.post_new(credits_)
         except LedgerUnavailable:
             raise
         except Exception:  # noqa: BLE001  (posting them under locks will tell)
-            planned = None
-        self.all_new.went(well=planned is not None)
+            return None
         if planned is None:
-            return [None] * len(credits_)
+            return None
         self.cache.put(planned.transfers)
-        return [outcome if outcome.receipt else None for outcome in planned.outcomes]
+        return planned.outcomes
 
     async def _post(self, credits_: Sequence[Credit]) -> list[Outcome]:
         try:
@@ -127,7 +128,7 @@ async def _complete(
     outcomes: Sequence[Outcome | None],
     settle: Callable[[Sequence[Credit]], Awaitable[list[Outcome]]],
 ) -> list[Outcome]:
-    """Have those credits settled that have no outcome yet, and return all outcomes."""
+    """Have those credits settled that have no outcome yet; return the outcomes of all."""
     others = [credit for credit, outcome in zip(credits_, outcomes, strict=True) if outcome is None]
     settled = iter(await settle(others)) if others else iter(())
     return [outcome or next(settled) for outcome in outcomes]

@@ -41,9 +41,8 @@ class Ledger:
     async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
         """Post in one statement what is probably new, to wallets that probably are as remembered.
 
-        The statement is refused, and writes nothing, unless both are so: then returns None. An outcome
-        without a receipt decides nothing: only `post` asks for sessions, and why a credit is rejected.
-        Raises as `post` does.
+        The statement is refused, and writes nothing, unless both are so. Returns None if it was, or if there
+        is more to be asked: of sessions, or why a credit is rejected. Raises as `post` does.
         """
         if self._single_statements is None:
             return None
@@ -55,8 +54,9 @@ class Ledger:
                     if unknown := {player_id for player_id, _ in keys - accounts.keys()}:
                         accounts |= read_accounts(await self._statements.read_wallets(connection, unknown))
                     planned = plan(credits_, Known(accounts), datetime.now(UTC))
-                    if planned.transfer_rows:
-                        await self._statements.insert(connection, planned)
+                    if any(outcome.receipt is None for outcome in planned.outcomes):
+                        return None
+                    await self._statements.insert(connection, planned)
         except DBAPIError as error:
             if not is_transient(error):
                 raise

@@ -10,8 +10,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import LedgerSettings
+from tests.commands import Ended, Run, run
 from tests.servers import Servers, drop_database, fresh_database
 from worker.database import create_engine, migrate
+from worker.holders import add_player
 
 
 @asynccontextmanager
@@ -92,3 +94,15 @@ async def postgres(servers: Servers, originals: Originals) -> AsyncIterator[Asyn
     async with engine_of(url) as made:
         yield made
     await drop_database(servers, url)
+
+
+@pytest.fixture
+async def worker(engine: AsyncEngine) -> Run:
+    """The command line on migrated tables, with player anna."""
+    await add_player(engine, "anna", "EUR")
+    url = engine.url.render_as_string(hide_password=False)
+
+    async def run_here(*arguments: str, **environment: str) -> Ended:
+        return await run(url, *arguments, **environment)
+
+    return run_here

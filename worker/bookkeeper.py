@@ -12,8 +12,8 @@ from shared.credit import Credit
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.settings import Settings
-from shared.wire import Answer, Question
-from worker.database import create_engine, require_migrated
+from shared.wire import Answer, Lookup, Question
+from worker.database import create_engine, is_no_text, require_migrated
 from worker.dedup import Cache, create_cache
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 from worker.posting import Identity, Transfer, judge
@@ -56,10 +56,30 @@ class Bookkeeper:
     async def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer a batch, in its order, credits first. Raises LedgerUnavailable: some may be posted."""
         credits_ = [q for q in questions if isinstance(q, Credit)]
-        lookups = {q for q in questions if not isinstance(q, Credit)}
+        lookups = list({q for q in questions if not isinstance(q, Credit)})
         outcomes = iter(await self.settle(credits_)) if credits_ else iter(())
-        holders = await self.ledger.find(lookups) if lookups else {}
-        return [next(outcomes) if isinstance(q, Credit) else holders.get(q) for q in questions]
+        found = await self._find(lookups) if lookups else {}
+        return [next(outcomes) if isinstance(q, Credit) else found.get(q) for q in questions]
+
+    async def _find(self, lookups: Sequence[Lookup]) -> Mapping[Lookup, Answer]:
+        try:
+            return await self.ledger.find(lookups)
+        except LedgerUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever one lookup hides, the others are answered)
+            return await self._find_apart(lookups, error)
+
+    async def _find_apart(self, lookups: Sequence[Lookup], error: Exception) -> Mapping[Lookup, Answer]:
+        """Look up halves of what can't be looked up whole, down to what is at fault.
+
+        That belongs to nobody if no database holds such a text, and is to be asked again for any other fault.
+        A session's id is not logged: who knows it can play.
+        """
+        if len(lookups) > 1:
+            half = len(lookups) // 2
+            return {**await self._find(lookups[:half]), **await self._find(lookups[half:])}
+        _log.error("lookup failed", question=type(lookups[0]).__name__, exc_info=error)
+        return {} if is_no_text(error) else {lookups[0]: Outcome(Result.UNAVAILABLE)}
 
     async def settle(self, credits_: Sequence[Credit]) -> list[Outcome]:
         """Answer a batch of credits, in its order. Raises LedgerUnavailable: some may be posted."""

@@ -54,6 +54,9 @@ _OUTAGE_SQLITE_CODES: Final = frozenset(
 """A damaged file is an outage here too. A missing table is not: SQLite has one code for all wrong statements,
 those among them that only a batch of this size makes wrong."""
 
+_NO_TEXT_SQLSTATE: Final = "22021"
+"""A character that is none to PostgreSQL: NUL."""
+
 _DRIVERS: Final = ("postgresql+asyncpg", "sqlite+aiosqlite")
 
 _READ_ONLY: Final = "credits_read_only"
@@ -139,6 +142,11 @@ def is_transient(error: DBAPIError) -> bool:
     """Tell whether the same transaction, repeated at once, may succeed."""
     # Not supported is what SQLAlchemy calls a prepared statement that somebody's ALTER TABLE has outdated.
     return _sqlstate(error) in _TRANSIENT_SQLSTATES or isinstance(error, NotSupportedError)
+
+
+def is_no_text(error: Exception) -> bool:
+    """Tell whether the database was given a text that it can't hold, so that no row has it."""
+    return isinstance(error, DBAPIError) and _sqlstate(error) == _NO_TEXT_SQLSTATE
 
 
 def is_outage(error: Exception) -> bool:

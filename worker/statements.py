@@ -1,6 +1,6 @@
 """The ledger's statements, for the two databases it runs on.
 
-On PostgreSQL whole sets travel as arrays, one statement a set; SQLite takes its rows one by one.
+On PostgreSQL whole sets travel as arrays, and one statement writes a batch; SQLite takes its rows one by one.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -36,7 +36,7 @@ _DIALECT: Final[Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 class Statements(Protocol):
-    """What `worker.ledger.post` asks of a database, in the order in which it asks."""
+    """What `worker.ledger.Ledger` asks of a database to post a batch, in the order in which it asks."""
 
     async def read_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
         """Return the players' wallets, which may change at any moment."""

@@ -1,7 +1,6 @@
 """wrk: a closed loop, in which each connection sends its next request when it has the reply to the last."""
 
 import subprocess
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
@@ -27,9 +26,6 @@ class Wrk(msgspec.Struct, frozen=True):
     seconds: float
     sent: int
     exhausted: int
-    unpaid: int
-    """Replies that didn't say 'paid', if it was told what says so; else 0."""
-
     bad_statuses: int
     failed: int
     p50_ms: float
@@ -39,10 +35,8 @@ class Wrk(msgspec.Struct, frozen=True):
     max_ms: float
 
 
-def run(url: str, requests: Path, connections: int, seconds: float, paid: Iterable[bytes] = ()) -> Wrk:
+def run(url: str, requests: Path, connections: int, seconds: float) -> Wrk:
     """Send the requests of a file for so long. Raises VoidRunError.
-
-    Given what stands in a reply that says 'paid', replies without any of it are counted; else none may fail.
 
     One thread: it sends many times what the two cores of a small machine leave it to send.
     """
@@ -57,7 +51,6 @@ def run(url: str, requests: Path, connections: int, seconds: float, paid: Iterab
             "{0.scheme}://{0.netloc}".format(urlsplit(url)),
             "--",
             str(requests),
-            *paid,
         ],
         check=False,
         capture_output=True,
@@ -65,16 +58,16 @@ def run(url: str, requests: Path, connections: int, seconds: float, paid: Iterab
     )
     if done.returncode:
         raise VoidRunError(f"wrk failed: {(done.stderr or done.stdout).strip()}")
-    return parse(done.stdout, may_be_unpaid=bool(paid))
+    return parse(done.stdout)
 
 
-def parse(output: str, *, may_be_unpaid: bool = False) -> Wrk:
+def parse(output: str) -> Wrk:
     """Read what wrk printed, the script's line last. Raises VoidRunError."""
     told = msgspec.json.decode(output.strip().rpartition("\n")[2], type=Wrk)
     if told.exhausted:
         raise ExhaustedError("there were too few requests")
     reasons = {
-        f"{told.bad_statuses} replies had a status of failure": told.bad_statuses * (not may_be_unpaid),
+        f"{told.bad_statuses} replies had a status of failure": told.bad_statuses,
         f"{told.failed} sockets failed": told.failed,
         "no request was answered": not told.completed,
     }

@@ -32,7 +32,7 @@ class FindSession(msgspec.Struct, frozen=True, array_like=True, tag="session"):
 Lookup = FindPlayer | FindSession
 Question = Credit | FindPlayer | FindSession
 Answer = Outcome | Holder | None
-"""An Outcome for a Credit; a Holder, or None for 'no such', for the others."""
+"""An Outcome for a Credit; for the others a Holder, None for 'no such', or the outcome UNAVAILABLE."""
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):

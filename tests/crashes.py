@@ -4,7 +4,7 @@ The worker is the real one, down to the ledger's statements; only RabbitMQ is a 
 """
 
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, Final, NamedTuple
@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable
@@ -38,6 +38,7 @@ from worker.posting import Identity, Plan, Transfer
 from worker.turns import Turns
 
 DATABASE_STEPS: Final = (
+    "read_wallets",
     "lock_wallets",
     "find_transfers",
     "insert",
@@ -47,7 +48,16 @@ DATABASE_STEPS: Final = (
 )
 """Steps after which the database may be gone as well."""
 
-STEPS: Final = (*DATABASE_STEPS, "cache.get", "cache.put half", "cache.put", "reply", "reject", "ack")
+STEPS: Final = (
+    *DATABASE_STEPS,
+    "cache.recall",
+    "cache.get",
+    "cache.put half",
+    "cache.put",
+    "reply",
+    "reject",
+    "ack",
+)
 """The steps of a turn, in the names of what does them."""
 
 METRICS: Final = WorkerMetrics()
@@ -99,12 +109,18 @@ class UnluckyStatements:
     def __getattr__(self, name: str) -> Callable[..., Any]:
         statement = getattr(self._statements, name)
 
-        async def execute(*arguments: object) -> object:
-            result = await statement(*arguments)
+        async def execute(connection: AsyncConnection, *arguments: object) -> object:
+            result = await statement(connection, *arguments)
+            if name == "insert" and await _commits_by_itself(connection):
+                self._luck.committed = True
             self._luck.after(name)
             return result
 
         return execute
+
+
+async def _commits_by_itself(connection: AsyncConnection) -> bool:
+    return connection.dialect.name == "postgresql" and await connection.get_isolation_level() == "AUTOCOMMIT"
 
 
 class UnluckyLedger(Ledger):
@@ -114,6 +130,13 @@ class UnluckyLedger(Ledger):
         super().__init__(engine)
         self._luck = luck
         self._statements = UnluckyStatements(self._statements, luck)  # type: ignore[misc]
+
+    async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
+        planned = await super().post_new(credits_)
+        if planned is not None:
+            self._luck.committed = True
+            self._luck.after("commit", LedgerUnavailable("lost after the commit"))
+        return planned
 
     async def post(self, credits_: Sequence[Credit]) -> Plan:
         planned = await super().post(credits_)
@@ -145,15 +168,20 @@ class UnluckyCache(MemoryCache):
 
     luck: Luck
 
+    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+        found = super().recall(identities)
+        self.luck.after("cache.recall")
+        return found
+
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
         found = await super().get(identities)
         self.luck.after("cache.get")
         return found
 
-    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
-        await super().put(dict(list(transfers.items())[::2]))
+    def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+        super().put(dict(list(transfers.items())[::2]))
         self.luck.after("cache.put half")
-        await super().put(transfers)
+        super().put(transfers)
         self.luck.after("cache.put")
 
     def forget(self, every: int) -> None:

@@ -1,6 +1,7 @@
 """A ledger under test: its first players, and short ways to post to it and to look at what came of it."""
 
 from collections.abc import Sequence
+from math import inf
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -8,6 +9,8 @@ from shared.credit import Credit
 from shared.money import Currencies
 from shared.outcome import Outcome, Receipt, Result
 from shared.wire import FindPlayer
+from worker.bookkeeper import Bookkeeper
+from worker.dedup import MemoryCache
 from worker.holders import add_player
 from worker.ledger import Ledger
 from worker.verify import verify
@@ -24,7 +27,8 @@ async def assert_books_hold(engine: AsyncEngine) -> None:
 
 
 async def post(ledger: Ledger, *credits_: Credit) -> list[Outcome]:
-    return (await ledger.post(credits_)).outcomes
+    """Post as a worker does that has no cache."""
+    return await Bookkeeper(ledger, MemoryCache(), epoch_known_until=inf).settle(credits_)
 
 
 async def balance_minor(ledger: Ledger, player_id: str = "anna") -> int:

@@ -1,9 +1,10 @@
 """Answers questions: from the cache what it remembers, from the ledger the rest, posting what is new."""
 
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 import structlog
 
@@ -11,13 +12,36 @@ from shared.credit import Credit
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.settings import Settings
-from shared.wire import Answer, Question
-from worker.database import create_engine, require_migrated
+from shared.wire import Answer, Lookup, Question
+from worker.database import create_engine, is_no_text, require_migrated
 from worker.dedup import Cache, create_cache
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 from worker.posting import Identity, Transfer, judge
 
 _log = structlog.get_logger()
+
+
+PASSED_OVER_MAX: Final = 64
+
+
+@dataclass(slots=True)
+class Guess:
+    """What is tried because it usually goes well: after each failure in a row, half as often."""
+
+    passes: int = 0
+    passes_after_failure: int = 1
+
+    def is_worth_a_try(self) -> bool:
+        """Tell whether to try it this time."""
+        if self.passes:
+            self.passes -= 1
+            return False
+        return True
+
+    def went(self, *, well: bool) -> None:
+        """Learn how it went."""
+        self.passes = 0 if well else self.passes_after_failure
+        self.passes_after_failure = 1 if well else min(2 * self.passes_after_failure, PASSED_OVER_MAX)
 
 
 @dataclass(slots=True)
@@ -27,23 +51,54 @@ class Bookkeeper:
     ledger: Ledger
     cache: Cache
     epoch_known_until: float = 0.0
+    all_new: Guess = field(default_factory=Guess)
 
     async def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer a batch, in its order, credits first. Raises LedgerUnavailable: some may be posted."""
         credits_ = [q for q in questions if isinstance(q, Credit)]
-        lookups = {q for q in questions if not isinstance(q, Credit)}
+        lookups = list({q for q in questions if not isinstance(q, Credit)})
         outcomes = iter(await self.settle(credits_)) if credits_ else iter(())
-        holders = await self.ledger.find(lookups) if lookups else {}
-        return [next(outcomes) if isinstance(q, Credit) else holders.get(q) for q in questions]
+        found = await self._find(lookups) if lookups else {}
+        return [next(outcomes) if isinstance(q, Credit) else found.get(q) for q in questions]
+
+    async def _find(self, lookups: Sequence[Lookup]) -> Mapping[Lookup, Answer]:
+        try:
+            return await self.ledger.find(lookups)
+        except LedgerUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever one lookup hides, the others are answered)
+            return await self._find_apart(lookups, error)
+
+    async def _find_apart(self, lookups: Sequence[Lookup], error: Exception) -> Mapping[Lookup, Answer]:
+        """Look up halves of what can't be looked up whole, down to what is at fault.
+
+        That belongs to nobody if no database holds such a text, and is to be asked again for any other fault.
+        A session's id is not logged: who knows it can play.
+        """
+        if len(lookups) > 1:
+            half = len(lookups) // 2
+            return {**await self._find(lookups[:half]), **await self._find(lookups[half:])}
+        _log.error("lookup failed", question=type(lookups[0]).__name__, exc_info=error)
+        return {} if is_no_text(error) else {lookups[0]: Outcome(Result.UNAVAILABLE)}
 
     async def settle(self, credits_: Sequence[Credit]) -> list[Outcome]:
         """Answer a batch of credits, in its order. Raises LedgerUnavailable: some may be posted."""
         await self._keep_epoch()
-        remembered = await self.cache.get({c.identity for c in credits_})
-        replayed = {n: outcome for n, c in enumerate(credits_) if (outcome := _replay(c, remembered))}
-        others = [c for n, c in enumerate(credits_) if n not in replayed]
-        posted = iter(await self._post(others)) if others else iter(())
-        return [replayed.get(n) or next(posted) for n in range(len(credits_))]
+        recalled = _replays(credits_, self.cache.recall(c.identity for c in credits_))
+        return await _complete(credits_, recalled, self._settle_unknown)
+
+    async def _settle_unknown(self, credits_: Sequence[Credit]) -> list[Outcome]:
+        """Answer credits that are not recalled here: probably all are new, and one statement posts them.
+
+        Where that guess fails, Redis tells what it remembers, and the ledger looks, under locks, at the rest.
+        """
+        if self.all_new.is_worth_a_try():
+            posted = await self._post_new(credits_)
+            self.all_new.went(well=posted is not None)
+            if posted is not None:
+                return posted
+        found = _replays(credits_, await self.cache.get({c.identity for c in credits_}))
+        return await _complete(credits_, found, self._post)
 
     async def _keep_epoch(self) -> None:
         """Ask the ledger now and then which epoch it is in. Raises LedgerUnavailable.
@@ -54,6 +109,18 @@ class Bookkeeper:
             self.cache.enter(await self.ledger.epoch())
             self.epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
 
+    async def _post_new(self, credits_: Sequence[Credit]) -> list[Outcome] | None:
+        try:
+            planned = await self.ledger.post_new(credits_)
+        except LedgerUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  (posting them under locks will tell)
+            return None
+        if planned is None:
+            return None
+        self.cache.put(planned.transfers)
+        return planned.outcomes
+
     async def _post(self, credits_: Sequence[Credit]) -> list[Outcome]:
         try:
             planned = await self.ledger.post(credits_)
@@ -61,7 +128,7 @@ class Bookkeeper:
             raise
         except Exception as error:  # noqa: BLE001  (whatever one credit hides, the others must be paid)
             return await self._post_apart(credits_, error)
-        await self.cache.put(planned.transfers)
+        self.cache.put(planned.transfers)
         return planned.outcomes
 
     async def _post_apart(self, credits_: Sequence[Credit], error: Exception) -> list[Outcome]:
@@ -76,13 +143,21 @@ class Bookkeeper:
         return [Outcome(Result.UNPOSTABLE)]
 
 
-def _replay(credit: Credit, remembered: Mapping[Identity, Transfer]) -> Outcome | None:
-    """Answer an identical repeat. A conflict is for the ledger to find: it is written down there."""
-    transfer = remembered.get(credit.identity)
-    if transfer is None:
-        return None
-    outcome = judge(credit, transfer)
-    return outcome if outcome.result is Result.REPLAYED else None
+async def _complete(
+    credits_: Sequence[Credit],
+    outcomes: Sequence[Outcome | None],
+    settle: Callable[[Sequence[Credit]], Awaitable[list[Outcome]]],
+) -> list[Outcome]:
+    """Have those credits settled that have no outcome yet; return the outcomes of all."""
+    others = [credit for credit, outcome in zip(credits_, outcomes, strict=True) if outcome is None]
+    settled = iter(await settle(others)) if others else iter(())
+    return [outcome or next(settled) for outcome in outcomes]
+
+
+def _replays(credits_: Sequence[Credit], remembered: Mapping[Identity, Transfer]) -> list[Outcome | None]:
+    """Answer identical repeats. A conflict is for the ledger to find: it is written down there."""
+    judged = (judge(c, transfer) if (transfer := remembered.get(c.identity)) else None for c in credits_)
+    return [outcome if outcome and outcome.result is Result.REPLAYED else None for outcome in judged]
 
 
 @asynccontextmanager

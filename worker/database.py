@@ -54,6 +54,9 @@ _OUTAGE_SQLITE_CODES: Final = frozenset(
 """A damaged file is an outage here too. A missing table is not: SQLite has one code for all wrong statements,
 those among them that only a batch of this size makes wrong."""
 
+_NO_TEXT_SQLSTATE: Final = "22021"
+"""A character that is none to PostgreSQL: NUL."""
+
 _DRIVERS: Final = ("postgresql+asyncpg", "sqlite+aiosqlite")
 
 _READ_ONLY: Final = "credits_read_only"
@@ -141,6 +144,11 @@ def is_transient(error: DBAPIError) -> bool:
     return _sqlstate(error) in _TRANSIENT_SQLSTATES or isinstance(error, NotSupportedError)
 
 
+def is_no_text(error: Exception) -> bool:
+    """Tell whether the database was given a text that it can't hold, so that no row has it."""
+    return isinstance(error, DBAPIError) and _sqlstate(error) == _NO_TEXT_SQLSTATE
+
+
 def is_outage(error: Exception) -> bool:
     """Tell whether the database is at fault, and neither a statement nor what it was given."""
     if not isinstance(error, DBAPIError):
@@ -174,8 +182,18 @@ def outages_as_unavailable() -> Iterator[None]:
 
 
 def for_reading(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine for who only reads: on SQLite too, they hold nobody up and wait for nobody."""
+    """Return the engine for who only reads: on SQLite too, they hold nobody up and wait for nobody.
+
+    On PostgreSQL each statement is its own transaction, for which the server need not be told twice more.
+    """
+    if engine.dialect.name == "postgresql":
+        return single_statements(engine)
     return engine.execution_options(**{_READ_ONLY: True})
+
+
+def single_statements(engine: AsyncEngine) -> AsyncEngine:
+    """Return the engine for statements that are transactions by themselves."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 @asynccontextmanager

@@ -1,12 +1,16 @@
 """The dedup cache: outcomes of committed transfers, so that a repeat need not ask the database.
 
-It is never asked whether something is *not* posted: a miss proves nothing. So a cache that is down, slow,
+The latest are in this process, where most repeats find them, since a player's credits come to one worker;
+all of them, for a while, are in Redis, where a worker that takes over finds them.
+
+The cache is never asked whether something is *not* posted: a miss proves nothing. So one that is down, slow,
 empty or flushed costs time and nothing else. Keys carry the ledger's epoch, a name that no other ledger
 has and that is given anew when a ledger is restored: what was true of other books is not found.
 """
 
+import asyncio
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final, Protocol
 
 import msgspec
@@ -23,7 +27,8 @@ from worker.posting import Identity, Transfer
 PAUSE_SECONDS: Final = 1.0
 """How long a cache that failed is left alone: a slow cache must not slow every batch."""
 
-MEMORY_TRANSFERS_MAX: Final = 100_000
+MEMORY_TRANSFERS_MAX: Final = 10_000
+"""How many are kept in this process, some 8 MB."""
 
 # MSET knows no expiry, and a SET for each transfer costs more Python than the rest of its way through here.
 _REMEMBER: Final = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
@@ -37,17 +42,20 @@ _decoder = msgspec.msgpack.Decoder(Transfer)
 class Cache(Protocol):
     """Remembers posted transfers by identity."""
 
-    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
-        """Return what is remembered; never raises."""
+    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+        """Return what is remembered in this process."""
 
-    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
-        """Remember committed transfers; never raises."""
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
+        """Return what is remembered elsewhere; never raises."""
+
+    def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+        """Remember committed transfers, while the caller goes on; the next `get` finds them."""
 
     def enter(self, epoch: str) -> None:
         """Forget what was remembered in any other epoch of the ledger."""
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Finish what was put, and let go of connections."""
 
 
 def create_cache(settings: CacheSettings, epoch: str) -> Cache:
@@ -58,18 +66,22 @@ def create_cache(settings: CacheSettings, epoch: str) -> Cache:
 
 
 class MemoryCache:
-    """A cache in this process, bounded; the oldest are forgotten first."""
+    """A cache in this process alone, bounded; the oldest are forgotten first."""
 
     def __init__(self, epoch: str = "") -> None:
         """Take the ledger's epoch."""
         self._epoch = epoch
         self._transfers: Final[dict[Identity, Transfer]] = {}
 
-    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
+    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
         """Return what is remembered."""
         return {i: self._transfers[i] for i in identities if i in self._transfers}
 
-    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:  # noqa: ARG002
+        """Return nothing: all that is remembered is here."""
+        return {}
+
+    def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember, and forget the oldest beyond the bound."""
         self._transfers.update(transfers)
         for _ in range(len(self._transfers) - MEMORY_TRANSFERS_MAX):
@@ -86,7 +98,7 @@ class MemoryCache:
 
 
 class RedisCache:
-    """Redis, with a time limit on every call and a pause after every failure."""
+    """Memory over Redis, which has a time limit on every call and a pause after every failure."""
 
     def __init__(self, settings: CacheSettings, epoch: str) -> None:
         """Take `[cache]` and the ledger's epoch. Raises SettingsError for a bad URL."""
@@ -101,12 +113,19 @@ class RedisCache:
         except ValueError as error:
             raise SettingsError(f"[cache] url: {error}") from None
         self._remember: Final = self._redis.register_script(_REMEMBER)
+        self._memory: Final = MemoryCache(epoch)
         self._prefix = f"credits:{epoch}:"
         self._ttl_seconds: Final = settings.ttl_seconds
         self._rest_until = 0.0
+        self._puts: Final[set[asyncio.Task[None]]] = set()
+
+    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+        """Return what this process remembers."""
+        return self._memory.recall(identities)
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
-        """Return what is remembered, or nothing when Redis doesn't answer in time."""
+        """Return what Redis remembers, or nothing when it doesn't answer in time."""
+        await self._have_put()
         if not identities or time.monotonic() < self._rest_until:
             return {}
         try:
@@ -115,26 +134,39 @@ class RedisCache:
             self._rest(error)
             return {}
         read = ((i, _read(value)) for i, value in zip(identities, found, strict=True))
-        return {identity: transfer for identity, transfer in read if transfer is not None}
+        transfers = {identity: transfer for identity, transfer in read if transfer is not None}
+        self._memory.put(transfers)
+        return transfers
 
-    async def put(self, transfers: Mapping[Identity, Transfer]) -> None:
-        """Remember committed transfers, unless Redis doesn't take them in time."""
-        if not transfers or time.monotonic() < self._rest_until:
-            return
-        try:
+    def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+        """Remember committed transfers, in Redis too unless it doesn't take them in time."""
+        self._memory.put(transfers)
+        if transfers and time.monotonic() >= self._rest_until:
             keys = [self._key(identity) for identity in transfers]
-            values = [_encoder.encode(transfer) for transfer in transfers.values()]
+            put = asyncio.create_task(self._put(keys, transfers.values()))
+            self._puts.add(put)
+            put.add_done_callback(self._puts.discard)
+
+    async def _put(self, keys: list[str], transfers: Iterable[Transfer]) -> None:
+        try:
+            values = [_encoder.encode(transfer) for transfer in transfers]
             await self._remember(keys, [self._ttl_seconds, *values])
         except _FAULTS as error:
             self._rest(error)
 
     def enter(self, epoch: str) -> None:
         """Use the keys of this epoch only; others expire in their time."""
+        self._memory.enter(epoch)
         self._prefix = f"credits:{epoch}:"
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Finish what was put, and close the connections."""
+        await self._have_put()
         await self._redis.aclose()
+
+    async def _have_put(self) -> None:
+        if self._puts:
+            await asyncio.wait(self._puts)
 
     def _key(self, identity: Identity) -> str:
         return self._prefix + ":".join(identity)  # an integration's name has no colon

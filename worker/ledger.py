@@ -13,8 +13,9 @@ from shared.credit import Credit, Wallet
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
 from shared.wire import FindPlayer, FindSession, Lookup
-from worker.database import for_reading, is_transient, outages_as_unavailable
-from worker.posting import Account, Balance, Known, Plan, Transfer, plan
+from worker.accounts import RecentAccounts, read_accounts
+from worker.database import for_reading, is_transient, outages_as_unavailable, single_statements
+from worker.posting import Account, AccountKey, Known, Plan, Transfer, plan
 from worker.schema import ledger, players, sessions, wallets
 from worker.statements import PostgresStatements, SqliteStatements, Statements
 
@@ -23,10 +24,6 @@ ATTEMPTS_MAX: Final = 4
 
 EPOCH_SECONDS_MAX: Final = 1.0
 """How long after an epoch was bumped a worker may still believe what its cache knew before."""
-
-
-class OvertakenError(Exception):
-    """Another worker posted one of the batch's ids after we looked: begin again, and see it."""
 
 
 class Ledger:
@@ -38,6 +35,34 @@ class Ledger:
         self._reading: Final = for_reading(engine)
         on_postgresql = engine.dialect.name == "postgresql"
         self._statements: Final[Statements] = PostgresStatements() if on_postgresql else SqliteStatements()
+        self._single_statements: Final = single_statements(engine) if on_postgresql else None
+        self._accounts: Final = RecentAccounts()
+
+    async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
+        """Post in one statement what is probably new, to wallets that probably are as remembered.
+
+        The statement is refused, and writes nothing, unless both are so. Returns None if it was, or if there
+        is more to be asked: of sessions, or why a credit is rejected. Raises as `post` does.
+        """
+        if self._single_statements is None:
+            return None
+        keys = {(c.player_id, c.currency) for c in credits_}
+        accounts = self._accounts.take(keys)
+        try:
+            with outages_as_unavailable():
+                async with self._single_statements.connect() as connection:
+                    if unknown := {player_id for player_id, _ in keys - accounts.keys()}:
+                        accounts |= read_accounts(await self._statements.read_wallets(connection, unknown))
+                    planned = plan(credits_, Known(accounts), datetime.now(UTC))
+                    if any(outcome.receipt is None for outcome in planned.outcomes):
+                        return None
+                    await self._statements.insert(connection, planned)
+        except DBAPIError as error:
+            if not is_transient(error):
+                raise
+            return None
+        self._accounts.keep(planned.accounts)
+        return planned
 
     async def post(self, credits_: Sequence[Credit]) -> Plan:
         """Post a batch in one transaction; the plan that was carried out has an outcome for each credit.
@@ -48,15 +73,13 @@ class Ledger:
         for _ in range(ATTEMPTS_MAX):
             try:
                 with outages_as_unavailable():
-                    return await self._post_once(credits_)
-            except OvertakenError:
-                continue
+                    return await self._post_locked(credits_)
             except DBAPIError as error:
                 if not is_transient(error):
                     raise
         raise LedgerUnavailable(f"other workers got in the way {ATTEMPTS_MAX} times")
 
-    async def _post_once(self, credits_: Sequence[Credit]) -> Plan:
+    async def _post_locked(self, credits_: Sequence[Credit]) -> Plan:
         """Begin, lock, read, insert, update, commit.
 
         Locking and reading are statements of their own: each sees what was committed while the one before
@@ -65,10 +88,10 @@ class Ledger:
         """
         async with self._engine.connect() as connection:  # which begins; unless told to commit, it rolls back
             locked = await self._statements.lock_wallets(connection, {c.player_id for c in credits_})
-            accounts = _accounts(locked)
+            accounts = read_accounts(locked)
             found = await self._statements.find_transfers(connection, {c.identity for c in credits_})
             known = Known(
-                accounts=accounts,
+                accounts,
                 transfers={(row[0], row[1]): Transfer(str(row[2]), *row[3:]) for row in found},
                 players=await _existing_players(connection, credits_, accounts),
                 open_sessions=await _open_sessions(connection, credits_),
@@ -77,15 +100,12 @@ class Ledger:
             if planned.writes:
                 await self._write(connection, planned)
                 await connection.commit()
+        self._accounts.keep(planned.accounts)
         return planned
 
     async def _write(self, connection: AsyncConnection, planned: Plan) -> None:
         if planned.transfer_rows:
-            new = await self._statements.insert(
-                connection, planned.transfer_rows, planned.entry_rows, planned.wallet_rows
-            )
-            if new != len(planned.transfer_rows):
-                raise OvertakenError
+            await self._statements.insert(connection, planned)
         if planned.conflict_rows:
             await self._statements.insert_conflicts(connection, planned.conflict_rows)
 
@@ -113,16 +133,8 @@ class Ledger:
                 return str(epoch)
 
 
-def _accounts(rows: Iterable[Any]) -> dict[tuple[str, str], Account]:
-    accounts: dict[tuple[str, str], dict[Wallet, Balance]] = {}
-    for wallet_id, player_id, currency, kind, balance_minor, version in rows:
-        account = accounts.setdefault((player_id, currency), {})
-        account[Wallet(kind)] = Balance(wallet_id, balance_minor, version)
-    return dict(accounts)
-
-
 async def _existing_players(
-    connection: AsyncConnection, credits_: Sequence[Credit], accounts: dict[tuple[str, str], Account]
+    connection: AsyncConnection, credits_: Sequence[Credit], accounts: dict[AccountKey, Account]
 ) -> set[str]:
     """Return the players that exist; asks only when a credit found no wallet."""
     without = {c.player_id for c in credits_ if (c.player_id, c.currency) not in accounts}

@@ -4,7 +4,7 @@
 what to answer. The transaction around it is in `worker.ledger`.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -51,37 +51,49 @@ class Transfer(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-@dataclass(slots=True)
 class Balance:
-    """A wallet while a batch is planned: its row as locked, then as the batch will leave it."""
+    """A wallet while a batch is planned: its row as it was found, and as the batch will leave it."""
 
-    wallet_id: UUID
-    balance_minor: int
-    version: int
-    changed: bool = False
+    __slots__ = ("balance_minor", "found_minor", "found_version", "version", "wallet_id")
+
+    def __init__(self, wallet_id: UUID, balance_minor: int, version: int) -> None:
+        """Take the row as it was found."""
+        self.wallet_id: Final = wallet_id
+        self.found_minor = self.balance_minor = balance_minor
+        self.found_version = self.version = version
 
     def add(self, amount_minor: int) -> None:
         """Credit the wallet."""
         self.balance_minor += amount_minor
         self.version += 1
-        self.changed = True
+
+    def written(self) -> None:
+        """Take the row as the batch has left it for the one that the next will find."""
+        self.found_minor, self.found_version = self.balance_minor, self.version
+
+    @property
+    def row(self) -> Row:
+        """What to write, and what must be there for it to be right."""
+        return self.wallet_id, self.balance_minor, self.version, self.found_minor, self.found_version
 
 
 Account = Mapping[Wallet, Balance]
 """A player's two wallets in one currency."""
 
+AccountKey = tuple[str, str]
+"""Player and currency."""
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the ledger holds about a batch, read under the locks of its wallets."""
+    """What the ledger holds about a batch."""
 
-    accounts: Mapping[tuple[str, str], Account]
-    """By player and currency."""
+    accounts: Mapping[AccountKey, Account]
 
-    transfers: Mapping[Identity, Transfer]
+    transfers: Mapping[Identity, Transfer] = field(default_factory=dict)
     """Those of the batch's credits that are posted already."""
 
-    players: Collection[str]
+    players: Collection[str] = frozenset()
     """Those of the batch's players that exist, whether or not they have a wallet in the currency."""
 
     open_sessions: Collection[tuple[str, str]] = frozenset()
@@ -99,7 +111,10 @@ class Plan:
     transfer_rows: list[Row] = field(default_factory=list)
     entry_rows: list[Row] = field(default_factory=list)
     wallet_rows: list[Row] = field(default_factory=list)
-    """(id, balance_minor, version)."""
+    """(id, balance_minor, version, found_minor, found_version) of all wallets of the accounts."""
+
+    accounts: dict[AccountKey, Account] = field(default_factory=dict)
+    """Those that the transfers are on."""
 
     conflict_rows: list[Row] = field(default_factory=list)
     closed_rounds: set[tuple[str, str | None, str]] = field(default_factory=set)
@@ -126,7 +141,7 @@ def plan(credits_: Sequence[Credit], known: Known, posted_at: datetime) -> Plan:
         made.outcomes.append(_plan_one(credit, known, posted_at, made))
     # Sorted, so that two workers with the same ids wait for each other in one direction only.
     made.transfer_rows.sort(key=lambda row: row[1:3])
-    made.wallet_rows = _changed(known.accounts.values())
+    made.wallet_rows = [wallet.row for account in made.accounts.values() for wallet in account.values()]
     return made
 
 
@@ -158,6 +173,7 @@ def _rejection(credit: Credit, known: Known, account: Account | None) -> Result 
 
 def _post(credit: Credit, account: Account, posted_at: datetime, made: Plan) -> Transfer:
     transfer_id = uuid7()
+    made.accounts[credit.player_id, credit.currency] = account
     amount_minor, wallet = credit.amount_minor, account[credit.wallet]
     if amount_minor:  # a zero credit, a lost bet, is a transfer without entries
         wallet.add(amount_minor)
@@ -202,15 +218,6 @@ def _post(credit: Credit, account: Account, posted_at: datetime, made: Plan) -> 
     if credit.round_closed and credit.round_id is not None:
         made.closed_rounds.add(player_round)
     return transfer
-
-
-def _changed(accounts: Iterable[Account]) -> list[Row]:
-    return [
-        (wallet.wallet_id, wallet.balance_minor, wallet.version)
-        for account in accounts
-        for wallet in account.values()
-        if wallet.changed
-    ]
 
 
 _json: Final = msgspec.json.Encoder()

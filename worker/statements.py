@@ -1,6 +1,6 @@
 """The ledger's statements, for the two databases it runs on.
 
-On PostgreSQL whole sets travel as arrays, one statement a set; SQLite takes its rows one by one.
+On PostgreSQL whole sets travel as arrays, and one statement writes a batch; SQLite takes its rows one by one.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -10,7 +10,7 @@ from sqlalchemy import BindParameter, Column, Dialect, Table, bindparam, insert,
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.posting import Identity, Row
+from worker.posting import Identity, Plan, Row
 from worker.schema import conflicts, entries, transfers, wallets
 
 _WALLET = ("id", "player_id", "currency", "kind", "balance_minor", "version")
@@ -36,7 +36,10 @@ _DIALECT: Final[Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
 class Statements(Protocol):
-    """What `worker.ledger.post` asks of a database, in the order in which it asks."""
+    """What `worker.ledger.Ledger` asks of a database to post a batch, in the order in which it asks."""
+
+    async def read_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
+        """Return the players' wallets, which may change at any moment."""
 
     async def lock_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
         """Lock the players' wallets, in the order of their ids, and return them."""
@@ -46,17 +49,11 @@ class Statements(Protocol):
     ) -> Sequence[Any]:
         """Return those of the transfers that are posted."""
 
-    async def insert(
-        self,
-        connection: AsyncConnection,
-        transfer_rows: Sequence[Row],
-        entry_rows: Sequence[Row],
-        wallet_rows: Sequence[Row],
-    ) -> int:
+    async def insert(self, connection: AsyncConnection, planned: Plan) -> None:
         """Insert transfers, each flagged if its player's round was closed, and entries; set the wallets.
 
-        Wallets are rows of (id, balance_minor, version). Returns how many of the transfers were new; unless
-        all were, what was written is to be rolled back.
+        Raises a transient DBAPIError, and writes nothing, when a wallet is not as it was found, or a
+        transfer is not new: others came first.
         """
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
@@ -66,8 +63,12 @@ class Statements(Protocol):
 class PostgresStatements:
     """Sets as arrays, unnested by the server."""
 
+    async def read_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
+        """Return the players' wallets, which may change at any moment."""
+        return (await connection.exec_driver_sql(_READ_WALLETS, (list(player_ids),))).all()
+
     async def lock_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
-        """Lock with FOR NO KEY UPDATE: an entry's foreign key to the wallet need not wait."""
+        """Lock with FOR NO KEY UPDATE, as an update does."""
         return (await connection.exec_driver_sql(_LOCK_WALLETS, (list(player_ids),))).all()
 
     async def find_transfers(
@@ -76,23 +77,17 @@ class PostgresStatements:
         """Look up by the unique index."""
         return (await connection.exec_driver_sql(_FIND_TRANSFERS, _arrays(tuple(identities), 2))).all()
 
-    async def insert(
-        self,
-        connection: AsyncConnection,
-        transfer_rows: Sequence[Row],
-        entry_rows: Sequence[Row],
-        wallet_rows: Sequence[Row],
-    ) -> int:
+    async def insert(self, connection: AsyncConnection, planned: Plan) -> None:
         """Write all in one statement: what it writes is known, so that its parts need not see one another.
 
-        Waits for another worker that is inserting the same id; then passes over it, and over its entries.
+        Waits for another worker that holds a wallet or is inserting the same id.
         """
         arrays = (
-            *_arrays(transfer_rows, len(transfers.columns)),
-            *_arrays(entry_rows, len(entries.columns)),
-            *_arrays(wallet_rows, len(_WALLET_CHANGE)),
+            *_arrays(planned.transfer_rows, len(transfers.columns)),
+            *_arrays(planned.entry_rows, len(entries.columns)),
+            *_arrays(planned.wallet_rows, len(_WALLET_CHANGE)),
         )
-        return int((await connection.exec_driver_sql(_INSERT, arrays)).scalar_one())
+        await connection.exec_driver_sql(_INSERT, arrays)
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert the whole set, but for those that are there."""
@@ -111,17 +106,21 @@ def _unnested(columns: Iterable[Column[Any]], first: int = 1) -> str:
 
 
 # In the driver's own words: SQLAlchemy's compiler would look at each parameter of each batch.
-_LOCK_WALLETS: Final = (
-    f"SELECT {', '.join(_WALLET)} FROM wallets WHERE player_id = ANY($1::text[])"  # noqa: S608
-    " ORDER BY id FOR NO KEY UPDATE"
-)
+_READ_WALLETS: Final = f"SELECT {', '.join(_WALLET)} FROM wallets WHERE player_id = ANY($1::text[])"  # noqa: S608
+_LOCK_WALLETS: Final = f"{_READ_WALLETS} ORDER BY id FOR NO KEY UPDATE"
 _FIND_TRANSFERS: Final = (
     f"SELECT {', '.join(f't.{name}' for name in _TRANSFER)} FROM"  # noqa: S608
     " unnest($1::text[], $2::text[]) AS k (integration, provider_tx_id)"
     " CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.integration = k.integration"
     " AND f.provider_tx_id = k.provider_tx_id LIMIT 1) AS t"
 )
-_WALLET_CHANGE: Final = (wallets.c.id, wallets.c.balance_minor, wallets.c.version)
+_WALLET_CHANGE: Final = (
+    wallets.c.id,
+    wallets.c.balance_minor,
+    wallets.c.version,
+    Column("found_minor", wallets.c.balance_minor.type),
+    Column("found_version", wallets.c.version.type),
+)
 _ENTRIES_FIRST: Final = 1 + len(transfers.columns)
 _WALLETS_FIRST: Final = _ENTRIES_FIRST + len(entries.columns)
 
@@ -133,19 +132,29 @@ _ROUND_WAS_CLOSED = (
     " WHERE round_id = n.round_id AND player_id = n.player_id AND round_closed OFFSET 0) AS t"
     " WHERE t.integration = n.integration LIMIT 1), false)"
 )
+# `held` is counted before the first row is inserted: wallets are locked before ids, and both in their order.
 # Of the transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
-_INSERT: Final = (
-    f"WITH posted AS (INSERT INTO transfers ({_names(transfers)})"  # noqa: S608
-    f" SELECT {', '.join(f'n.{column.name}' for column in transfers.columns[:-1])},"
-    f" n.after_round_closed OR {_ROUND_WAS_CLOSED} FROM {_unnested(transfers.columns)}"
-    " ON CONFLICT (integration, provider_tx_id) DO NOTHING RETURNING id),"
-    f" legs AS (INSERT INTO entries ({_names(entries)})"
-    f" SELECT n.* FROM {_unnested(entries.columns, _ENTRIES_FIRST)}"
-    " JOIN posted ON posted.id = n.transfer_id),"
-    " moved AS (UPDATE wallets SET balance_minor = n.balance_minor, version = n.version"
-    f" FROM {_unnested(_WALLET_CHANGE, _WALLETS_FIRST)} WHERE wallets.id = n.id)"
-    " SELECT count(*) FROM posted"
+_INSERT: Final = f"""
+WITH held AS (
+    SELECT n.* FROM {_unnested(_WALLET_CHANGE, _WALLETS_FIRST)}
+    JOIN wallets AS w ON w.id = n.id AND w.balance_minor = n.found_minor AND w.version = n.found_version
+    ORDER BY w.id FOR NO KEY UPDATE OF w
+), posted AS (
+    INSERT INTO transfers ({_names(transfers)})
+    SELECT {", ".join(f"n.{column.name}" for column in transfers.columns[:-1])},
+        n.after_round_closed OR {_ROUND_WAS_CLOSED}
+    FROM {_unnested(transfers.columns)}
+    WHERE (SELECT count(*) FROM held) = cardinality(${_WALLETS_FIRST}::uuid[])
+    ON CONFLICT (integration, provider_tx_id) DO NOTHING
+    RETURNING id
+), legs AS (
+    INSERT INTO entries ({_names(entries)}) SELECT * FROM {_unnested(entries.columns, _ENTRIES_FIRST)}
+), moved AS (
+    UPDATE wallets SET balance_minor = held.balance_minor, version = held.version
+    FROM held WHERE wallets.id = held.id AND held.version <> held.found_version
 )
+SELECT refuse_overtaken() WHERE (SELECT count(*) FROM posted) <> cardinality($1::uuid[])
+"""  # noqa: S608
 _INSERT_CONFLICTS: Final = (
     f"INSERT INTO conflicts ({_names(conflicts)})"  # noqa: S608
     f" SELECT * FROM {_unnested(conflicts.columns)} ON CONFLICT DO NOTHING"
@@ -162,6 +171,10 @@ class SqliteStatements:
 
     async def lock_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
         """Read; BEGIN IMMEDIATE has locked."""
+        return await self.read_wallets(connection, player_ids)
+
+    async def read_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
+        """Read by player."""
         columns = [wallets.c[name] for name in _WALLET]
         return (await connection.execute(select(*columns).where(wallets.c.player_id.in_(player_ids)))).all()
 
@@ -171,28 +184,23 @@ class SqliteStatements:
         """Look up by the unique index."""
         return (await connection.execute(_FIND_TRANSFERS_BY_ROW, {"keys": list(identities)})).all()
 
-    async def insert(
-        self,
-        connection: AsyncConnection,
-        transfer_rows: Sequence[Row],
-        entry_rows: Sequence[Row],
-        wallet_rows: Sequence[Row],
-    ) -> int:
+    async def insert(self, connection: AsyncConnection, planned: Plan) -> None:
         """Insert and update one after the other; nobody else can have come between.
 
         Which rounds were closed is asked before: row by row, a win would see those of its own batch, which
         are in the order of their ids and not in the order in which they came.
         """
-        new = _dicts(transfers, transfer_rows)
+        new = _dicts(transfers, planned.transfer_rows)
         closed = await _closed_rounds(connection, {_round(row) for row in new})
         for row in new:
             row["after_round_closed"] |= _round(row) in closed
         await connection.execute(insert(transfers), new)
-        if entry_rows:
-            await connection.execute(insert(entries), _dicts(entries, entry_rows))
+        if planned.entry_rows:
+            await connection.execute(insert(entries), _dicts(entries, planned.entry_rows))
             names = ("wallet_id", "balance_minor", "version")
-            await connection.execute(_SET_WALLET, [dict(zip(names, row, strict=True)) for row in wallet_rows])
-        return len(new)
+            await connection.execute(
+                _SET_WALLET, [dict(zip(names, row[:3], strict=True)) for row in planned.wallet_rows]
+            )
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert, but for those that are there."""

@@ -101,7 +101,7 @@ class Turns:
         await self._bury(questions, answers)
         await self._reply(taken.live, iter(answers))
         await self._settle(taken)
-        self._count(answers, time.monotonic() - began)
+        self._count(questions, answers, time.monotonic() - began)
 
     async def _take(self) -> Turn:
         """Take live deliveries up to the bound, and one late delivery: neither starves the other."""
@@ -176,9 +176,9 @@ class Turns:
         self.inbox.late.extendleft(delivery.message for delivery in taken.late)
         self.inbox.late_rests_until = time.monotonic() + LATE_REST_SECONDS
 
-    def _count(self, answers: list[Answer], seconds: float) -> None:
-        for answer in answers:
-            if isinstance(answer, Outcome):
+    def _count(self, questions: list[Question], answers: list[Answer], seconds: float) -> None:
+        for question, answer in zip(questions, answers, strict=True):
+            if isinstance(question, Credit) and isinstance(answer, Outcome):
                 self.metrics.credits.labels(answer.result.value).inc()
         if answers:
             self.metrics.batch_credits.observe(len(answers))

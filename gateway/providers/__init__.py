@@ -10,7 +10,7 @@ from gateway.providers.gpas import Gpas
 from gateway.providers.hpgames import HpGames
 from gateway.providers.igamingace import IGamingAce
 from gateway.providers.klas import Klas
-from gateway.secrets import Secrets
+from gateway.signing import Secrets
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.settings import describe

@@ -13,7 +13,7 @@ from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, Typ
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from gateway.secrets import Secrets
+from gateway.signing import Secrets
 from shared.credit import Credit, Kind, Wallet
 from shared.errors import CreditsError, MoneyError
 from shared.money import Currencies

@@ -54,7 +54,7 @@ from gateway.providers.contract import (
     noted,
     recorded,
 )
-from gateway.secrets import Secrets
+from gateway.signing import Secrets
 from shared.credit import Credit
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Result

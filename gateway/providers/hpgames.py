@@ -25,7 +25,7 @@ DECISIONS
   nobody confirmed.
 - A bulk request over its limits gets one error, without `creditResponses`; nothing of it is posted.
 
->>> from gateway.secrets import hmac_sha256_hex
+>>> from gateway.signing import hmac_sha256_hex
 >>> hmac_sha256_hex(b"secretkey", b"1387a6cc-3651-4473-ae52-e415caea33951709289932725")
 '9ed3d547f9a672ecd4884304e859af84263410d613ff2a2bb7d70a8221d7e544'
 """
@@ -53,7 +53,7 @@ from gateway.providers.contract import (
     noted,
     number_lexeme,
 )
-from gateway.secrets import Secrets, hmac_sha256_hex
+from gateway.signing import Secrets, hmac_sha256_hex
 from shared.credit import Credit, Kind
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Result

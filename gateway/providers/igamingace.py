@@ -23,7 +23,7 @@ DECISIONS
   code 1: `unavailable_status = 502`, or 200 to the letter of 'always HTTP 200', where it may give up.
 - It waits 10 s, so `reply_within_seconds` is 8.
 
->>> from gateway.secrets import hmac_sha256_hex
+>>> from gateway.signing import hmac_sha256_hex
 >>> message = "Partner01Player0112.30474e1a293c2f4e7ab122c52d68423fcbab9c15f2efdd46278e4a56b303127234"
 >>> hmac_sha256_hex(b"1234567890", message.encode()).upper()
 '475D834ACC3AB61D7DF4EA42751C6275387BC1787A098D2D0E091698D9BF2043'
@@ -55,7 +55,7 @@ from gateway.providers.contract import (
     lexeme,
     noted,
 )
-from gateway.secrets import Secrets, hmac_sha256_hex
+from gateway.signing import Secrets, hmac_sha256_hex
 from shared.credit import Credit, Kind
 from shared.errors import MoneyError, SettingsError
 from shared.money import Currencies

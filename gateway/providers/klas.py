@@ -21,7 +21,7 @@ DECISIONS
 - `deduction` is not explained anywhere: recorded only. `deduction = "subtract"` takes it off the amount.
 - Its page has no code for 'ask again' but ERR_TIMEOUT; what the ledger could not post says that as well.
 
->>> from gateway.secrets import hmac_sha256_hex
+>>> from gateway.signing import hmac_sha256_hex
 >>> body = b'{"request_id":"1","timestamp":1710000000,"session_id":"2","player_id":"12001"}'
 >>> hmac_sha256_hex(b"secret", body)
 '1a1c123d8a6cbc52859627620c236390c5141f2122bcb10918ac5e304736998a'
@@ -48,7 +48,7 @@ from gateway.providers.contract import (
     noted,
     recorded,
 )
-from gateway.secrets import hmac_sha256_hex
+from gateway.signing import hmac_sha256_hex
 from shared.credit import Credit, Kind
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindPlayer

@@ -10,8 +10,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import LedgerSettings
+from tests.commands import Ended, Run, run
 from tests.servers import Servers, drop_database, fresh_database
 from worker.database import create_engine, migrate
+from worker.holders import add_player
 
 
 @asynccontextmanager
@@ -25,9 +27,9 @@ async def engine_of(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 @pytest.fixture(autouse=True)
 def short_logs() -> Iterator[None]:
-    """Log without structlog's own tracebacks: to print every local variable takes seconds."""
-    renderer = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
-    structlog.configure(processors=[structlog.processors.add_log_level, renderer])
+    """Log as in production, without the local variables of a traceback: to print them takes seconds."""
+    steps = structlog.processors
+    structlog.configure(processors=[steps.add_log_level, steps.format_exc_info, steps.KeyValueRenderer()])
     yield
     structlog.reset_defaults()
 
@@ -92,3 +94,15 @@ async def postgres(servers: Servers, originals: Originals) -> AsyncIterator[Asyn
     async with engine_of(url) as made:
         yield made
     await drop_database(servers, url)
+
+
+@pytest.fixture
+async def worker(engine: AsyncEngine) -> Run:
+    """The command line on migrated tables, with player anna."""
+    await add_player(engine, "anna", "EUR")
+    url = engine.url.render_as_string(hide_password=False)
+
+    async def run_here(*arguments: str, **environment: str) -> Ended:
+        return await run(url, *arguments, **environment)
+
+    return run_here

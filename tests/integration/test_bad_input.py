@@ -163,6 +163,34 @@ async def test_other_method_or_content_type_moves_nothing(system: System, integr
     assert_own_error(integration, posted)
 
 
+NO_SESSIONS = {"a NUL": "s%00", "half a pair": "%ED%A0%80", "nothing": "", "very long": "s" * 10_000}
+
+
+@pytest.mark.parametrize("session_id", NO_SESSIONS.values(), ids=NO_SESSIONS)
+async def test_session_that_can_be_nobodys_moves_nothing_and_ends_no_worker(
+    system: System, session_id: str
+) -> None:
+    callback = composed(system, "gpas")._replace(query={"walletSessionId": "SESSION"})
+    request = http_bytes("gpas", callback).replace(b"SESSION", session_id.encode(), 1)
+    (response,) = await send_all(system.url, [request], 1)
+    assert_own_error("gpas", response)
+    await system.until_ready()
+
+
+NO_PLAYERS = {"a NUL": "\\u0000", "half a pair": "\\ud800", "nothing": "", "very long": "p" * 10_000}
+
+
+@pytest.mark.parametrize("player_id", NO_PLAYERS.values(), ids=NO_PLAYERS)
+async def test_balance_of_who_can_be_nobody_is_refused_and_ends_no_worker(
+    system: System, player_id: str
+) -> None:
+    body = f'{{"request_id":"1","timestamp":1710000000,"session_id":"2","player_id":"{player_id}"}}'.encode()
+    callback = with_body("klas", composed(system, "klas"), body)._replace(path="balance")
+    (response,) = await send_all(system.url, [http_bytes("klas", callback)], 1)
+    assert_own_error("klas", response)
+    await system.until_ready()
+
+
 async def test_connection_cut_in_the_middle_of_a_body_moves_nothing(system: System) -> None:
     for integration in INTEGRATIONS:
         request = http_bytes(integration, composed(system, integration))

@@ -5,7 +5,6 @@ import os
 import pty
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -14,10 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.bench.books import fill
+from tests.commands import INHERITED, ROOT
 from worker.cli.ends import End
 from worker.cli.progress import LINE_SECONDS, lines
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -27,13 +25,12 @@ async def books(engine: AsyncEngine) -> AsyncEngine:
 
 
 async def verify(engine: AsyncEngine, *options: str, stderr: int = subprocess.PIPE) -> Any:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("CREDITS_")}
     url = engine.url.render_as_string(hide_password=False)
     return await asyncio.to_thread(
         subprocess.run,
         [sys.executable, "-m", "worker", "verify", *options],
         cwd=ROOT,
-        env={**inherited, "CREDITS_CONFIG": "", "CREDITS_LEDGER__DATABASE_URL": url},
+        env={**INHERITED, "CREDITS_CONFIG": "", "CREDITS_LEDGER__DATABASE_URL": url},
         stdout=subprocess.PIPE,
         stderr=stderr,
         check=False,

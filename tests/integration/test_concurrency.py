@@ -168,14 +168,14 @@ async def test_worker_that_stalls_holds_up_only_the_players_of_its_batch(
     statements = ledgers[0]._statements  # noqa: SLF001
     insert = statements.insert
 
-    async def stall(*batch: Any) -> int:
+    async def stall(*batch: Any) -> None:
         stalls.set()
         await goes_on.wait()
-        return await insert(*batch)
+        await insert(*batch)
 
     monkeypatch.setattr(statements, "insert", stall)
     async with asyncio.TaskGroup() as group:
-        stalled = group.create_task(post(ledgers[0], win("stalled")))
+        stalled = group.create_task(ledgers[0].post([win("stalled")]))
         await stalls.wait()
         waits = group.create_task(post(ledgers[1], win("waits"), win("waits-too", player_id="ben")))
         await until_waiting(ledgers[2])
@@ -183,8 +183,9 @@ async def test_worker_that_stalls_holds_up_only_the_players_of_its_batch(
         assert results(await post(ledgers[2], win("passes", player_id="ben"))) == [Result.POSTED]
         assert not waits.done()
         goes_on.set()
-    assert results([*stalled.result(), *waits.result()]) == [Result.POSTED] * 3
-    assert [receipt(o).balance_minor for o in (*stalled.result(), *waits.result())] == [1050, 2100, 2100]
+    outcomes = [*stalled.result().outcomes, *waits.result()]
+    assert results(outcomes) == [Result.POSTED] * 3
+    assert [receipt(outcome).balance_minor for outcome in outcomes] == [1050, 2100, 2100]
 
 
 async def until_waiting(ledger: Ledger) -> None:

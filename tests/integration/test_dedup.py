@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import FINGERPRINT
+from shared.credit import FINGERPRINT, Credit
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.outcome import Result
@@ -65,6 +65,12 @@ async def cache_on(url: str, epoch: str = EPOCH, **different: int) -> AsyncItera
         await cache.close()
 
 
+async def put(cache: Cache, transfers: Mapping[Identity, Transfer]) -> None:
+    """Have a cache remember transfers, and wait until it has: a `get` does."""
+    cache.put(transfers)
+    await cache.get([])
+
+
 @pytest.fixture
 async def redis(servers: Servers) -> AsyncIterator[Redis]:
     """An empty Redis."""
@@ -81,27 +87,42 @@ async def cache(servers: Servers, redis: Redis) -> AsyncIterator[RedisCache]:  #
 
 async def test_posted_win_is_remembered_by_every_worker(servers: Servers, cache: RedisCache) -> None:
     transfers = {ONE: transfer(), TWO: transfer(round_id="раунд", bonus_minor=7)}
-    await cache.put(transfers)
+    await put(cache, transfers)
     async with cache_on(servers.cache_url) as other_worker:
         assert await other_worker.get([TWO, ONE]) == transfers
 
 
+async def test_worker_recalls_what_it_put_or_found_and_asks_nobody(
+    servers: Servers, redis: Redis, cache: RedisCache
+) -> None:
+    transfers = {ONE: transfer(), TWO: transfer()}
+    await put(cache, transfers)
+    async with cache_on(servers.cache_url) as taking_over:
+        assert taking_over.recall(transfers) == {}
+        assert await taking_over.get([ONE]) == {ONE: transfers[ONE]}
+        await redis.flushdb()
+        assert taking_over.recall(transfers) == {ONE: transfers[ONE]}
+    assert cache.recall(transfers) == transfers
+    cache.enter(f"{EPOCH}-later")
+    assert cache.recall(transfers) == {}
+
+
 async def test_win_of_another_integration_or_id_is_not_taken_for_it(cache: RedisCache) -> None:
-    await cache.put({("klas", "1:2"): transfer()})
+    await put(cache, {("klas", "1:2"): transfer()})
     assert await cache.get([("klas", "1"), ("gpas", "1:2"), ("klas", "2"), ("klas", "1:2 ")]) == {}
 
 
 async def test_restored_ledger_forgets_what_the_lost_one_remembered(
     servers: Servers, cache: RedisCache
 ) -> None:
-    await cache.put({ONE: transfer()})
+    await put(cache, {ONE: transfer()})
     async with cache_on(servers.cache_url, epoch=f"{EPOCH}-later") as restored:
         assert await restored.get([ONE]) == {}
 
 
 async def test_win_is_forgotten_after_its_time(servers: Servers, redis: Redis) -> None:
     async with cache_on(servers.cache_url, ttl_seconds=1) as cache:
-        await cache.put({ONE: transfer()})
+        await put(cache, {ONE: transfer()})
         assert await cache.get([ONE])
         assert 0 < await redis.pttl(f"credits:{EPOCH}:klas:1") <= 1_000
         await asyncio.sleep(1.1)
@@ -109,7 +130,7 @@ async def test_win_is_forgotten_after_its_time(servers: Servers, redis: Redis) -
 
 
 async def test_nothing_is_asked_about_no_win(cache: RedisCache) -> None:
-    await cache.put({})
+    await put(cache, {})
     assert await cache.get([]) == {}
 
 
@@ -126,23 +147,23 @@ GARBAGE = {
 async def test_garbage_in_the_cache_is_a_miss_and_hides_no_other_win(
     redis: Redis, cache: RedisCache, value: bytes
 ) -> None:
-    await cache.put({TWO: transfer()})
+    await put(cache, {TWO: transfer()})
     await redis.set(f"credits:{EPOCH}:klas:1", value)
     assert list(await cache.get([ONE, TWO])) == [TWO]
-    await cache.put({ONE: transfer()})
+    await put(cache, {ONE: transfer()})
     assert list(await cache.get([ONE])) == [ONE]
 
 
 async def test_key_of_another_type_is_a_miss(redis: Redis, cache: RedisCache) -> None:
     await redis.rpush(f"credits:{EPOCH}:klas:1", "a list")
-    await cache.put({TWO: transfer()})
+    await put(cache, {TWO: transfer()})
     assert list(await cache.get([ONE, TWO])) == [TWO]
 
 
 async def test_full_cache_costs_no_more_than_a_miss(redis: Redis, cache: RedisCache) -> None:
     await redis.config_set("maxmemory", "1")
     try:
-        await cache.put({ONE: transfer()})
+        await put(cache, {ONE: transfer()})
     finally:
         await redis.config_set("maxmemory", "0")
     assert await cache.get([ONE]) == {}
@@ -153,12 +174,12 @@ async def test_slow_cache_costs_its_time_limit_once_and_is_then_left_alone(
 ) -> None:
     async with cache_on(servers.cache_url, timeout_ms=50) as cache:
         transfers = {ONE: transfer()}
-        await cache.put(transfers)
+        await put(cache, transfers)
         await redis.client_pause(1_500)
         started = time.monotonic()
         for _ in range(100):
             assert await cache.get([TWO, ONE]) == {}
-            await cache.put({TWO: transfer()})
+            await put(cache, {TWO: transfer()})
         assert time.monotonic() - started < 0.9, "each of 200 calls waited"
         await asyncio.sleep(max(1.5, PAUSE_SECONDS))
         assert await cache.get([ONE]) == transfers
@@ -170,7 +191,7 @@ async def test_answer_that_nobody_waited_for_is_never_given_to_the_next_question
     """A call is cut off at any moment, and its reply arrives when the connection asks about another win."""
     async with cache_on(servers.cache_url) as cache:
         transfers = {("klas", str(n)): transfer(amount_minor=n) for n in range(20)}
-        await cache.put(transfers)
+        await put(cache, transfers)
         await redis.ping()
         for step in range(400):
             asked = [("klas", str(step % 20))]
@@ -183,17 +204,17 @@ async def test_answer_that_nobody_waited_for_is_never_given_to_the_next_question
 
 
 async def test_cache_that_was_down_is_used_again(servers: Servers, cache: RedisCache) -> None:
-    await cache.put({ONE: transfer()})
+    await put(cache, {ONE: transfer()})
     await asyncio.to_thread(servers.redis.kill)
     try:
         assert await cache.get([ONE]) == {}
-        await cache.put({TWO: transfer()})
+        await put(cache, {TWO: transfer()})
     finally:
         await asyncio.to_thread(servers.redis.start)
     async with asyncio.timeout(10):
         while not await cache.get([TWO]):
             await asyncio.sleep(0.1)
-            await cache.put({TWO: transfer()})
+            await put(cache, {TWO: transfer()})
 
 
 @pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost"])
@@ -205,9 +226,9 @@ def test_wrong_cache_url_stops_the_start(url: str) -> None:
 async def test_memory_of_one_process_is_bounded() -> None:
     cache = MemoryCache()
     one = transfer()
-    await cache.put({("klas", str(n)): one for n in range(MEMORY_TRANSFERS_MAX)})
-    await cache.put({("gpas", "new"): one})
-    assert list(await cache.get([("klas", "0"), ("klas", "1"), ("gpas", "new")])) == [
+    await put(cache, {("klas", str(n)): one for n in range(MEMORY_TRANSFERS_MAX)})
+    await put(cache, {("gpas", "new"): one})
+    assert list(cache.recall([("klas", "0"), ("klas", "1"), ("gpas", "new")])) == [
         ("klas", "1"),
         ("gpas", "new"),
     ]
@@ -259,6 +280,48 @@ async def test_repeat_that_the_cache_remembers_asks_the_database_nothing(
     assert (outcome.result, outcome.receipt) == (Result.REPLAYED, posted.receipt)
 
 
+class Asked:
+    """A bookkeeper, and what it asked of whom."""
+
+    def __init__(self, ledger: Ledger, cache: RedisCache, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls: list[str] = []
+        self.bookkeeper = Bookkeeper(ledger, cache)
+        for asked, name in ((ledger, "post_new"), (ledger, "post"), (cache, "get")):
+            monkeypatch.setattr(asked, name, self._noted(name, getattr(asked, name)))
+
+    def _noted(self, name: str, call: Any) -> Any:
+        async def noted(argument: Any) -> Any:
+            self.calls.append(name)
+            return await call(argument)
+
+        return noted
+
+    async def settle(self, *credits_: Credit) -> list[Result]:
+        self.calls.clear()
+        return [outcome.result for outcome in await self.bookkeeper.settle(credits_)]
+
+
+async def test_redis_is_asked_only_when_not_all_is_new_or_recalled(
+    servers: Servers, postgres: AsyncEngine, cache: RedisCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_player(postgres, "anna", "EUR")
+    asked = Asked(Ledger(postgres), cache, monkeypatch)
+    assert await asked.settle(WIN, win("win-2")) == [Result.POSTED] * 2
+    assert await asked.settle(WIN, win("win-3")) == [Result.REPLAYED, Result.POSTED]
+    assert asked.calls == ["post_new"]
+    assert await asked.settle(WIN, win("win-2")) == [Result.REPLAYED] * 2
+    assert asked.calls == []
+    await cache.get([])
+    async with cache_on(servers.cache_url, epoch=await Ledger(postgres).epoch()) as empty:
+        taking_over = Asked(Ledger(postgres), empty, monkeypatch)
+        assert await taking_over.settle(WIN, win("win-4")) == [Result.REPLAYED, Result.POSTED]
+        assert taking_over.calls == ["post_new", "get", "post"]
+        assert await taking_over.settle(win("win-3")) == [Result.REPLAYED]
+        assert taking_over.calls == ["get"], "the guess that all is new has just failed"
+        assert await taking_over.settle(win("win-5")) == [Result.POSTED]
+        assert taking_over.calls == ["post_new"]
+
+
 async def test_conflict_is_written_down_even_if_the_cache_could_tell_it(
     postgres: AsyncEngine, cache: RedisCache
 ) -> None:
@@ -285,7 +348,7 @@ async def test_cache_that_tells_of_a_lost_commit_is_not_believed_after_the_epoch
     bookkeeper = Bookkeeper(ledger, lying)
     lying.enter(await ledger.epoch())
     never_committed = {name: getattr(WIN, name) for name in FINGERPRINT}
-    await lying.put({WIN.identity: transfer(**never_committed)})
+    await put(lying, {WIN.identity: transfer(**never_committed)})
     (lie,) = await bookkeeper.settle([WIN])
     assert lie.result is Result.REPLAYED
     await ledger.bump_epoch()

@@ -1,7 +1,6 @@
 """What a newcomer does first: start the demonstration, paste its lines, paste them again, start it again."""
 
 import asyncio
-import os
 import re
 import signal
 import sys
@@ -10,11 +9,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import httpx
-
+from tests.commands import INHERITED, ROOT, until_ready
 from tests.servers.server import free_ports
-
-ROOT = Path(__file__).parents[2]
 
 
 class Demo(NamedTuple):
@@ -26,7 +22,7 @@ class Demo(NamedTuple):
 
 def environment(database: Path, **settings: str) -> dict[str, str]:
     return {
-        **{name: value for name, value in os.environ.items() if not name.startswith("CREDITS_")},
+        **INHERITED,
         "CREDITS_CONFIG": "gateway/demo.toml",
         "CREDITS_LEDGER__DATABASE_URL": f"sqlite+aiosqlite:///{database}",
         "PYTHONUNBUFFERED": "1",
@@ -53,7 +49,7 @@ async def demo(database: Path) -> AsyncIterator[Demo]:
             assert line, "the demonstration ended"
             lines += [line.strip()] if line.startswith("curl ") else []
         url = f"http://127.0.0.1:{port}"
-        await until_ready(url)
+        await until_ready(process, url)
         yield Demo(url, lines)
     finally:
         process.send_signal(signal.SIGINT)
@@ -70,22 +66,11 @@ async def operator_api(database: Path) -> AsyncIterator[str]:
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        await until_ready(url)
+        await until_ready(process, url)
         yield url
     finally:
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
-
-
-async def until_ready(url: str) -> None:
-    async with httpx.AsyncClient() as client, asyncio.timeout(20):
-        while True:
-            try:
-                assert (await client.get(f"{url}/readyz")).json() == {"status": "ready"}
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
-            else:
-                return
 
 
 async def paste(line: str) -> str:

@@ -2,11 +2,9 @@
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,15 +13,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.credit import Kind, Wallet
 from tests.client import connect, read_response
+from tests.commands import INHERITED, ROOT, until_ready
 from tests.credits import win
 from tests.operator_api import TOKEN, Api, path_of
 from tests.servers.server import free_ports
 from worker.cli.ends import End
 from worker.holders import add_player, open_session
 from worker.ledger import Ledger
-
-ROOT = Path(__file__).parents[2]
-INHERITED = {name: value for name, value in os.environ.items() if not name.startswith("CREDITS_")}
 
 
 class Served:
@@ -74,18 +70,6 @@ async def served(engine: AsyncEngine) -> AsyncIterator[Served]:
         if process.returncode is None:
             process.kill()
             await process.wait()
-
-
-async def until_ready(process: asyncio.subprocess.Process, url: str) -> None:
-    async with httpx.AsyncClient() as client, asyncio.timeout(30):
-        while True:
-            assert process.returncode is None, "the process ended"
-            try:
-                assert (await client.get(f"{url}/readyz")).json() == {"status": "ready"}
-            except httpx.TransportError:
-                await asyncio.sleep(0.05)
-            else:
-                return
 
 
 @pytest.fixture

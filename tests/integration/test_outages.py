@@ -61,10 +61,12 @@ OUTAGES = [
 
 
 async def execute(engine: AsyncEngine, statements: Sequence[str]) -> None:
-    async with for_reading(engine).begin() as connection:  # as far as a database may allow no more
+    on_postgresql = engine.dialect.name == "postgresql"
+    as_allowed = engine if on_postgresql else for_reading(engine)  # a file may not be locked for writing
+    async with as_allowed.begin() as connection:
         for statement in statements:
             await connection.execute(text(statement.replace(" this ", f" {engine.url.database} ")))
-    if engine.dialect.name == "postgresql":
+    if on_postgresql:
         await engine.dispose()  # a database's settings are those of new connections; a pragma is of this one
 
 

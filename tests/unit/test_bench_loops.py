@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import resource
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -105,12 +104,20 @@ async def test_lost_connection_ends_the_run() -> None:
         await offer(iter([b"{}"] * 3), 8, connections=1)
 
 
-def test_cpu_of_children_that_ended_is_counted() -> None:
-    def used_us() -> float:
-        both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-        return sum(one.ru_utime + one.ru_stime for one in both) * 1_000_000
+_PARENT_OF_ONE_THAT_ENDED = """
+import resource, subprocess, sys
+subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
+both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(sum(one.ru_utime + one.ru_stime for one in both) * 1_000_000, flush=True)
+sys.stdin.read()
+"""
 
-    subprocess.run([sys.executable, "-c", "sum(range(3_000_000))"], check=True)
-    before, told, after = used_us(), cpu_us({"this": os.getpid()})["this"], used_us()
-    assert before - 4 * TICK_US <= told <= after + 4 * TICK_US
+
+def test_cpu_of_children_that_ended_is_counted() -> None:
+    command = [sys.executable, "-c", _PARENT_OF_ONE_THAT_ENDED]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        used_us = float(parent.stdout.readline())
+        told_us = cpu_us({"this": parent.pid})["this"]
+    assert used_us - 4 * TICK_US <= told_us <= used_us + 4 * TICK_US
     assert 1 < memory(os.getpid()).now_mib <= memory(os.getpid()).peak_mib

@@ -55,7 +55,7 @@ def test_win_is_paid_to_the_wallet_and_taken_from_settlement() -> None:
         (transfer_id, Wallet.REAL, REAL_ID, 1050, 1150, 4),
         (transfer_id, SETTLEMENT, None, -1050, None, None),
     ]
-    assert planned.wallet_rows == [(REAL_ID, 1150, 4)]
+    assert planned.wallet_rows == [(REAL_ID, 1150, 4, 100, 3), (BONUS_ID, 7, 3, 7, 3)]
 
 
 def test_bonus_win_goes_to_the_bonus_wallet_alone() -> None:
@@ -63,7 +63,7 @@ def test_bonus_win_goes_to_the_bonus_wallet_alone() -> None:
     paid = receipt(planned.outcomes[0])
     assert (paid.real_minor, paid.bonus_minor) == (0, 1050)
     assert (paid.real_balance_minor, paid.bonus_balance_minor) == (0, 1050)
-    assert planned.wallet_rows == [(BONUS_ID, 1050, 1)]
+    assert planned.wallet_rows == [(REAL_ID, 0, 0, 0, 0), (BONUS_ID, 1050, 1, 0, 0)]
 
 
 def test_rows_have_the_columns_of_their_tables() -> None:
@@ -79,14 +79,14 @@ def test_same_win_twice_in_one_batch_is_paid_once_and_answered_alike() -> None:
     planned = plan([WIN, win("win-2"), WIN], known(), NOW)
     assert results(planned) == [Result.POSTED, Result.POSTED, Result.REPLAYED]
     assert planned.outcomes[2].receipt == planned.outcomes[0].receipt
-    assert planned.wallet_rows == [(REAL_ID, 2100, 2)]
+    assert planned.wallet_rows[0] == (REAL_ID, 2100, 2, 0, 0)
     assert len(planned.transfer_rows) == 2
 
 
 def test_altered_copy_in_one_batch_is_a_conflict_and_pays_nothing() -> None:
     planned = plan([WIN, win(amount_minor=999_999)], known(), NOW)
     assert planned.outcomes[1] == Outcome(Result.CONFLICT, differing=("amount_minor",))
-    assert planned.wallet_rows == [(REAL_ID, 1050, 1)]
+    assert planned.wallet_rows[0] == (REAL_ID, 1050, 1, 0, 0)
 
 
 def test_same_id_of_two_integrations_is_two_wins() -> None:
@@ -128,7 +128,8 @@ def test_lost_bet_is_recorded_without_entries() -> None:
     told = receipt(planned.outcomes[0])
     assert (told.real_minor, told.bonus_minor, told.balance_minor) == (0, 0, 15)
     assert len(planned.transfer_rows) == 1
-    assert (planned.entry_rows, planned.wallet_rows) == ([], [])
+    assert planned.entry_rows == []
+    assert planned.wallet_rows == [(REAL_ID, 7, 0, 7, 0), (BONUS_ID, 8, 0, 8, 0)]
 
 
 @pytest.mark.parametrize(

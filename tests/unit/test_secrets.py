@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.secrets import Secrets, hmac_sha256_hex
+from gateway.signing import Secrets, hmac_sha256_hex
 from shared.errors import SettingsError
 
 

@@ -7,11 +7,10 @@ import msgspec
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.money import Currencies
 from shared.settings import load_settings
 from worker import reading
 from worker.cli.ends import End, end
-from worker.cli.ledger import ask
+from worker.cli.ledger import ask, read
 from worker.cli.options import (
     AsJson,
     Cursor,
@@ -53,11 +52,7 @@ def show_transfer(
 
 def _show_by_providers_id(integration: str, provider_tx_id: str, *, as_json: bool) -> None:
     settings = load_settings()
-    currencies = Currencies(settings.currencies)
-    answer = ask(
-        settings.ledger,
-        lambda engine: reading.show_transfer(engine, currencies, integration, provider_tx_id),
-    )
+    answer = read(settings, reading.show_transfer, integration, provider_tx_id)
     if not answer.posted:
         # A misspelt name must not look like an unpaid win. One that was configured once still finds its own.
         check_configured(settings, integration)
@@ -68,9 +63,7 @@ def _show_by_providers_id(integration: str, provider_tx_id: str, *, as_json: boo
 
 
 def _show_by_our_id(transfer_id: UUID, *, as_json: bool) -> None:
-    settings = load_settings()
-    currencies = Currencies(settings.currencies)
-    answer = ask(settings.ledger, lambda engine: reading.show_transfer_by_id(engine, currencies, transfer_id))
+    answer = read(load_settings(), reading.show_transfer_by_id, transfer_id)
     if answer is None or answer.transfer is None:
         end(End.NO, f"there is no transfer {transfer_id}")
     say(answer, transfer_text(answer.transfer), as_json=as_json)
@@ -85,9 +78,7 @@ def list_transfers(
     as_json: AsJson = False,
 ) -> None:
     """List a player's transfers, newest first, a page at a time."""
-    settings = load_settings()
-    currencies, page = Currencies(settings.currencies), Page(limit, cursor)
-    found = ask(settings.ledger, lambda engine: reading.list_transfers(engine, currencies, player_id, page))
+    found = read(load_settings(), reading.list_transfers, player_id, Page(limit, cursor))
     if found is None:
         end(End.NO, f"there is no player {player_id!r}")
     say(found, transfers_text(found), as_json=as_json)
@@ -104,10 +95,7 @@ def show_round(
 ) -> None:
     """Show a round: its wins, whether it is closed, and what came after it was."""
     settings = load_settings()
-    currencies, page = Currencies(settings.currencies), Page(limit, cursor)
-    found = ask(
-        settings.ledger, lambda engine: reading.show_round(engine, currencies, integration, round_id, page)
-    )
+    found = read(settings, reading.show_round, integration, round_id, Page(limit, cursor))
     if found is None:
         check_configured(settings, integration)
         end(End.NO, f"no win of round {round_id!r} of {integration} is posted")

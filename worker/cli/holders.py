@@ -4,11 +4,10 @@ from typing import Annotated, Final
 
 import typer
 
-from shared.money import Currencies
 from shared.settings import load_settings
 from worker import holders, reading
 from worker.cli.ends import End, end, note
-from worker.cli.ledger import ask
+from worker.cli.ledger import ask, read
 from worker.cli.options import (
     AsJson,
     Integration,
@@ -49,9 +48,7 @@ _ADDED: Final = {
 @player.command("show")
 def show_player(player_id: PlayerId, *, as_json: AsJson = False) -> None:
     """Show a player's wallets, balances and last transfers."""
-    settings = load_settings()
-    currencies = Currencies(settings.currencies)
-    found = ask(settings.ledger, lambda engine: reading.show_player(engine, currencies, player_id))
+    found = read(load_settings(), reading.show_player, player_id)
     if found is None:
         end(End.NO, f"there is no player {player_id!r}")
     say(found, player_text(found), as_json=as_json)

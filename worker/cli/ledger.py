@@ -2,16 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
-from shared.settings import LedgerSettings
+from shared.money import Currencies
+from shared.settings import LedgerSettings, Settings
 from worker.database import create_engine, require_migrated
 
 Answer = TypeVar("Answer")
+Asked = ParamSpec("Asked")
 
 
 def ask(
@@ -27,6 +29,17 @@ def ask(
     false. `patient` takes the time limit off statements.
     """
     return asyncio.run(_ask(settings, question, migrated=migrated, patient=patient))
+
+
+def read(
+    settings: Settings,
+    question: Callable[Concatenate[AsyncEngine, Currencies, Asked], Awaitable[Answer]],
+    *asked: Asked.args,
+    **named: Asked.kwargs,
+) -> Answer:
+    """Return what one of `worker.reading`'s questions answers. Raises as `ask` does."""
+    currencies = Currencies(settings.currencies)
+    return ask(settings.ledger, lambda engine: question(engine, currencies, *asked, **named))
 
 
 async def _ask(

@@ -1,4 +1,4 @@
-"""The secrets that an integration shares with its provider."""
+"""The secrets that an integration shares with its provider: they verify what it sends, the first signs."""
 
 import hmac
 from collections.abc import Callable, Sequence

@@ -1,0 +1,36 @@
+"""What has to be sent again, and is paid once all the same."""
+
+from tests.providers.conformance.certificate import Certificate
+from tests.providers.dialect import Facts
+from tests.providers.stack import Stack
+
+
+class AsksAgain(Certificate):
+    """Tests of a ledger that gives no answer in time."""
+
+    async def test_win_without_a_ledger_is_to_be_sent_again(self, stack: Stack, facts: Facts) -> None:
+        with stack.unreachable():
+            await self.assert_refused(stack, self.dialect.credit(facts), "unavailable")
+        assert (await self.pay(stack, facts)).balance == "10.5"
+
+    async def test_win_whose_reply_was_lost_is_paid_once(self, stack: Stack, facts: Facts) -> None:
+        with stack.reply_lost():
+            response = await self.send(stack, self.dialect.credit(facts))
+        self.dialect.assert_error(response, "unavailable", tx=facts.provider_tx_id)
+        assert await stack.balance(facts.player_id) == 1050
+        await self.pay(stack, facts.another())
+        assert (await self.pay(stack, facts, replay=True)).balance == "10.5"
+        assert await stack.balance(facts.player_id) == 2100
+
+    async def test_win_that_takes_too_long_is_to_be_sent_again(self, stack: Stack, facts: Facts) -> None:
+        hasty = self.dialect.hasty
+        await stack.open_session(hasty, facts.session_id, facts.player_id)
+        with stack.slow():
+            response = await stack.send(hasty, self.dialect.credit(facts))
+        self.dialect.assert_error(response, "unavailable", tx=facts.provider_tx_id)
+        for _ in range(50):  # as the provider would
+            response = await stack.send(hasty, self.dialect.credit(facts))
+            if b"10.5" in response.content:
+                break
+        assert self.dialect.read_paid(response, facts, replay=True).balance == "10.5"
+        assert len(await stack.transfers(facts.player_id)) == 1

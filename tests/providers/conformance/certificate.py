@@ -1,0 +1,36 @@
+"""What each of the tests needs: to send a callback in the provider's own words, and to read its reply."""
+
+from typing import ClassVar
+
+import httpx
+
+from gateway.providers.contract import Callback
+from tests.providers.dialect import IN_DOLLARS, NEXT, Dialect, Facts, Paid, readable
+from tests.providers.stack import Stack
+
+
+class Certificate:
+    """Who is certified; `stack`, `facts` and `other` are fixtures of the folder above."""
+
+    dialect: ClassVar[Dialect]
+
+    async def send(self, stack: Stack, callback: Callback, method: str = "POST") -> httpx.Response:
+        return await stack.send(self.dialect.name, callback, method)
+
+    async def pay(self, stack: Stack, facts: Facts, *, replay: bool = False) -> Paid:
+        response = await self.send(stack, self.dialect.credit(facts))
+        return self.dialect.read_paid(response, facts, replay=replay)
+
+    async def assert_refused(self, stack: Stack, callback: Callback, what: str) -> None:
+        """Assert that a callback gets its error and moves nothing."""
+        before = await stack.transfers()
+        response = await self.send(stack, callback)
+        tx = readable(callback.body, self.dialect.tx_field)
+        self.dialect.assert_error(response, what, tx=tx)
+        assert await stack.transfers() == before
+
+    async def open_further_sessions(self, stack: Stack, facts: Facts) -> None:
+        """Open the player's next session, and one in dollars."""
+        await stack.add_player(facts.player_id, "USD")
+        for ending, currency in ((NEXT, "EUR"), (IN_DOLLARS, "USD")):
+            await stack.open_session(self.dialect.name, facts.session_id + ending, facts.player_id, currency)

@@ -1,0 +1,88 @@
+"""What is paid, and what the reply says of it."""
+
+import asyncio
+
+from tests.providers.conformance.certificate import Certificate
+from tests.providers.dialect import Facts
+from tests.providers.stack import Posted, Stack
+
+
+class PaysWins(Certificate):
+    """Tests of the wins that are paid."""
+
+    async def test_win_is_paid_and_the_reply_says_so(self, stack: Stack, facts: Facts) -> None:
+        paid = await self.pay(stack, facts)
+        assert paid.balance == "10.5"
+        assert paid.real_amount in {None, "10.5"}
+        assert paid.bonus_amount in {None, "0"}
+        [posted] = await stack.transfers(facts.player_id)
+        assert posted == Posted(
+            integration=self.dialect.name,
+            provider_tx_id=facts.provider_tx_id,
+            player_id=facts.player_id,
+            currency="EUR",
+            amount_minor=1050,
+            real_minor=1050,
+            bonus_minor=0,
+            **self.dialect.recorded(facts),
+        )
+        assert await stack.balance(facts.player_id) == 1050
+
+    async def test_lost_bet_is_recorded_and_pays_nothing(self, stack: Stack, facts: Facts) -> None:
+        for amount in ("0", "0.00"):
+            assert (await self.pay(stack, facts.another(amount=amount))).balance == "0"
+        assert [posted.amount_minor for posted in await stack.transfers(facts.player_id)] == [0, 0]
+        assert await stack.balance(facts.player_id) == 0
+
+    async def test_lost_bet_told_again_is_one_lost_bet(self, stack: Stack, facts: Facts) -> None:
+        first = await self.pay(stack, facts.but(amount="0"))
+        assert await self.pay(stack, facts.but(amount="0.00"), replay=True) == first
+        assert len(await stack.transfers(facts.player_id)) == 1
+
+    async def test_win_without_a_bet_is_paid(self, stack: Stack, facts: Facts) -> None:
+        response = await self.send(stack, self.dialect.without_bet(facts))
+        assert self.dialect.read_paid(response, facts, replay=False).balance == "10.5"
+        assert await stack.balance(facts.player_id) == 1050
+
+    async def test_two_wins_in_one_round_are_both_paid(self, stack: Stack, facts: Facts) -> None:
+        first, second = await self.pay(stack, facts), await self.pay(stack, facts.another())
+        assert first.transfer_id != second.transfer_id
+        assert (first.balance, second.balance) == ("10.5", "21")
+        assert await stack.balance(facts.player_id) == 2100
+
+    async def test_win_after_the_session_closed_is_paid(self, stack: Stack, facts: Facts) -> None:
+        await stack.close_session(self.dialect.name, facts.session_id)
+        assert (await self.pay(stack, facts)).balance == "10.5"
+        assert await stack.balance(facts.player_id) == 1050
+
+    async def test_win_with_an_empty_or_unknown_session_is_paid_where_the_player_is_known(
+        self, stack: Stack, facts: Facts
+    ) -> None:
+        for session_id in ("", "unknown-session"):
+            win = facts.another(session_id=session_id)
+            if self.dialect.player_field is None:
+                await self.assert_refused(stack, self.dialect.credit(win), "unknown_session")
+            else:
+                await self.pay(stack, win)
+        expected = 0 if self.dialect.player_field is None else 2100
+        assert await stack.balance(facts.player_id) == expected
+
+    async def test_ten_wins_at_once_add_up_to_the_minor_unit(self, stack: Stack, facts: Facts) -> None:
+        wins = [facts.another(amount=f"0.{n:02}") for n in range(1, 11)]
+        paid = await asyncio.gather(*(self.pay(stack, win) for win in wins))
+        assert len({answer.transfer_id for answer in paid}) == 10
+        assert await stack.balance(facts.player_id) == sum(range(1, 11))
+        assert max(answer.balance for answer in paid) == "0.55"
+
+    async def test_largest_amount_is_paid_and_the_next_cent_is_not(self, stack: Stack, facts: Facts) -> None:
+        largest = "9999999999999999.99"
+        assert (await self.pay(stack, facts.but(amount=largest))).balance == largest
+        one_more = self.dialect.credit(facts.another(amount="0.01"))
+        await self.assert_refused(stack, one_more, "balance_limit")
+        assert await stack.balance(facts.player_id) == 10**18 - 1
+
+    async def test_trailing_zeros_change_nothing(self, stack: Stack, facts: Facts) -> None:
+        response = await self.send(stack, self.dialect.with_amount(facts, "10.5000"))
+        paid = self.dialect.read_paid(response, facts, replay=False)
+        response = await self.send(stack, self.dialect.with_amount(facts, "10.5"))
+        assert self.dialect.read_paid(response, facts, replay=True) == paid

@@ -21,8 +21,8 @@ Running 2s test @ http://127.0.0.1:8080
     Latency    65.52ms   23.11ms 261.31ms   81.35%
   1714 requests in 2.04s, 437.56KB read
 Requests/sec:    839.83
-{"completed":1714,"seconds":2.040885,"sent":1778,"exhausted":0,"bad_statuses":0,"failed":0,\
-"p50_ms":64.975,"p90_ms":101.220,"p99_ms":185.766,"p999_ms":261.287,"max_ms":261.306}
+{"completed":1714,"seconds":2.040885,"sent":1778,"exhausted":0,"unpaid":0,"bad_statuses":0,\
+"failed":0,"p50_ms":64.975,"p90_ms":101.220,"p99_ms":185.766,"p999_ms":261.287,"max_ms":261.306}
 """
 OUTPUT_OF_PGBENCH = """\
 transaction type: <builtin: TPC-B (sort of)>

@@ -21,7 +21,7 @@ test: $(VENV)/dev.stamp  ## run every test, on a real RabbitMQ, PostgreSQL and R
 bench: $(VENV)/bench.stamp  ## measure the whole way of a credit beside pgbench and a direct baseline, in three minutes
 	@$(PY) -m tests.bench $(ARGS)
 
-bench-full: $(VENV)/bench.stamp  ## measure longer, by turns, and with larger books
+bench-full: $(VENV)/bench.stamp  ## measure longer, by turns, with larger books, slow commits and other settings
 	@$(PY) -m tests.bench --full $(ARGS)
 
 check: $(VENV)/dev.stamp  ## check format, lint, types and layers

@@ -1,6 +1,7 @@
 """`make bench`: what a credit costs from HTTP over the broker to the books, beside yardsticks.
 
-Prints one table, and writes it with all else as Markdown, JSON and plots to var/bench/.
+Prints one table, and writes it with all else as Markdown, JSON and plots to var/bench/. In full it also
+measures how that changes with slow commits, and with the settings that have a bound or a number.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from tests.bench import machine, plots, report, targets
+from tests.bench import machine, plots, report, sizing, sizing_report, targets
 from tests.bench.findings import FULL, SHORT, Plan
 from tests.bench.suite import Tell, measure_all
 from tests.bench.wrk import VoidRunError
@@ -33,7 +34,8 @@ DIRECTORY: Final = Path("var/bench")
 
 def main(
     *,
-    full: Annotated[bool, typer.Option(help="Longer runs, by turns, and larger books.")] = False,
+    full: Annotated[bool, typer.Option(help="Longer runs, by turns, larger books, and sizing.")] = False,
+    only_sizing: Annotated[bool, typer.Option("--sizing", help="Slow commits and settings only.")] = False,
     books: Annotated[int, typer.Option(help="Transfers in the largest books, a power of ten.")] = 0,
 ) -> None:
     """Measure, and say what was measured."""
@@ -41,7 +43,10 @@ def main(
     if books:
         plan = plan._replace(book_sizes=[10**n for n in range(4, len(str(books)))])
     try:
-        measure(plan)
+        if not only_sizing:
+            measure(plan)
+        if full or only_sizing:
+            measure_sizes(plan.rounds)
     except (ServersUnavailableError, VoidRunError) as reason:
         print(f"bench: {reason}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None
@@ -60,6 +65,18 @@ def measure(plan: Plan) -> None:
     (DIRECTORY / "bench.md").write_text(report.markdown(findings, rows) + "\n")
     plots.draw(findings, DIRECTORY)
     print(report.targets_table(rows), f"\nAll of it is in {DIRECTORY}/.", sep="\n")  # noqa: T201
+
+
+def measure_sizes(rounds: int) -> None:
+    """Measure slow commits and settings, by turns. Raises ServersUnavailableError and VoidRunError."""
+    with telling(sizing.steps(rounds)) as tell:
+        tell("starting the servers")
+        machine.provide_tools()
+        with running_servers() as servers:
+            sizes = asyncio.run(sizing.measure_sizes(servers, rounds, tell))
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    sizing_report.write(sizes, DIRECTORY)
+    print(f"Slow commits and settings are in {DIRECTORY}/sizing.md.")  # noqa: T201
 
 
 @contextmanager

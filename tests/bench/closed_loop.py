@@ -32,7 +32,7 @@ class Run(msgspec.Struct, frozen=True):
     name: str
     connections: int
     per_second: float
-    """Credits; of a yardstick its own transactions or requests."""
+    """Credits that were paid; of a yardstick its own transactions or requests."""
 
     p50_ms: float
     """Latencies; 0 where who measured doesn't tell."""
@@ -42,6 +42,9 @@ class Run(msgspec.Struct, frozen=True):
     max_ms: float
     cpu_us: Mapping[str, float]
     """By process, for each credit."""
+
+    refused_per_second: float = 0.0
+    """Told to ask again."""
 
     @property
     def all_cpu_us(self) -> float:
@@ -56,6 +59,8 @@ class Load(msgspec.Struct, frozen=True):
     requests: Iterator[bytes]
     items: int = 1
     per_second_max: int = REQUESTS_PER_SECOND_MAX
+    may_be_refused: bool = False
+    """Whether some may be told to ask again; then each request holds one credit."""
 
 
 async def measure(subject: Subject, load: Load, connections: int, seconds: float) -> Run:
@@ -83,19 +88,23 @@ def requests_file(requests: Iterator[bytes], number: int) -> Iterator[Path]:
 async def _measure(subject: Subject, load: Load, path: Path, connections: int, seconds: float) -> Run:
     books = await Books.read(subject)
     costs = Costs.begin(subject)
-    told = await asyncio.to_thread(wrk.run, subject.url, path, connections, seconds)
+    says_paid = traffic.PAID.values() if load.may_be_refused else ()
+    told = await asyncio.to_thread(wrk.run, subject.url, path, connections, seconds, says_paid)
     spent_us = await costs.end()
     # wrk leaves without the last replies, so what was answered is between what it counted and what it sent.
-    answered = await books.check(told.completed * load.items, told.sent * load.items)
+    least, most = told.completed * load.items, told.sent * load.items
+    unpaid_max = told.unpaid + most - least if load.may_be_refused else 0
+    paid = await books.check(least, most, told.unpaid, unpaid_max)
     return Run(
         name=load.name,
         connections=connections,
-        per_second=told.completed * load.items / told.seconds,
+        per_second=(least - told.unpaid) / told.seconds,
         p50_ms=told.p50_ms,
         p99_ms=told.p99_ms,
         p999_ms=told.p999_ms,
         max_ms=told.max_ms,
-        cpu_us={name: us / answered for name, us in spent_us.items()},
+        cpu_us={name: us / paid for name, us in spent_us.items()},
+        refused_per_second=told.unpaid / told.seconds,
     )
 
 
@@ -137,10 +146,13 @@ class Books(NamedTuple):
         """Read them."""
         return cls(subject, await subject.outcomes(), await subject.transfers())
 
-    async def check(self, answered_min: int, answered_max: int, unpaid: int = 0) -> int:
-        """Return how many credits were answered since.
+    async def check(
+        self, answered_min: int, answered_max: int, unpaid_min: int = 0, unpaid_max: int = 0
+    ) -> int:
+        """Return how many credits were paid since.
 
-        Raises VoidRunError unless they are as many as expected, and all but so many were paid, in the books.
+        Raises VoidRunError unless as many as expected were answered, all but so many were paid, and these
+        are in the books.
         """
         if self.subject.engine is None:
             return answered_min
@@ -149,9 +161,12 @@ class Books(NamedTuple):
         answered, paid = sum(news.values()), sum(news.get(name, 0) for name in ("posted", "replayed"))
         if not answered_min <= answered <= answered_max:
             raise VoidRunError(f"{answered} answers instead of {answered_min} to {answered_max}")
-        if answered - paid != unpaid:
-            raise VoidRunError(f"{unpaid} credits were told not to be paid, but by the counters: {news}")
+        if not unpaid_min <= answered - paid <= unpaid_max:
+            told = f"{unpaid_min} to {unpaid_max}"
+            raise VoidRunError(f"{told} credits were told not to be paid, but by the counters: {news}")
+        if not paid:
+            raise VoidRunError(f"nothing was paid: {news}")
         # What was answered 'ask again' may be posted all the same.
-        if not 0 <= now.transfers - self.transfers - news.get("posted", 0) <= unpaid:
+        if not 0 <= now.transfers - self.transfers - news.get("posted", 0) <= answered - paid:
             raise VoidRunError(f"{now.transfers - self.transfers} new transfers, but by the counters: {news}")
-        return answered
+        return paid

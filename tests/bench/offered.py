@@ -64,7 +64,7 @@ async def measure(subject: Subject, peak_per_second: float, share: float, second
         costs = Costs.begin(subject)
         told = await asyncio.to_thread(_run_client, subject.url, path, offered)
         spent_us = await costs.end()
-    await books.check(told.sent, told.sent, told.unpaid)
+    await books.check(told.sent, told.sent, told.unpaid, told.unpaid)
     return OfferedRun(
         share=share,
         offered_per_second=offered,

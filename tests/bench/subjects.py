@@ -74,13 +74,15 @@ def _counted(exposition: str) -> dict[str, float]:
 
 
 @asynccontextmanager
-async def production(servers: Servers) -> AsyncIterator[tuple[Subject, System]]:
-    """Run one gateway and one worker over the servers, with default settings."""
-    async with running_system(servers, workers=1, **DEFAULTS) as system:
+async def production(
+    servers: Servers, settings: Mapping[str, str] = DEFAULTS, *, workers: int = 1
+) -> AsyncIterator[tuple[Subject, System]]:
+    """Run one gateway and so many workers over the servers, with these settings, else the defaults."""
+    async with running_system(servers, workers=workers, **{**DEFAULTS, **settings}) as system:
         await add_players(system.engine)
         roots = {
             "gateway": pid_of(system.gateway),
-            "worker": pid_of(system.workers[0]),
+            **{f"worker {n}" if n > 1 else "worker": pid_of(w) for n, w in enumerate(system.workers, 1)},
             "PostgreSQL": servers.postgres.pid,
             "RabbitMQ": servers.rabbitmq.pid,
             "Redis": servers.redis.pid,

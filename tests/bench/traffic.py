@@ -81,9 +81,9 @@ def bulks() -> Iterator[bytes]:
         yield http_bytes("hpgames", Callback("bulkCredit", body, {"content-type": "application/json"}))
 
 
-def one_win_of_each_session() -> Iterator[bytes]:
-    """Yield a win of every player from the provider that names sessions."""
-    for number in range(PLAYERS):
+def one_win_of_each_session(players: int = PLAYERS) -> Iterator[bytes]:
+    """Yield a win of each of so many players from the provider that names sessions."""
+    for number in range(players):
         yield http_bytes("gpas", _win_of("gpas", player(number)))
 
 

@@ -34,7 +34,7 @@ async def answered(engine: AsyncEngine, transfers: int, unpaid: int = 0, **outco
     """Return how many answers are counted, of 90 to 100, where there were 1,000 wins posted before."""
     subject = SubjectWith("", {}, engine)
     object.__setattr__(subject, "now", Books(subject, outcomes, transfers))
-    return await Books(subject, {"posted": 1_000}, 1_000).check(90, 100, unpaid)
+    return await Books(subject, {"posted": 1_000}, 1_000).check(90, 100, unpaid, unpaid)
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def engine() -> AsyncEngine:
 async def test_answers_that_the_books_bear_out_are_counted(engine: AsyncEngine) -> None:
     assert await answered(engine, 1_095, posted=1_095) == 95
     assert await answered(engine, 1_060, posted=1_060, replayed=30) == 90
-    assert await answered(engine, 1_095, unpaid=2, posted=1_094, unavailable=2) == 96
+    assert await answered(engine, 1_095, unpaid=2, posted=1_094, unavailable=2) == 94
 
 
 async def test_void_is_a_run_that_the_books_do_not_bear_out(engine: AsyncEngine) -> None:
@@ -55,6 +55,8 @@ async def test_void_is_a_run_that_the_books_do_not_bear_out(engine: AsyncEngine)
         await answered(engine, 1_101, posted=1_101)
     with pytest.raises(VoidRunError, match="not to be paid"):
         await answered(engine, 1_094, posted=1_094, unavailable=1)
+    with pytest.raises(VoidRunError, match="nothing was paid"):
+        await answered(engine, 1_000, unpaid=95, posted=1_000, unavailable=95)
     with pytest.raises(VoidRunError, match="94 new transfers"):
         await answered(engine, 1_094, posted=1_095)
     with pytest.raises(VoidRunError, match="96 new transfers"):

@@ -23,7 +23,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from tests.bench import machine, plots, report, sizing, sizing_report, targets
+from tests.bench import machine, plots, report, sizing, sizing_plots, sizing_report, targets
 from tests.bench.findings import FULL, SHORT, Plan
 from tests.bench.suite import Tell, measure_all
 from tests.bench.wrk import VoidRunError
@@ -75,7 +75,9 @@ def measure_sizes(rounds: int) -> None:
         with running_servers() as servers:
             sizes = asyncio.run(sizing.measure_sizes(servers, rounds, tell))
     DIRECTORY.mkdir(parents=True, exist_ok=True)
-    sizing_report.write(sizes, DIRECTORY)
+    (DIRECTORY / "sizing.json").write_bytes(sizing_report.json(sizes))
+    (DIRECTORY / "sizing.md").write_text(sizing_report.markdown(sizes) + "\n")
+    sizing_plots.draw(sizes, DIRECTORY)
     print(f"Slow commits and settings are in {DIRECTORY}/sizing.md.")  # noqa: T201
 
 

@@ -174,7 +174,7 @@ async def test_defect_is_no_outage(engine: AsyncEngine, statement: str) -> None:
 async def test_missing_table_of_a_file_is_a_defect(engine: AsyncEngine) -> None:
     await execute(engine, ["DROP TABLE conflicts", "ALTER TABLE wallets RENAME TO old"])
     with pytest.raises(DBAPIError, match="no such table"):
-        await post(Ledger(engine), WIN)
+        await Ledger(engine).post([WIN])
 
 
 @asynccontextmanager

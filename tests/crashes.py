@@ -48,16 +48,9 @@ DATABASE_STEPS: Final = (
 )
 """Steps after which the database may be gone as well."""
 
-STEPS: Final = (
-    *DATABASE_STEPS,
-    "cache.recall",
-    "cache.get",
-    "cache.put half",
-    "cache.put",
-    "reply",
-    "reject",
-    "ack",
-)
+CACHE_STEPS: Final = ("cache.recall", "cache.get", "cache.put half", "cache.put")
+
+STEPS: Final = (*DATABASE_STEPS, *CACHE_STEPS, "reply", "reject", "ack")
 """The steps of a turn, in the names of what does them."""
 
 METRICS: Final = WorkerMetrics()

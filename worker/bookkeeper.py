@@ -18,10 +18,10 @@ from worker.dedup import Cache, create_cache
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 from worker.posting import Identity, Transfer, judge
 
+BATCHES_PASSED_OVER_MAX: Final = 64
+"""How many batches go the long way before a guess that kept failing is made again."""
+
 _log = structlog.get_logger()
-
-
-PASSED_OVER_MAX: Final = 64
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Guess:
     def went(self, *, well: bool) -> None:
         """Learn how it went."""
         self.passes = 0 if well else self.passes_after_failure
-        self.passes_after_failure = 1 if well else min(2 * self.passes_after_failure, PASSED_OVER_MAX)
+        self.passes_after_failure = 1 if well else min(2 * self.passes_after_failure, BATCHES_PASSED_OVER_MAX)
 
 
 @dataclass(slots=True)

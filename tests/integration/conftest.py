@@ -7,12 +7,15 @@ from pathlib import Path
 
 import pytest
 import structlog
+from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import LedgerSettings
+from tests.caches import cache_on
 from tests.commands import Ended, Run, run
 from tests.servers import Servers, drop_database, fresh_database
 from worker.database import create_engine, migrate
+from worker.dedup import RedisCache
 from worker.holders import add_player
 
 
@@ -106,3 +109,17 @@ async def worker(engine: AsyncEngine) -> Run:
         return await run(url, *arguments, **environment)
 
     return run_here
+
+
+@pytest.fixture
+async def redis(servers: Servers) -> AsyncIterator[Redis]:
+    """An empty Redis."""
+    async with Redis.from_url(servers.cache_url) as client:
+        await client.flushdb()
+        yield client
+
+
+@pytest.fixture
+async def cache(servers: Servers, redis: Redis) -> AsyncIterator[RedisCache]:  # noqa: ARG001  (empty first)
+    async with cache_on(servers.cache_url) as made:
+        yield made

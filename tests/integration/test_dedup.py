@@ -1,88 +1,17 @@
 """The dedup cache on a real Redis: it saves the database work, and can cost nothing but time."""
 
 import asyncio
-import math
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any
-from uuid import uuid4
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import FINGERPRINT, Credit
 from shared.errors import SettingsError
-from shared.money import Currencies
-from shared.outcome import Result
-from shared.settings import CacheSettings, LedgerSettings
-from tests.credits import WIN, win
+from shared.settings import CacheSettings
+from tests.caches import EPOCH, ONE, TWO, cache_on, put, transfer
 from tests.servers import Servers
-from worker.bookkeeper import Bookkeeper
-from worker.database import create_engine
-from worker.dedup import MEMORY_TRANSFERS_MAX, PAUSE_SECONDS, Cache, MemoryCache, RedisCache
-from worker.holders import add_player
-from worker.ledger import Ledger
-from worker.posting import Identity, Transfer
-from worker.schema import conflicts
-from worker.verify import verify
-
-EPOCH = "an-epoch"
-
-
-def transfer(**different: Any) -> Transfer:
-    fields = {
-        "id": str(uuid4()),
-        "player_id": "anna",
-        "currency": "EUR",
-        "amount_minor": 1050,
-        "kind": "win",
-        "round_id": None,
-        "game_id": None,
-        "bet_id": None,
-        "real_minor": 1050,
-        "bonus_minor": 0,
-        "real_balance_minor": 1050,
-        "bonus_balance_minor": 0,
-    }
-    return Transfer(**{**fields, **different})
-
-
-ONE: Identity = ("klas", "1")
-TWO: Identity = ("klas", "2")
-
-
-@asynccontextmanager
-async def cache_on(url: str, epoch: str = EPOCH, **different: int) -> AsyncIterator[RedisCache]:
-    settings = {"ttl_seconds": 60, "timeout_ms": 1_000, **different}  # a busy machine is not a slow Redis
-    cache = RedisCache(CacheSettings(url=url, **settings), epoch)
-    try:
-        yield cache
-    finally:
-        await cache.close()
-
-
-async def put(cache: Cache, transfers: Mapping[Identity, Transfer]) -> None:
-    """Have a cache remember transfers, and wait until it has: a `get` does."""
-    cache.put(transfers)
-    await cache.get([])
-
-
-@pytest.fixture
-async def redis(servers: Servers) -> AsyncIterator[Redis]:
-    """An empty Redis."""
-    async with Redis.from_url(servers.cache_url) as client:
-        await client.flushdb()
-        yield client
-
-
-@pytest.fixture
-async def cache(servers: Servers, redis: Redis) -> AsyncIterator[RedisCache]:  # noqa: ARG001  (empty first)
-    async with cache_on(servers.cache_url) as made:
-        yield made
+from worker.dedup import MEMORY_TRANSFERS_MAX, PAUSE_SECONDS, MemoryCache, RedisCache
 
 
 async def test_posted_win_is_remembered_by_every_worker(servers: Servers, cache: RedisCache) -> None:
@@ -199,7 +128,7 @@ async def test_answer_that_nobody_waited_for_is_never_given_to_the_next_question
             await asyncio.sleep(0.000_02 * (step % 40))
             cut_off.cancel()
             await asyncio.gather(cut_off, return_exceptions=True)
-            other: Identity = ("klas", str((step + 7) % 20))
+            other = ("klas", str((step + 7) % 20))
             assert await cache.get([other]) == {other: transfers[other]}
 
 
@@ -232,130 +161,3 @@ async def test_memory_of_one_process_is_bounded() -> None:
         ("klas", "1"),
         ("gpas", "new"),
     ]
-
-
-async def settle_in_any_weather(bookkeeper: Bookkeeper, name: str) -> list[tuple[Result, tuple[str, ...]]]:
-    """Send new, repeated, altered and impossible wins; return what came of them."""
-    first = [win(f"{name}-{n}", amount_minor=n) for n in range(5)]
-    again = [*first, win(f"{name}-1", amount_minor=9), win(name, player_id="nobody")]
-    outcomes = [*await bookkeeper.settle(first), *await bookkeeper.settle(again)]
-    return [(outcome.result, outcome.differing) for outcome in outcomes]
-
-
-async def test_answers_are_the_same_with_redis_stopped_before_during_and_after(
-    servers: Servers, postgres: AsyncEngine, cache: RedisCache
-) -> None:
-    await add_player(postgres, "anna", "EUR")
-    bookkeeper = Bookkeeper(Ledger(postgres), cache)
-    (original,) = await bookkeeper.settle([WIN])
-    with_redis = await settle_in_any_weather(bookkeeper, "before")
-    await asyncio.to_thread(servers.redis.stop)
-    try:
-        without = await settle_in_any_weather(bookkeeper, "during")
-        (told_without,) = await bookkeeper.settle([WIN])
-    finally:
-        await asyncio.to_thread(servers.redis.start)
-    afterwards = await settle_in_any_weather(bookkeeper, "after")
-    (told_after,) = await bookkeeper.settle([WIN])
-    assert with_redis == without == afterwards
-    assert [result for result, _ in without] == [
-        *[Result.POSTED] * 5,
-        *[Result.REPLAYED] * 5,
-        Result.CONFLICT,
-        Result.UNKNOWN_PLAYER,
-    ]
-    assert told_without.receipt == told_after.receipt == original.receipt
-    audit = await verify(postgres, Currencies())
-    assert (audit.holds, audit.transfers) == (True, 16)
-
-
-async def test_repeat_that_the_cache_remembers_asks_the_database_nothing(
-    postgres: AsyncEngine, cache: RedisCache
-) -> None:
-    await add_player(postgres, "anna", "EUR")
-    (posted,) = await Bookkeeper(Ledger(postgres), cache).settle([WIN])
-    without_database = Bookkeeper(Ledger(_no_database()), cache, epoch_known_until=math.inf)
-    cache.enter(await Ledger(postgres).epoch())
-    (outcome,) = await without_database.settle([WIN])
-    assert (outcome.result, outcome.receipt) == (Result.REPLAYED, posted.receipt)
-
-
-class Asked:
-    """A bookkeeper, and what it asked of whom."""
-
-    def __init__(self, ledger: Ledger, cache: RedisCache, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.calls: list[str] = []
-        self.bookkeeper = Bookkeeper(ledger, cache)
-        for asked, name in ((ledger, "post_new"), (ledger, "post"), (cache, "get")):
-            monkeypatch.setattr(asked, name, self._noted(name, getattr(asked, name)))
-
-    def _noted(self, name: str, call: Any) -> Any:
-        async def noted(argument: Any) -> Any:
-            self.calls.append(name)
-            return await call(argument)
-
-        return noted
-
-    async def settle(self, *credits_: Credit) -> list[Result]:
-        self.calls.clear()
-        return [outcome.result for outcome in await self.bookkeeper.settle(credits_)]
-
-
-async def test_redis_is_asked_only_when_not_all_is_new_or_recalled(
-    servers: Servers, postgres: AsyncEngine, cache: RedisCache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await add_player(postgres, "anna", "EUR")
-    asked = Asked(Ledger(postgres), cache, monkeypatch)
-    assert await asked.settle(WIN, win("win-2")) == [Result.POSTED] * 2
-    assert await asked.settle(WIN, win("win-3")) == [Result.REPLAYED, Result.POSTED]
-    assert asked.calls == ["post_new"]
-    assert await asked.settle(WIN, win("win-2")) == [Result.REPLAYED] * 2
-    assert asked.calls == []
-    await cache.get([])
-    async with cache_on(servers.cache_url, epoch=await Ledger(postgres).epoch()) as empty:
-        taking_over = Asked(Ledger(postgres), empty, monkeypatch)
-        assert await taking_over.settle(WIN, win("win-4")) == [Result.REPLAYED, Result.POSTED]
-        assert taking_over.calls == ["post_new", "get", "post"]
-        assert await taking_over.settle(win("win-3")) == [Result.REPLAYED]
-        assert taking_over.calls == ["get"], "the guess that all is new has just failed"
-        assert await taking_over.settle(win("win-5")) == [Result.POSTED]
-        assert taking_over.calls == ["post_new"]
-
-
-async def test_conflict_is_written_down_even_if_the_cache_could_tell_it(
-    postgres: AsyncEngine, cache: RedisCache
-) -> None:
-    await add_player(postgres, "anna", "EUR")
-    bookkeeper = Bookkeeper(Ledger(postgres), cache)
-    await bookkeeper.settle([WIN])
-    for _ in range(2):
-        (outcome,) = await bookkeeper.settle([win(amount_minor=1)])
-        assert (outcome.result, outcome.differing) == (Result.CONFLICT, ("amount_minor",))
-    async with postgres.connect() as connection:
-        assert (await connection.execute(select(conflicts.c.offered))).scalars().all() == [
-            '{"amount_minor":1}'
-        ]
-
-
-@pytest.mark.parametrize("kind", ["redis", "memory"])
-async def test_cache_that_tells_of_a_lost_commit_is_not_believed_after_the_epoch_is_bumped(
-    postgres: AsyncEngine, cache: RedisCache, kind: str
-) -> None:
-    """The database was restored to before the win was posted, and the cache still says that it was paid."""
-    await add_player(postgres, "anna", "EUR")
-    ledger = Ledger(postgres)
-    lying: Cache = cache if kind == "redis" else MemoryCache()
-    bookkeeper = Bookkeeper(ledger, lying)
-    lying.enter(await ledger.epoch())
-    never_committed = {name: getattr(WIN, name) for name in FINGERPRINT}
-    await put(lying, {WIN.identity: transfer(**never_committed)})
-    (lie,) = await bookkeeper.settle([WIN])
-    assert lie.result is Result.REPLAYED
-    await ledger.bump_epoch()
-    bookkeeper.epoch_known_until = 0.0  # as a moment later
-    (paid,) = await bookkeeper.settle([WIN])
-    assert paid.result is Result.POSTED
-
-
-def _no_database() -> AsyncEngine:
-    return create_engine(LedgerSettings(database_url="postgresql+asyncpg://nobody@127.0.0.1:1/nowhere"))

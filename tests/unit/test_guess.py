@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from worker.bookkeeper import PASSED_OVER_MAX, Guess
+from worker.bookkeeper import BATCHES_PASSED_OVER_MAX, Guess
 
 
 def tries(guess: Guess, batches: int, *, well: bool) -> list[int]:
@@ -23,7 +23,7 @@ def test_guess_that_keeps_failing_is_made_half_as_often_each_time_down_to_a_boun
     made = tries(Guess(), 1_000, well=False)
     passed_over = [after - before - 1 for before, after in pairwise(made)]
     assert passed_over[:8] == [1, 2, 4, 8, 16, 32, 64, 64]
-    assert max(passed_over) == PASSED_OVER_MAX
+    assert max(passed_over) == BATCHES_PASSED_OVER_MAX
 
 
 def test_guess_that_holds_again_is_forgiven() -> None:

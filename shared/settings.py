@@ -51,7 +51,7 @@ class BrokerSettings(_Table):
     """`[broker]`: RabbitMQ."""
 
     url: str = Field(default=MEMORY, pattern=r"^(memory://$|amqps?://)")
-    shards: int = Field(default=4, ge=1, le=256)
+    shards: int = Field(default=16, ge=1, le=256)
     heartbeat_seconds: int = Field(default=10, ge=1)
 
 

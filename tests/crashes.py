@@ -254,7 +254,7 @@ class UnluckyWorker:
         self._late = UnluckyChannel(queues, queues.late, self.luck)
         live: Any = self._live
         bookkeeper = UnluckyBookkeeper(UnluckyLedger(engine, self.luck), cache, self.luck)
-        self._turns = Turns(bookkeeper, METRICS, self._inbox, live, live, batch_credits_max=1_000)
+        self._turns = Turns(bookkeeper, METRICS, self._inbox, live, live, "worker", batch_credits_max=1_000)
 
     def take(self) -> tuple[list[Batch], list[Batch]]:
         """Receive all deliveries; return which batches the next turn takes, live ones and late ones."""

@@ -55,6 +55,7 @@ class Consumer:
                 inbox,
                 live_wire,
                 await wire_channel(confirming),
+                self.worker_id,
                 self.batch_credits_max,
             )
             await self._consume(inbox, live_wire, late_wire)

@@ -85,6 +85,7 @@ class Turns:
     confirming: Channel
     """Publishes what must not be lost."""
 
+    worker_id: str
     batch_credits_max: int
 
     async def work(self) -> None:
@@ -158,7 +159,7 @@ class Turns:
                 BatchReply(batch.number, list(islice(answers, len(batch.questions))))
             )
         for reply_to, batch_replies in replies.items():
-            properties = Basic.Properties(message_type=MESSAGE_TYPE)
+            properties = Basic.Properties(message_type=MESSAGE_TYPE, app_id=self.worker_id)
             body = encode(batch_replies)
             await self.channel.basic_publish(body, routing_key=reply_to, properties=properties, wait=False)
 

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from gateway.ledger_client.lanes import Lanes
+from gateway.ledger_client.lanes import Answered, Lanes
 from shared.errors import LedgerUnavailable
 from shared.settings import Settings
 from shared.wire import Answer, Question
@@ -45,11 +45,11 @@ class EmbeddedLedgerClient:
         """Return the ledger's answer by `deadline` on the loop's clock. Raises LedgerUnavailable."""
         return await self._lanes.ask(question, deadline)
 
-    async def _send(self, _shard: int, questions: Sequence[Question], _deadline: float) -> Sequence[Answer]:
+    async def _send(self, _shard: int, questions: Sequence[Question], _deadline: float) -> Answered:
         """Answer. Each call keeps its own deadline; a transaction is not cut off by it."""
         if self._bookkeeper is None:
             raise LedgerUnavailable("the ledger is not open")
-        return await self._bookkeeper.answer(questions)
+        return Answered("", await self._bookkeeper.answer(questions))
 
 
 async def prepare(settings: Settings, player_id: str, currency: str, session_id: str) -> None:

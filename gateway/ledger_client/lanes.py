@@ -1,7 +1,9 @@
-"""Batching without delay: while a shard has a batch under way, further questions wait and leave together.
+"""Batching without delay: while a worker has a batch under way, further questions wait and leave together.
 
 An idle system adds no delay, since a question that finds its lane free leaves at once; a busy one makes
-batches that are as large as the ledger is slow. Each shard has one lane, which keeps a player's order.
+batches that are as large as the ledger is slow. A message costs as much as some ten credits, so all shards
+that one worker serves share a lane: who serves a shard is what the last reply about it said. A guess that is
+out of date costs time and nothing else, since every worker may post for every player.
 """
 
 import asyncio
@@ -17,24 +19,48 @@ from shared.wire import Answer, FindSession, Question
 
 BATCH_QUESTIONS_MAX: Final = 500
 
+BATCHES_UNDER_WAY_MAX: Final = 4
+"""Of a lane: a worker that has answered one need not wait for the next."""
+
+AHEAD_QUESTIONS_MIN: Final = 32
+"""So many must wait to leave while another batch is under way: fewer are not worth a message of their own."""
+
+PATIENCE_SECONDS: Final = 0.1
+"""After so long what waits leaves, even if the batch before is not answered: its queue may have no leader."""
+
+ANSWERS_AT_ONCE: Final = 16
+"""So many are told before the loop looks at what came: else everyone's next question would come at once, and
+the gateway would rest while the worker works, and the worker while the gateway does."""
+
 _log = structlog.get_logger()
 
-Send = Callable[[int, Sequence[Question], float], Awaitable[Sequence[Answer]]]
-"""Send a shard its questions and return the answers by a deadline. Raises LedgerUnavailable."""
+
+class Answered(NamedTuple):
+    """The answers to a batch, and who gave them."""
+
+    worker_id: str
+    answers: Sequence[Answer]
+
+
+Send = Callable[[int, Sequence[Question], float], Awaitable[Answered]]
+"""Send a shard's worker questions and return the answers by a deadline. Raises LedgerUnavailable."""
 
 
 class _Call(NamedTuple):
+    shard: int
     question: Question
     deadline: float
     answer: asyncio.Future[Answer]
 
 
 class Lanes:
-    """The lanes to the shards, and the bound on what waits in them."""
+    """The lanes to the workers, and the bound on what waits in them."""
 
     def __init__(self, send: Send, shards: int, in_flight_max: int) -> None:
         """Take what sends a batch, the number of shards, and how many questions may wait at once."""
-        self._lanes: Final = [_Lane(send, shard) for shard in range(shards)]
+        self._send: Final = send
+        # Until replies tell who serves which shard, all share one: every shard's worker can answer for any.
+        self._lanes: Final = [_Lane("", self._ask_worker)] * shards
         self._in_flight_max: Final = in_flight_max
         self.in_flight = 0
 
@@ -46,8 +72,8 @@ class Lanes:
         """
         if self.in_flight >= self._in_flight_max:
             raise LedgerUnavailable("too many questions are in flight")
-        lane = self._lanes[shard_of(_routing_key(question), len(self._lanes))]
-        answer = lane.put(question, deadline)
+        shard = shard_of(_routing_key(question), len(self._lanes))
+        answer = self._lanes[shard].put(shard, question, deadline)
         late = answer.get_loop().call_at(deadline, _fail, answer, "no answer in time")
         self.in_flight += 1
         try:
@@ -58,8 +84,17 @@ class Lanes:
 
     async def close(self) -> None:
         """Fail what waits, and return when what is under way has ended."""
-        for lane in self._lanes:
+        for lane in set(self._lanes):
             await lane.close()
+
+    async def _ask_worker(self, batch: Sequence[_Call]) -> Sequence[Answer]:
+        """Send a batch to the shard of its first question, and learn who serves that."""
+        shard, deadline = batch[0].shard, max(call.deadline for call in batch)
+        worker_id, answers = await self._send(shard, [call.question for call in batch], deadline)
+        if self._lanes[shard].worker_id != worker_id:
+            known = (lane for lane in self._lanes if lane.worker_id == worker_id)
+            self._lanes[shard] = next(known, None) or _Lane(worker_id, self._ask_worker)
+        return answers
 
 
 def _routing_key(question: Question) -> str:
@@ -67,44 +102,60 @@ def _routing_key(question: Question) -> str:
 
 
 class _Lane:
-    """One shard: what waits, and the batch under way."""
+    """One worker: what waits for it, and the batches under way."""
 
-    def __init__(self, send: Send, shard: int) -> None:
-        self._send: Final = send
-        self._shard: Final = shard
+    def __init__(
+        self, worker_id: str, ask_worker: Callable[[Sequence[_Call]], Awaitable[Sequence[Answer]]]
+    ) -> None:
+        self.worker_id: Final = worker_id
+        self._ask_worker: Final = ask_worker
         self._waiting: Final[deque[_Call]] = deque()
-        self._sending: asyncio.Task[None] | None = None
+        self._under_way: Final[set[asyncio.Task[None]]] = set()
+        self._looks = False
+        self._last_left = 0.0
         self._batch_seconds = 0.0
 
-    def put(self, question: Question, deadline: float) -> asyncio.Future[Answer]:
+    def put(self, shard: int, question: Question, deadline: float) -> asyncio.Future[Answer]:
         """Return the future answer. Raises LedgerUnavailable when it would come too late."""
         loop = asyncio.get_running_loop()
         if self._waiting and loop.time() + self._wait_seconds() > deadline:
             raise LedgerUnavailable("the ledger is too busy to answer in time")
-        call = _Call(question, deadline, loop.create_future())
+        call = _Call(shard, question, deadline, loop.create_future())
         self._waiting.append(call)
-        if self._sending is None:
-            self._sending = loop.create_task(self._send_all())
+        if not self._looks:
+            self._looks = True
+            loop.call_soon(self._send_what_may_leave)  # with those that are put meanwhile
         return call.answer
 
     async def close(self) -> None:
-        """Fail what waits; let the batch under way end."""
+        """Fail what waits; let the batches under way end."""
         while self._waiting:
             _fail(self._waiting.popleft().answer, "the gateway is stopping")
-        if self._sending is not None:
-            await self._sending
+        await asyncio.gather(*self._under_way)
 
     def _wait_seconds(self) -> float:
         """Estimate when a question put now is answered: the batch under way, then those before it."""
         return self._batch_seconds * (2 + len(self._waiting) // BATCH_QUESTIONS_MAX)
 
-    async def _send_all(self) -> None:
-        """Send batch after batch while something waits."""
-        try:
-            while batch := self._next_batch():
-                await self._send_batch(batch)
-        finally:
-            self._sending = None
+    def _send_what_may_leave(self) -> None:
+        self._looks = False
+        loop = asyncio.get_running_loop()
+        while self._may_leave(loop.time()) and (batch := self._next_batch()):
+            self._last_left = loop.time()
+            loop.call_later(PATIENCE_SECONDS, self._send_what_may_leave)
+            task = loop.create_task(self._send_batch(batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._has_ended)
+
+    def _may_leave(self, now: float) -> bool:
+        if not self._waiting or len(self._under_way) >= BATCHES_UNDER_WAY_MAX:
+            return False
+        waited_for = self._under_way and now < self._last_left + PATIENCE_SECONDS
+        return not waited_for or len(self._waiting) >= AHEAD_QUESTIONS_MIN
+
+    def _has_ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._send_what_may_leave()
 
     def _next_batch(self) -> list[_Call]:
         """Take what waits, up to the bound, without those who no longer wait."""
@@ -119,22 +170,26 @@ class _Lane:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            answers = await self._send(
-                self._shard, [call.question for call in batch], max(call.deadline for call in batch)
-            )
+            answers = await self._ask_worker(batch)
         except LedgerUnavailable as error:
             for call in batch:
                 _fail(call.answer, str(error))
         except Exception as error:  # noqa: BLE001  (a fault of ours; everyone still gets a reply)
-            _log.exception("a batch failed", shard=self._shard)
+            _log.exception("a batch failed", worker=self.worker_id)
             for call in batch:
                 _fail(call.answer, f"internal error: {type(error).__name__}")
         else:
-            for call, answer in zip(batch, answers, strict=True):
-                if not call.answer.done():
-                    call.answer.set_result(answer)
             # Only of answers: an outage tells nothing of how fast the ledger is when it is back.
             self._batch_seconds += (clock() - began - self._batch_seconds) / 4
+            await _tell(batch, answers)
+
+
+async def _tell(batch: Sequence[_Call], answers: Sequence[Answer]) -> None:
+    for number, (call, answer) in enumerate(zip(batch, answers, strict=True), 1):
+        if not call.answer.done():
+            call.answer.set_result(answer)
+        if number % ANSWERS_AT_ONCE == 0:
+            await asyncio.sleep(0)
 
 
 def _fail(answer: asyncio.Future[Answer], reason: str) -> None:

@@ -19,7 +19,7 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import DeliveryError
 from pamqp.commands import Basic
 
-from gateway.ledger_client.lanes import Lanes
+from gateway.ledger_client.lanes import Answered, Lanes
 from shared.amqp import BROKER_FAULTS, keep_connected, lost, wire_channel
 from shared.errors import LedgerUnavailable, PoisonMessage
 from shared.settings import BrokerSettings
@@ -37,7 +37,7 @@ class RabbitLedgerClient:
         self._settings: Final = settings
         self._lanes: Final = Lanes(self._send, settings.shards, in_flight_max)
         self._stop: Final = asyncio.Event()
-        self._pending: Final[dict[int, asyncio.Future[Sequence[Answer]]]] = {}
+        self._pending: Final[dict[int, asyncio.Future[Answered]]] = {}
         self._numbers: Final = count(1)
         self._channel: Channel | None = None
         self._reply_queue = ""
@@ -100,18 +100,19 @@ class RabbitLedgerClient:
         except PoisonMessage as poison:
             _log.error("undecodable reply", reason=str(poison))
             return
+        worker_id = message.header.properties.app_id or ""
         for batch in replies:
             reply = self._pending.get(batch.number)
             if reply is not None and not reply.done():
-                reply.set_result(batch.answers)
+                reply.set_result(Answered(worker_id, batch.answers))
 
-    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
+    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Answered:
         """Publish a batch and return its answers by `deadline`. Raises LedgerUnavailable."""
         channel, loop = self._channel, asyncio.get_running_loop()
         if channel is None:
             raise LedgerUnavailable("no connection to the broker")
         number = next(self._numbers)
-        reply: asyncio.Future[Sequence[Answer]] = loop.create_future()
+        reply: asyncio.Future[Answered] = loop.create_future()
         self._pending[number] = reply
         confirmed = loop.create_task(self._publish(channel, shard, number, questions, deadline - loop.time()))
         confirmed.add_done_callback(lambda task: _fail_unconfirmed(reply, task))
@@ -141,7 +142,7 @@ class RabbitLedgerClient:
         )
 
 
-def _fail_unconfirmed(reply: asyncio.Future[Sequence[Answer]], task: asyncio.Task[None]) -> None:
+def _fail_unconfirmed(reply: asyncio.Future[Answered], task: asyncio.Task[None]) -> None:
     """Fail a call whose message the broker refused, returned or lost, without waiting for the deadline."""
     error = None if task.cancelled() else task.exception()
     if error is None or reply.done():

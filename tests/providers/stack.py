@@ -16,12 +16,13 @@ from structlog.testing import capture_logs
 
 from gateway.app import create_app
 from gateway.ledger_client.embedded import EmbeddedLedgerClient
+from gateway.ledger_client.lanes import Answered
 from gateway.providers.contract import Callback
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.settings import Settings
-from shared.wire import Answer, Question
+from shared.wire import Question
 from worker import holders, schema
 from worker.database import create_engine, migrate
 from worker.holders import SessionResult
@@ -124,16 +125,16 @@ class FaultyLedgerClient(EmbeddedLedgerClient):
 
     fault: str | None = None
 
-    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
+    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Answered:
         if self.fault == "unreachable":
             raise LedgerUnavailable("cut off by the test")
-        answers = await super()._send(shard, questions, deadline)
+        answered = await super()._send(shard, questions, deadline)
         if any(isinstance(question, Credit) for question in questions):
             if self.fault == "slow":
                 await asyncio.sleep(SLOW_SECONDS)
             if self.fault == "reply lost":
                 raise LedgerUnavailable("lost by the test")
-        return answers
+        return answered
 
 
 @dataclass(frozen=True, slots=True)

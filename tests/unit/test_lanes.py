@@ -5,28 +5,40 @@ from collections.abc import Sequence
 
 import pytest
 
-from gateway.ledger_client.lanes import BATCH_QUESTIONS_MAX, Lanes
+from gateway.ledger_client.lanes import (
+    AHEAD_QUESTIONS_MIN,
+    ANSWERS_AT_ONCE,
+    BATCH_QUESTIONS_MAX,
+    BATCHES_UNDER_WAY_MAX,
+    PATIENCE_SECONDS,
+    Answered,
+    Lanes,
+)
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
+from shared.topology import shard_of
 from shared.wire import Answer, FindPlayer, Question
 
 NEVER = 60.0
 
 
 class Shard:
-    """A ledger whose batches are answered when a test says so."""
+    """A ledger whose batches are answered when a test says so, by the worker that serves their shard."""
 
-    def __init__(self) -> None:
+    def __init__(self, workers: Sequence[str] = ("one",)) -> None:
+        self.workers = list(workers)
+        self.shards: list[int] = []
         self.batches: list[list[str]] = []
         self.under_way: list[asyncio.Future[None]] = []
 
-    async def send(self, _shard: int, questions: Sequence[Question], _deadline: float) -> list[Answer]:
+    async def send(self, shard: int, questions: Sequence[Question], _deadline: float) -> Answered:
         ids = [question.player_id for question in questions if isinstance(question, FindPlayer)]
+        self.shards.append(shard)
         self.batches.append(ids)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.under_way.append(ended)
         await ended
-        return [Holder(player_id, "EUR", 0, 0) for player_id in ids]
+        return Answered(self.workers[shard], [Holder(player_id, "EUR", 0, 0) for player_id in ids])
 
     async def answer(self, error: Exception | None = None) -> None:
         """Let the oldest batch end, and everybody who waited go on."""
@@ -56,6 +68,14 @@ async def ask_all(lanes: Lanes, player_ids: Sequence[str]) -> list[asyncio.Task[
 async def until_idle() -> None:
     for _ in range(5):
         await asyncio.sleep(0)
+
+
+async def answer_all(shard: Shard, tasks: Sequence[asyncio.Task[Answer]]) -> None:
+    """Answer batch after batch until everyone has an answer."""
+    while not all(task.done() for task in tasks):
+        if shard.under_way:
+            await shard.answer()
+        await until_idle()
 
 
 def answered_for(task: asyncio.Task[Answer]) -> str | None:
@@ -89,11 +109,78 @@ async def test_batch_is_bounded() -> None:
     shard = Shard()
     lanes = Lanes(shard.send, 1, 10 * BATCH_QUESTIONS_MAX)
     tasks = await ask_all(lanes, [str(n) for n in range(BATCH_QUESTIONS_MAX + 2)])
-    for _ in range(3):
-        await shard.answer()
-        await until_idle()
+    await answer_all(shard, tasks)
     assert [len(batch) for batch in shard.batches] == [1, BATCH_QUESTIONS_MAX, 1]
-    await asyncio.gather(*tasks)
+
+
+async def test_what_is_worth_a_message_does_not_wait_for_the_answer_to_another() -> None:
+    shard, each = Shard(), AHEAD_QUESTIONS_MIN
+    lanes = Lanes(shard.send, 1, 1_000)
+    tasks = [ask(lanes, "first")]
+    for _ in range(BATCHES_UNDER_WAY_MAX):
+        await until_idle()
+        tasks += [ask(lanes, str(n)) for n in range(each)]
+    await until_idle()
+    assert [len(batch) for batch in shard.batches] == [1, *[each] * (BATCHES_UNDER_WAY_MAX - 1)]
+    await answer_all(shard, tasks)
+    assert len(shard.batches[-1]) == each
+
+
+async def test_batch_that_is_never_answered_holds_nobody_up_for_long() -> None:
+    """A reply is lost, or a queue has no leader: others are served while the gateway still waits for it."""
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10)
+    lost, other = await ask_all(lanes, "ab")
+    assert shard.batches == [["a"]]
+    await asyncio.sleep(2 * PATIENCE_SECONDS)
+    assert shard.batches == [["a"], ["b"]]
+    shard.under_way.pop().set_result(None)
+    await other
+    assert answered_for(other) == "b"
+    assert not lost.done()
+    await answer_all(shard, [lost])
+
+
+async def test_answers_are_told_few_at_a_time_so_that_the_gateway_goes_on_reading() -> None:
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 1_000)
+    tasks = [ask(lanes, str(n)) for n in range(3 * ANSWERS_AT_ONCE)]
+    await until_idle()
+    told = set()
+    shard.under_way[0].set_result(None)
+    while not tasks[-1].done():
+        await asyncio.sleep(0)
+        told.add(sum(task.done() for task in tasks))
+    assert told == {0, ANSWERS_AT_ONCE, 2 * ANSWERS_AT_ONCE, 3 * ANSWERS_AT_ONCE}
+
+
+async def test_shards_of_one_worker_share_a_message() -> None:
+    shard = Shard(["one", "other", "one"])
+    lanes, on = Lanes(shard.send, 3, 100), {shard_of(player_id, 3): player_id for player_id in "abcdefgh"}
+    for number in range(3):
+        learns = ask(lanes, on[number])
+        await until_idle()
+        await answer_all(shard, [learns])
+    tasks = [ask(lanes, on[number]) for number in range(3)]
+    await until_idle()
+    assert shard.batches[3:] == [[on[0], on[2]], [on[1]]]
+    assert shard.shards == [0, 1, 2, 0, 1]
+    await answer_all(shard, tasks)
+
+
+async def test_shard_that_another_worker_took_over_leaves_its_lane() -> None:
+    shard = Shard(["one", "one"])
+    lanes, on = Lanes(shard.send, 2, 100), {shard_of(player_id, 2): player_id for player_id in "abcdefgh"}
+    for workers in (["one", "one"], ["one", "other"]):
+        shard.workers = workers
+        for number in range(2):
+            learns = ask(lanes, on[number])
+            await until_idle()
+            await answer_all(shard, [learns])
+    tasks = [ask(lanes, on[number]) for number in range(2)]
+    await until_idle()
+    assert shard.batches[4:] == [[on[0]], [on[1]]]
+    await answer_all(shard, tasks)
 
 
 async def test_too_many_in_flight_are_refused_before_they_are_sent() -> None:
@@ -142,11 +229,12 @@ async def test_batch_that_fails_fails_everyone_in_it_and_nobody_after_it(error: 
 async def test_question_that_would_be_answered_too_late_is_refused_early() -> None:
     shard = Shard()
     lanes = Lanes(shard.send, 1, 10)
-    slow = ask(lanes, "a")
-    await until_idle()
-    await asyncio.sleep(0.1)  # what this lane takes for a batch, as far as it knows
-    await shard.answer()
-    await slow
+    for seconds in (0, 0.1):  # by the first answer it knows the worker, by the second how slow that is
+        slow = ask(lanes, "a")
+        await until_idle()
+        await asyncio.sleep(seconds)
+        await shard.answer()
+        await slow
     tasks = await ask_all(lanes, "bc")
     with pytest.raises(LedgerUnavailable, match="too busy"):
         await ask(lanes, "d", within_seconds=0.02)
@@ -154,7 +242,7 @@ async def test_question_that_would_be_answered_too_late_is_refused_early() -> No
         await shard.answer()
         await until_idle()
     await asyncio.gather(*tasks)
-    assert shard.batches == [["a"], ["b"], ["c"]]
+    assert shard.batches[2:] == [["b"], ["c"]]
 
 
 async def test_close_fails_what_waits_and_lets_the_batch_under_way_end() -> None:

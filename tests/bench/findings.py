@@ -31,7 +31,7 @@ class Plan(NamedTuple):
         return 12 + 9 * self.rounds + len(SHARES)
 
 
-SHORT: Final = Plan(seconds=4, rounds=1, book_sizes=(10_000, 100_000), growth_rounds=20)
+SHORT: Final = Plan(seconds=2, rounds=3, book_sizes=(10_000, 100_000), growth_rounds=20)
 FULL: Final = Plan(seconds=10, rounds=3, book_sizes=(10_000, 100_000, 1_000_000), growth_rounds=100)
 
 

@@ -4,6 +4,7 @@ from typing import Final
 
 from gateway.ledger_client.contract import LedgerClient
 from shared.errors import LedgerUnavailable
+from shared.garbage import forget_oldest
 from shared.outcome import Holder, Outcome
 from shared.wire import Lookup
 
@@ -27,7 +28,6 @@ class Holders:
         if isinstance(answer, Outcome):
             raise LedgerUnavailable(answer.result.value)
         if answer is not None:
-            if len(self._known) >= HOLDERS_MAX:
-                del self._known[next(iter(self._known))]
             self._known[lookup] = answer
+            forget_oldest(self._known, HOLDERS_MAX)
         return answer

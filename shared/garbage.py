@@ -1,7 +1,8 @@
-"""Python's search for objects that refer to one another in circles, and when it is worth its time."""
+"""What is not needed: when Python's search for it is worth its time, and what a bounded memory forgets."""
 
 import gc
-from typing import Final
+from itertools import islice
+from typing import Any, Final
 
 YOUNG_OBJECTS_MAX: Final = 20_000
 """So many new objects before the young are searched; Python's own 700 are a few requests' worth."""
@@ -18,3 +19,18 @@ def search_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, *_OLDER)
+
+
+def forget_oldest(memory: dict[Any, Any], entries_max: int) -> None:
+    """Remove what was put first, until there are so many.
+
+    All are looked up before any is removed: the search for the first of a dict passes over those that were
+    there before it, which cost a worker a tenth of its time.
+
+    >>> numbers = {"a": 1, "b": 2, "c": 3}
+    >>> forget_oldest(numbers, 2)
+    >>> numbers
+    {'b': 2, 'c': 3}
+    """
+    for key in list(islice(memory, max(0, len(memory) - entries_max))):
+        del memory[key]

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from shared.credit import Wallet
+from shared.garbage import forget_oldest
 from worker.posting import Account, AccountKey, Balance
 
 ACCOUNTS_MAX: Final = 10_000
@@ -27,8 +28,7 @@ class RecentAccounts:
             for wallet in account.values():
                 wallet.written()
         self._accounts.update(accounts)
-        for _ in range(len(self._accounts) - ACCOUNTS_MAX):
-            del self._accounts[next(iter(self._accounts))]
+        forget_oldest(self._accounts, ACCOUNTS_MAX)
 
 
 def read_accounts(rows: Iterable[Any]) -> dict[AccountKey, Account]:

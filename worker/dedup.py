@@ -21,6 +21,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from shared.errors import SettingsError
+from shared.garbage import forget_oldest
 from shared.settings import MEMORY, CacheSettings
 from worker.posting import Identity, Transfer
 
@@ -84,8 +85,7 @@ class MemoryCache:
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember, and forget the oldest beyond the bound."""
         self._transfers.update(transfers)
-        for _ in range(len(self._transfers) - MEMORY_TRANSFERS_MAX):
-            del self._transfers[next(iter(self._transfers))]
+        forget_oldest(self._transfers, MEMORY_TRANSFERS_MAX)
 
     def enter(self, epoch: str) -> None:
         """Forget all when the epoch is another."""

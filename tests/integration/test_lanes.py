@@ -1,0 +1,81 @@
+"""Over a real broker: replies tell the gateway who serves its shards, and each worker is sent one message."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+import pytest
+
+from gateway.ledger_client.lanes import Answered
+from gateway.ledger_client.rabbit import RabbitLedgerClient
+from shared.errors import LedgerUnavailable
+from shared.settings import BrokerSettings
+from shared.topology import shard_of
+from shared.wire import FindPlayer, Question
+from tests.servers import Servers
+from tests.system import System, running_system
+
+SHARDS: Final = BrokerSettings().shards
+ANSWER_SECONDS_MAX: Final = 10.0
+
+
+class WatchedClient(RabbitLedgerClient):
+    """The gateway's client, which notes what it sends to which shard, and who answers."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(BrokerSettings(url=url), in_flight_max=1_000)
+        self.sent: list[tuple[str, int]] = []
+        """Of each batch, in the order of the answers: who answered, and how many questions it held."""
+
+    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Answered:
+        answered = await super()._send(shard, questions, deadline)
+        self.sent.append((answered.worker_id.rpartition("/")[2], len(questions)))
+        return answered
+
+    async def ask_of_each_shard(self, player_ids: Sequence[str]) -> None:
+        """Ask at once for players who are on different shards."""
+        deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS_MAX
+        await asyncio.gather(*(self.ask(FindPlayer(player_id), deadline) for player_id in player_ids))
+
+
+async def until_connected(client: WatchedClient) -> None:
+    while True:
+        try:
+            return await client.ask_of_each_shard(["anyone"])
+        except LedgerUnavailable:
+            await asyncio.sleep(0.05)
+
+
+def one_player_of_each_shard() -> list[str]:
+    by_shard = {shard_of(f"player-{n}", SHARDS): f"player-{n}" for n in range(20 * SHARDS)}
+    assert len(by_shard) == SHARDS
+    return list(by_shard.values())
+
+
+async def learned(client: WatchedClient, player_ids: Sequence[str]) -> None:
+    """Ask for one player after the other, so that each shard has told its worker; forget what was sent."""
+    for player_id in player_ids:
+        await client.ask_of_each_shard([player_id])
+    client.sent.clear()
+
+
+def process_ids(system: System) -> set[str]:
+    return {str(worker.popen.pid) for worker in system.workers if worker.popen is not None}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_each_worker_is_sent_one_message_however_many_shards_it_serves(
+    servers: Servers, workers: int
+) -> None:
+    player_ids = one_player_of_each_shard()
+    async with (
+        running_system(servers, workers=workers) as system,
+        WatchedClient(system.environment["CREDITS_BROKER__URL"]) as client,
+    ):
+        await until_connected(client)
+        await learned(client, player_ids)
+        await client.ask_of_each_shard(player_ids)
+        answered_by = [worker for worker, _ in client.sent]
+        assert set(answered_by) <= process_ids(system)
+        assert len(answered_by) == len(set(answered_by)), client.sent
+        assert sum(questions for _, questions in client.sent) == SHARDS

@@ -21,7 +21,7 @@ from worker.metrics import WorkerMetrics
 from worker.turns import Turns
 
 SHARD_PREFETCH_MESSAGES: Final = 32
-"""A gateway has one message under way per shard, so this serves as many gateways in one batch."""
+"""Of each shard. A gateway has up to four under way for a worker: this serves eight or more in one batch."""
 
 LATE_PREFETCH_MESSAGES: Final = 8
 

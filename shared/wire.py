@@ -1,7 +1,8 @@
 """The messages between gateway and worker: MessagePack, read and written by msgspec.
 
-A gateway sends a `Batch` of questions for one shard; a worker sends back `Replies`, one per gateway for
-all the batches it answered together. A new optional field goes last: older readers pass over it.
+A gateway sends a `Batch` of questions to a shard; a worker sends back a list of `BatchReply`, one message per
+gateway for all the batches it answered together, with its own id as the AMQP `app_id`: who serves the shard.
+A new optional field goes last: older readers pass over it.
 """
 
 from typing import Final

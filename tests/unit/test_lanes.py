@@ -1,7 +1,7 @@
 """The lanes: no delay when idle, batches when busy, and a reply for everyone whatever happens."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 
@@ -76,6 +76,14 @@ async def answer_all(shard: Shard, tasks: Sequence[asyncio.Task[Answer]]) -> Non
         if shard.under_way:
             await shard.answer()
         await until_idle()
+
+
+async def learn_workers(shard: Shard, lanes: Lanes, player_ids: Mapping[int, str]) -> None:
+    """Have each shard tell who serves it, by a question about the player on it."""
+    for number in sorted(player_ids):
+        learns = ask(lanes, player_ids[number])
+        await until_idle()
+        await answer_all(shard, [learns])
 
 
 def answered_for(task: asyncio.Task[Answer]) -> str | None:
@@ -157,10 +165,7 @@ async def test_answers_are_told_few_at_a_time_so_that_the_gateway_goes_on_readin
 async def test_shards_of_one_worker_share_a_message() -> None:
     shard = Shard(["one", "other", "one"])
     lanes, on = Lanes(shard.send, 3, 100), {shard_of(player_id, 3): player_id for player_id in "abcdefgh"}
-    for number in range(3):
-        learns = ask(lanes, on[number])
-        await until_idle()
-        await answer_all(shard, [learns])
+    await learn_workers(shard, lanes, on)
     tasks = [ask(lanes, on[number]) for number in range(3)]
     await until_idle()
     assert shard.batches[3:] == [[on[0], on[2]], [on[1]]]
@@ -173,10 +178,7 @@ async def test_shard_that_another_worker_took_over_leaves_its_lane() -> None:
     lanes, on = Lanes(shard.send, 2, 100), {shard_of(player_id, 2): player_id for player_id in "abcdefgh"}
     for workers in (["one", "one"], ["one", "other"]):
         shard.workers = workers
-        for number in range(2):
-            learns = ask(lanes, on[number])
-            await until_idle()
-            await answer_all(shard, [learns])
+        await learn_workers(shard, lanes, on)
     tasks = [ask(lanes, on[number]) for number in range(2)]
     await until_idle()
     assert shard.batches[4:] == [[on[0]], [on[1]]]

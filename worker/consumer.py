@@ -10,6 +10,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Final
 
+import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 
@@ -24,6 +25,8 @@ SHARD_PREFETCH_MESSAGES: Final = 32
 """Of each shard. A gateway has up to four under way for a worker: this serves eight or more in one batch."""
 
 LATE_PREFETCH_MESSAGES: Final = 8
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,7 @@ class Consumer:
                 self.batch_credits_max,
             )
             await self._consume(inbox, live_wire, late_wire)
+            _log.info("worker serves", worker=self.worker_id, shards=self.shards)
             await self._work(turns, inbox, lost(connection, live, late, confirming))
 
     async def _consume(self, inbox: Inbox, live: Channel, late: Channel) -> None:

@@ -44,6 +44,5 @@ async def _serve(settings: Settings, metrics: WorkerMetrics, stop: asyncio.Event
     worker_id, shards = f"{socket.gethostname()}/{os.getpid()}", settings.broker.shards
     async with open_bookkeeper(settings) as bookkeeper:
         consumer = Consumer(bookkeeper, metrics, worker_id, shards, settings.worker.batch_credits_max, stop)
-        _log.info("worker serves", worker=worker_id, shards=shards)
         await keep_connected(settings.broker, consumer.serve, stop)
     _log.info("worker stopped", worker=worker_id)

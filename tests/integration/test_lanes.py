@@ -13,10 +13,11 @@ from shared.settings import BrokerSettings
 from shared.topology import shard_of
 from shared.wire import FindPlayer, Question
 from tests.servers import Servers
-from tests.system import System, running_system
+from tests.system import Process, System, running_system
 
 SHARDS: Final = BrokerSettings().shards
 ANSWER_SECONDS_MAX: Final = 10.0
+SETTLED_SECONDS_MAX: Final = 60.0
 
 
 class WatchedClient(RabbitLedgerClient):
@@ -52,10 +53,20 @@ def one_player_of_each_shard() -> list[str]:
     return list(by_shard.values())
 
 
+async def until_all_serve(workers: Sequence[Process]) -> None:
+    """Return when every worker has come to the broker: each that comes may take over some shards."""
+    while not all('"worker serves"' in worker.log.read_text() for worker in workers):
+        await asyncio.sleep(0.05)
+
+
 async def learned(client: WatchedClient, player_ids: Sequence[str]) -> None:
-    """Ask for one player after the other, so that each shard has told its worker; forget what was sent."""
-    for player_id in player_ids:
-        await client.ask_of_each_shard([player_id])
+    """Ask for one player after the other until two rounds have the same answerers; forget what was sent."""
+    before: list[tuple[str, int]] | None = None
+    while client.sent != before:
+        before = client.sent.copy()
+        client.sent.clear()
+        for player_id in player_ids:
+            await client.ask_of_each_shard([player_id])
     client.sent.clear()
 
 
@@ -72,8 +83,10 @@ async def test_each_worker_is_sent_one_message_however_many_shards_it_serves(
         running_system(servers, workers=workers) as system,
         WatchedClient(system.environment["CREDITS_BROKER__URL"]) as client,
     ):
-        await until_connected(client)
-        await learned(client, player_ids)
+        async with asyncio.timeout(SETTLED_SECONDS_MAX):
+            await until_connected(client)
+            await until_all_serve(system.workers)
+            await learned(client, player_ids)
         await client.ask_of_each_shard(player_ids)
         answered_by = [worker for worker, _ in client.sent]
         assert set(answered_by) <= process_ids(system)

@@ -22,6 +22,9 @@ CONNECTIONS: Final = 400
 SHARES: Final = (0.25, 0.5, 0.75, 0.9)
 """Of the measured peak."""
 
+JUDGED_SHARE: Final = 0.5
+"""There is a target for the latency at this one."""
+
 
 class OfferedRun(msgspec.Struct, frozen=True):
     """A measured run."""

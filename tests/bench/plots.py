@@ -23,10 +23,11 @@ def draw(findings: Findings, directory: Path) -> None:
 
 def draw_load(findings: Findings, axes: Axes) -> None:
     """Draw what was answered against what was offered."""
-    offered = [run.offered_per_second for run in findings.offered]
+    runs = sorted(findings.offered, key=lambda run: run.share)
     peak = findings.peak
     axes.plot([0, peak], [0, peak], color="0.7", linestyle="--", label="all that is offered")
-    axes.plot(offered, [run.per_second for run in findings.offered], marker="o", label="answered")
+    offered = [run.offered_per_second for run in runs]
+    axes.plot(offered, [run.per_second for run in runs], marker="o", label="answered")
     axes.axhline(peak, color="C1", label=f"peak: {peak:,.0f}/s, closed loop")
     for name, style in {"pgbench": "C2", "baseline": "C3"}.items():
         rate = findings.per_second(name)
@@ -38,7 +39,7 @@ def draw_load(findings: Findings, axes: Axes) -> None:
 
 def draw_latency(findings: Findings, axes: Axes) -> None:
     """Draw the latencies of each integration at the highest load, and the windows of their providers."""
-    run = findings.offered[-1]
+    run = max(findings.offered, key=lambda run: run.share)
     shown = [n for n, quantile in enumerate(QUANTILES) if quantile >= 0.5]
     for color, (name, latencies_ms) in enumerate(run.by_integration_ms.items()):
         axes.plot(

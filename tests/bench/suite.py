@@ -76,10 +76,10 @@ class Suite:
         tables = await pgbench.prepared(self.servers)
         async with subjects.direct(self.servers, system.environment) as baseline:
             await closed_loop.measure(baseline, _direct(), CONNECTIONS, WARM_UP_SECONDS)
-            await self.run("new at 1", subject, _new(), 1)
-            await self.run("baseline at 1", baseline, _direct(), 1)
             await self.run("new at 16", subject, _new(), 16)
             for _ in range(self.plan.rounds):
+                await self.run("new at 1", subject, _new(), 1)
+                await self.run("baseline at 1", baseline, _direct(), 1)
                 for connections in (CONNECTIONS, PEAK_CONNECTIONS):
                     await self.run(f"new at {connections}", subject, _new(), connections)
                 await self._run_pgbench(tables)
@@ -91,8 +91,8 @@ class Suite:
         self.findings.runs.setdefault("pgbench", []).append(run)
 
     async def measure_offered(self, subject: Subject) -> None:
-        """Offer shares of the peak, answered or not."""
-        for share in offered.SHARES:
+        """Offer shares of the peak, answered or not; that of which there is a target in every round."""
+        for share in (*offered.SHARES, *[offered.JUDGED_SHARE] * (self.plan.rounds - 1)):
             self.tell(f"{share:.0%} of the peak offered")
             run = await offered.measure(subject, self.findings.peak, share, self.plan.seconds)
             self.findings.offered.append(run)
@@ -100,9 +100,9 @@ class Suite:
     async def measure_mixes(self, subject: Subject) -> None:
         """Measure what comes beside new wins, by turns with what it is compared with: `uniform`."""
         items = traffic.BULK_ITEMS
+        await self.run("repeats", subject, Load("30 % repeats", traffic.mixed(0.3)))
         for _ in range(self.plan.rounds):
             await self.run("uniform", subject, _new())
-            await self.run("repeats", subject, Load("30 % repeats", traffic.mixed(0.3)))
             await self.run("storm", subject, Load("a storm: 90 % repeats", traffic.mixed(0.9)))
             await self.run("hot", subject, Load("one hot player", traffic.wins(players=1)))
             bulks = Load(f"bulks of {items}", traffic.bulks(), items, BULKS_PER_SECOND_MAX)

@@ -1,12 +1,14 @@
 """What is aimed at: ratios of things measured side by side, each with a floor and a goal."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from statistics import median
 from typing import Final
 
 import msgspec
 
 from tests.bench.findings import Findings
+from tests.bench.offered import JUDGED_SHARE
 
 
 class Verdict(StrEnum):
@@ -65,17 +67,32 @@ def judge_all(measured: Mapping[str, float]) -> list[Row]:
 
 
 def ratios(findings: Findings) -> dict[str, float]:
-    """Return what was measured of each target."""
-    per_second, runs = findings.per_second, findings.runs
+    """Return what was measured of each target.
+
+    Each is the median of the rounds; a ratio is of runs of one round, because a machine that is shared may
+    be another one a minute later.
+    """
+
+    def per_second(key: str, to: str) -> float:
+        return _median_ratio(*([run.per_second for run in findings.runs[name]] for name in (key, to)))
+
+    def p50(key: str, to: str) -> float:
+        return _median_ratio(*([run.p50_ms for run in findings.runs[name]] for name in (key, to)))
+
+    at_half = [run for run in findings.offered if run.share == JUDGED_SHARE]
     return {
-        "fresh_to_pgbench": per_second("new at 200") / per_second("pgbench"),
-        "fresh_to_baseline": per_second("new at 200") / per_second("baseline"),
-        "storm_to_fresh": per_second("storm") / per_second("uniform"),
-        "hot_to_uniform": per_second("hot") / per_second("uniform"),
-        "bulk_to_single": per_second("bulk") / per_second("uniform"),
-        "at_64_to_200": per_second("new at 64") / per_second("new at 200"),
-        "p99_at_half_ms": next(run.at(0.99) for run in findings.offered if run.share == 0.5),
-        "idle_to_baseline": runs["new at 1"][0].p50_ms / runs["baseline at 1"][0].p50_ms,
+        "fresh_to_pgbench": per_second("new at 200", "pgbench"),
+        "fresh_to_baseline": per_second("new at 200", "baseline"),
+        "storm_to_fresh": per_second("storm", "uniform"),
+        "hot_to_uniform": per_second("hot", "uniform"),
+        "bulk_to_single": per_second("bulk", "uniform"),
+        "at_64_to_200": per_second("new at 64", "new at 200"),
+        "p99_at_half_ms": median(run.at(0.99) for run in at_half),
+        "idle_to_baseline": p50("new at 1", "baseline at 1"),
         "gateway_mib": findings.memory["gateway"].now_mib,
         "worker_mib": findings.memory["worker"].now_mib,
     }
+
+
+def _median_ratio(measured: Sequence[float], to: Sequence[float]) -> float:
+    return median(one / other for one, other in zip(measured, to, strict=True))

@@ -52,18 +52,18 @@ def offered(share: float, p99_ms: float) -> OfferedRun:
 FINDINGS = Findings(
     machine={},
     runs={
-        "new at 1": [run(100, p50_ms=3)],
-        "new at 64": [run(700)],
+        "new at 1": [run(100, p50_ms=3), run(100, p50_ms=1), run(100, p50_ms=30)],
+        "new at 64": [run(7), run(700), run(9_999)],
         "new at 200": [run(10), run(1_000), run(9_999)],
-        "baseline at 1": [run(100, p50_ms=2)],
-        "baseline": [run(200), run(250)],
-        "pgbench": [run(800)],
+        "baseline at 1": [run(100, p50_ms=2), run(100, p50_ms=1), run(100, p50_ms=10)],
+        "baseline": [run(1), run(225), run(9_999)],
+        "pgbench": [run(1), run(800), run(9_999)],
         "uniform": [run(500)],
         "storm": [run(600)],
         "hot": [run(400)],
         "bulk": [run(2_000)],
     },
-    offered=[offered(0.25, 5), offered(0.5, 20), offered(0.9, 50)],
+    offered=[offered(0.25, 5), offered(0.5, 20), offered(0.9, 50), offered(0.5, 10), offered(0.5, 99)],
     memory={"gateway": Memory(79, 90), "worker": Memory(121, 130)},
 )
 
@@ -100,7 +100,7 @@ def test_pgbench_with_failed_transactions_is_no_yardstick() -> None:
         pgbench.parse(OUTPUT_OF_PGBENCH.replace("failed transactions: 0", "failed transactions: 3"))
 
 
-def test_ratios_are_of_medians() -> None:
+def test_ratios_are_medians_of_those_of_each_round() -> None:
     assert ratios(FINDINGS) == pytest.approx(
         {
             "fresh_to_pgbench": 1.25,

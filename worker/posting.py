@@ -11,7 +11,7 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from uuid_utils.compat import uuid7
+from uuid_utils import uuid7
 
 from shared.credit import FINGERPRINT, Credit, Wallet
 from shared.money import MINOR_MAX
@@ -104,12 +104,17 @@ class Known:
 class Plan:
     """What to write, as rows in the order of the tables' columns, and what to answer."""
 
+    posted_at: datetime
     outcomes: list[Outcome] = field(default_factory=list)
     transfers: dict[Identity, Transfer] = field(default_factory=dict)
     """Every transfer that the batch's outcomes speak of, posted by it or before it."""
 
     transfer_rows: list[Row] = field(default_factory=list)
-    entry_rows: list[Row] = field(default_factory=list)
+    """Without `posted_at`, which they share."""
+
+    leg_rows: list[Row] = field(default_factory=list)
+    """The entries on wallets: to each belongs its counterpart, see `settlement_leg`."""
+
     wallet_rows: list[Row] = field(default_factory=list)
     """(id, balance_minor, version, found_minor, found_version) of all wallets of the accounts."""
 
@@ -134,29 +139,34 @@ def judge(credit: Credit, transfer: Transfer) -> Outcome:
     return Outcome(Result.REPLAYED, transfer.receipt)
 
 
+def settlement_leg(leg: Row) -> Row:
+    """Return the counterpart of an entry on a wallet: what the integration owes for it."""
+    return leg[0], SETTLEMENT, None, -leg[3], None, None
+
+
 def plan(credits_: Sequence[Credit], known: Known, posted_at: datetime) -> Plan:
     """Plan a batch. A credit sees those before it; one that can't be posted takes nothing from the others."""
-    made = Plan(transfers=dict(known.transfers))
+    made = Plan(posted_at, transfers=dict(known.transfers))
     for credit in credits_:
-        made.outcomes.append(_plan_one(credit, known, posted_at, made))
+        made.outcomes.append(_plan_one(credit, known, made))
     # Sorted, so that two workers with the same ids wait for each other in one direction only.
     made.transfer_rows.sort(key=lambda row: row[1:3])
     made.wallet_rows = [wallet.row for account in made.accounts.values() for wallet in account.values()]
     return made
 
 
-def _plan_one(credit: Credit, known: Known, posted_at: datetime, made: Plan) -> Outcome:
+def _plan_one(credit: Credit, known: Known, made: Plan) -> Outcome:
     if (transfer := made.transfers.get(credit.identity)) is not None:
         outcome = judge(credit, transfer)
         if outcome.differing:
             offered = _json.encode({name: getattr(credit, name) for name in outcome.differing}).decode()
-            made.conflict_rows.append((UUID(transfer.id), offered, posted_at))
+            made.conflict_rows.append((UUID(transfer.id), offered, made.posted_at))
         return outcome
     account = known.accounts.get((credit.player_id, credit.currency))
     if (reason := _rejection(credit, known, account)) is not None:
         return Outcome(reason)
     assert account is not None  # noqa: S101  (what `_rejection` has told)
-    transfer = _post(credit, account, posted_at, made)
+    transfer = _post(credit, account, made)
     made.transfers[credit.identity] = transfer
     return Outcome(Result.POSTED, transfer.receipt)
 
@@ -166,18 +176,19 @@ def _rejection(credit: Credit, known: Known, account: Account | None) -> Result 
         return Result.WRONG_CURRENCY if credit.player_id in known.players else Result.UNKNOWN_PLAYER
     if credit.open_session_only and (credit.integration, credit.session_id) not in known.open_sessions:
         return Result.SESSION_CLOSED
-    if sum(wallet.balance_minor for wallet in account.values()) + credit.amount_minor > MINOR_MAX:
+    held_minor = account[Wallet.REAL].balance_minor + account[Wallet.BONUS].balance_minor
+    if held_minor + credit.amount_minor > MINOR_MAX:
         return Result.BALANCE_LIMIT
     return None
 
 
-def _post(credit: Credit, account: Account, posted_at: datetime, made: Plan) -> Transfer:
+def _post(credit: Credit, account: Account, made: Plan) -> Transfer:
     transfer_id = uuid7()
     made.accounts[credit.player_id, credit.currency] = account
     amount_minor, wallet = credit.amount_minor, account[credit.wallet]
     if amount_minor:  # a zero credit, a lost bet, is a transfer without entries
         wallet.add(amount_minor)
-        made.entry_rows += (
+        made.leg_rows.append(
             (
                 transfer_id,
                 credit.wallet,
@@ -185,8 +196,7 @@ def _post(credit: Credit, account: Account, posted_at: datetime, made: Plan) -> 
                 amount_minor,
                 wallet.balance_minor,
                 wallet.version,
-            ),
-            (transfer_id, SETTLEMENT, None, -amount_minor, None, None),
+            )
         )
     transfer = Transfer(
         id=str(transfer_id),
@@ -211,7 +221,6 @@ def _post(credit: Credit, account: Account, posted_at: datetime, made: Plan) -> 
             credit.round_closed,
             credit.session_id,
             _json.encode(credit.details).decode(),
-            posted_at,
             player_round in made.closed_rounds,
         )
     )

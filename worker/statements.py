@@ -6,12 +6,12 @@ On PostgreSQL whole sets travel as arrays, and one statement writes a batch; SQL
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Protocol
 
-from sqlalchemy import BindParameter, Column, Dialect, Table, bindparam, insert, select, text, update
+from sqlalchemy import BindParameter, Column, Dialect, bindparam, insert, select, text, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.posting import Identity, Plan, Row
-from worker.schema import conflicts, entries, transfers, wallets
+from worker.posting import Identity, Plan, Row, settlement_leg
+from worker.schema import SETTLEMENT, conflicts, entries, transfers, wallets
 
 _WALLET = ("id", "player_id", "currency", "kind", "balance_minor", "version")
 _TRANSFER = (
@@ -82,20 +82,21 @@ class PostgresStatements:
 
         Waits for another worker that holds a wallet or is inserting the same id.
         """
-        arrays = (
-            *_arrays(planned.transfer_rows, len(transfers.columns)),
-            *_arrays(planned.entry_rows, len(entries.columns)),
+        parameters = (
+            planned.posted_at,
+            *_arrays(planned.transfer_rows, len(_TRANSFER_ROW)),
+            *_arrays(planned.leg_rows, len(entries.columns)),
             *_arrays(planned.wallet_rows, len(_WALLET_CHANGE)),
         )
-        await connection.exec_driver_sql(_INSERT, arrays)
+        await connection.exec_driver_sql(_INSERT, parameters)
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert the whole set, but for those that are there."""
         await connection.exec_driver_sql(_INSERT_CONFLICTS, _arrays(rows, len(conflicts.columns)))
 
 
-def _names(table: Table) -> str:
-    return ", ".join(column.name for column in table.columns)
+def _names(columns: Iterable[Column[Any]]) -> str:
+    return ", ".join(column.name for column in columns)
 
 
 def _unnested(columns: Iterable[Column[Any]], first: int = 1) -> str:
@@ -121,8 +122,10 @@ _WALLET_CHANGE: Final = (
     Column("found_minor", wallets.c.balance_minor.type),
     Column("found_version", wallets.c.version.type),
 )
-_ENTRIES_FIRST: Final = 1 + len(transfers.columns)
-_WALLETS_FIRST: Final = _ENTRIES_FIRST + len(entries.columns)
+_TRANSFER_ROW: Final = tuple(column for column in transfers.columns if column is not transfers.c.posted_at)
+_TRANSFERS_FIRST: Final = 2  # after `posted_at`
+_LEGS_FIRST: Final = _TRANSFERS_FIRST + len(_TRANSFER_ROW)
+_WALLETS_FIRST: Final = _LEGS_FIRST + len(entries.columns)
 
 
 # In this form, as with LATERAL above, it is a search by the round's index, whatever the tables' sizes are
@@ -133,30 +136,35 @@ _ROUND_WAS_CLOSED = (
     " WHERE t.integration = n.integration LIMIT 1), false)"
 )
 # `held` is counted before the first row is inserted: wallets are locked before ids, and both in their order.
-# Of the transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
+# Of a transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
 _INSERT: Final = f"""
 WITH held AS (
     SELECT n.* FROM {_unnested(_WALLET_CHANGE, _WALLETS_FIRST)}
     JOIN wallets AS w ON w.id = n.id AND w.balance_minor = n.found_minor AND w.version = n.found_version
     ORDER BY w.id FOR NO KEY UPDATE OF w
 ), posted AS (
-    INSERT INTO transfers ({_names(transfers)})
-    SELECT {", ".join(f"n.{column.name}" for column in transfers.columns[:-1])},
+    INSERT INTO transfers (posted_at, {_names(_TRANSFER_ROW)})
+    SELECT $1::timestamptz, {", ".join(f"n.{column.name}" for column in _TRANSFER_ROW[:-1])},
         n.after_round_closed OR {_ROUND_WAS_CLOSED}
-    FROM {_unnested(transfers.columns)}
+    FROM {_unnested(_TRANSFER_ROW, _TRANSFERS_FIRST)}
     WHERE (SELECT count(*) FROM held) = cardinality(${_WALLETS_FIRST}::uuid[])
     ON CONFLICT (integration, provider_tx_id) DO NOTHING
     RETURNING id
 ), legs AS (
-    INSERT INTO entries ({_names(entries)}) SELECT * FROM {_unnested(entries.columns, _ENTRIES_FIRST)}
+    INSERT INTO entries ({_names(entries.columns)})
+    SELECT leg.* FROM {_unnested(entries.columns, _LEGS_FIRST)}
+    CROSS JOIN LATERAL (
+        VALUES ({", ".join(f"n.{column.name}" for column in entries.columns)}),
+            (n.transfer_id, '{SETTLEMENT}', NULL, -n.amount_minor, NULL, NULL)
+    ) AS leg
 ), moved AS (
     UPDATE wallets SET balance_minor = held.balance_minor, version = held.version
     FROM held WHERE wallets.id = held.id AND held.version <> held.found_version
 )
-SELECT refuse_overtaken() WHERE (SELECT count(*) FROM posted) <> cardinality($1::uuid[])
+SELECT refuse_overtaken() WHERE (SELECT count(*) FROM posted) <> cardinality(${_TRANSFERS_FIRST}::uuid[])
 """  # noqa: S608
 _INSERT_CONFLICTS: Final = (
-    f"INSERT INTO conflicts ({_names(conflicts)})"  # noqa: S608
+    f"INSERT INTO conflicts ({_names(conflicts.columns)})"  # noqa: S608
     f" SELECT * FROM {_unnested(conflicts.columns)} ON CONFLICT DO NOTHING"
 )
 
@@ -190,13 +198,15 @@ class SqliteStatements:
         Which rounds were closed is asked before: row by row, a win would see those of its own batch, which
         are in the order of their ids and not in the order in which they came.
         """
-        new = _dicts(transfers, planned.transfer_rows)
+        new = _dicts(_TRANSFER_ROW, planned.transfer_rows)
         closed = await _closed_rounds(connection, {_round(row) for row in new})
         for row in new:
             row["after_round_closed"] |= _round(row) in closed
+            row["posted_at"] = planned.posted_at
         await connection.execute(insert(transfers), new)
-        if planned.entry_rows:
-            await connection.execute(insert(entries), _dicts(entries, planned.entry_rows))
+        if planned.leg_rows:
+            legs = [leg for row in planned.leg_rows for leg in (row, settlement_leg(row))]
+            await connection.execute(insert(entries), _dicts(entries.columns, legs))
             names = ("wallet_id", "balance_minor", "version")
             await connection.execute(
                 _SET_WALLET, [dict(zip(names, row[:3], strict=True)) for row in planned.wallet_rows]
@@ -205,7 +215,7 @@ class SqliteStatements:
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert, but for those that are there."""
         statement = sqlite.insert(conflicts).on_conflict_do_nothing()
-        await connection.execute(statement, _dicts(conflicts, rows))
+        await connection.execute(statement, _dicts(conflicts.columns, rows))
 
 
 def _round(row: dict[str, Any]) -> Row:
@@ -218,8 +228,9 @@ async def _closed_rounds(connection: AsyncConnection, rounds: Collection[Row]) -
     return {tuple(row) for row in found}
 
 
-def _dicts(table: Table, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    return [dict(zip(table.columns.keys(), row, strict=True)) for row in rows]
+def _dicts(columns: Iterable[Column[Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    names = [column.name for column in columns]
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 _SET_WALLET = update(wallets).where(wallets.c.id == bindparam("wallet_id"))

@@ -6,7 +6,7 @@ be posted with nobody waiting.
 """
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -178,9 +178,13 @@ class Turns:
         self.inbox.late_rests_until = time.monotonic() + LATE_REST_SECONDS
 
     def _count(self, questions: list[Question], answers: list[Answer], seconds: float) -> None:
-        for question, answer in zip(questions, answers, strict=True):
-            if isinstance(question, Credit) and isinstance(answer, Outcome):
-                self.metrics.credits.labels(answer.result.value).inc()
+        results = Counter(
+            answer.result
+            for question, answer in zip(questions, answers, strict=True)
+            if isinstance(question, Credit) and isinstance(answer, Outcome)
+        )
+        for result, number in results.items():
+            self.metrics.credits.labels(result.value).inc(number)
         if answers:
             self.metrics.batch_credits.observe(len(answers))
             self.metrics.batch_seconds.observe(seconds)

@@ -12,7 +12,7 @@ from shared.credit import FINGERPRINT, Credit, Wallet
 from shared.money import MINOR_MAX
 from shared.outcome import Outcome, Receipt, Result
 from tests.credits import OTHER_CONTENT, OTHER_DELIVERY, WIN, win
-from worker.posting import Account, Balance, Known, Plan, Transfer, judge, plan
+from worker.posting import Account, Balance, Known, Plan, Transfer, judge, plan, settlement_leg
 from worker.schema import SETTLEMENT, entries, transfers
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -48,13 +48,12 @@ def posted(credit: Credit = WIN) -> Transfer:
 def test_win_is_paid_to_the_wallet_and_taken_from_settlement() -> None:
     planned = plan([WIN], known(accounts={("anna", "EUR"): account(100, 7, version=3)}), NOW)
     paid = receipt(planned.outcomes[0])
-    transfer_id = UUID(paid.transfer_id)
     assert (paid.real_minor, paid.bonus_minor) == (1050, 0)
     assert (paid.real_balance_minor, paid.bonus_balance_minor, paid.balance_minor) == (1150, 7, 1157)
-    assert planned.entry_rows == [
-        (transfer_id, Wallet.REAL, REAL_ID, 1050, 1150, 4),
-        (transfer_id, SETTLEMENT, None, -1050, None, None),
-    ]
+    (leg,) = planned.leg_rows
+    assert str(leg[0]) == paid.transfer_id
+    assert leg[1:] == (Wallet.REAL, REAL_ID, 1050, 1150, 4)
+    assert settlement_leg(leg) == (leg[0], SETTLEMENT, None, -1050, None, None)
     assert planned.wallet_rows == [(REAL_ID, 1150, 4, 100, 3), (BONUS_ID, 7, 3, 7, 3)]
 
 
@@ -68,11 +67,13 @@ def test_bonus_win_goes_to_the_bonus_wallet_alone() -> None:
 
 def test_rows_have_the_columns_of_their_tables() -> None:
     planned = plan([win(details={"a": "ä"}, round_closed=True, session_id="s")], known(), NOW)
-    row = dict(zip(transfers.columns.keys(), planned.transfer_rows[0], strict=True))
+    names = [column.name for column in transfers.columns if column.name != "posted_at"]
+    row = dict(zip(names, planned.transfer_rows[0], strict=True))
     assert row["provider_tx_id"] == "win-1"
     assert (row["details"], row["round_closed"], row["session_id"]) == ('{"a":"ä"}', True, "s")
-    assert row["posted_at"] == NOW
-    assert all(len(row) == len(entries.columns) for row in planned.entry_rows)
+    assert planned.posted_at == NOW
+    (leg,) = planned.leg_rows
+    assert len(leg) == len(settlement_leg(leg)) == len(entries.columns)
 
 
 def test_same_win_twice_in_one_batch_is_paid_once_and_answered_alike() -> None:
@@ -99,7 +100,7 @@ def test_repeat_of_a_posted_win_repeats_the_receipt_though_the_balance_moved() -
     later = known(accounts={("anna", "EUR"): account(5_000, version=9)}, transfers={WIN.identity: before})
     planned = plan([WIN], later, NOW)
     assert planned.outcomes == [Outcome(Result.REPLAYED, before.receipt)]
-    assert (planned.transfer_rows, planned.entry_rows, planned.wallet_rows) == ([], [], [])
+    assert (planned.transfer_rows, planned.leg_rows, planned.wallet_rows) == ([], [], [])
 
 
 @pytest.mark.parametrize("field", FINGERPRINT)
@@ -128,7 +129,7 @@ def test_lost_bet_is_recorded_without_entries() -> None:
     told = receipt(planned.outcomes[0])
     assert (told.real_minor, told.bonus_minor, told.balance_minor) == (0, 0, 15)
     assert len(planned.transfer_rows) == 1
-    assert planned.entry_rows == []
+    assert planned.leg_rows == []
     assert planned.wallet_rows == [(REAL_ID, 7, 0, 7, 0), (BONUS_ID, 8, 0, 8, 0)]
 
 
@@ -200,7 +201,7 @@ def test_any_batch_moves_exactly_what_its_replies_say(batch: list[Credit]) -> No
     planned = plan(batch, ledger, NOW)
     paid = [receipt(o) for o in planned.outcomes if o.result is Result.POSTED]
     assert len(planned.outcomes) == len(batch)
-    assert sum(row[3] for row in planned.entry_rows) == 0
+    assert sum(leg[3] for leg in planned.leg_rows) == sum(r.real_minor + r.bonus_minor for r in paid)
     assert len({row[1:3] for row in planned.transfer_rows}) == len(planned.transfer_rows) == len(paid)
     balances = ledger.accounts["anna", "EUR"]
     assert balances[Wallet.REAL].balance_minor == sum(r.real_minor for r in paid)

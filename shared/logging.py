@@ -3,16 +3,51 @@
 What is logged names integrations, ids, outcomes and durations; never a body, a secret or a signature.
 """
 
+import asyncio
+import atexit
 import logging
 import re
 import sys
-from typing import Final
+from datetime import UTC, datetime
+from typing import Final, TextIO
 
 import msgspec
 import structlog
 from structlog.typing import EventDict, Processor
 
 from shared.settings import LogSettings
+
+
+class TurnLogger:
+    """Writes what is logged in one turn of the event loop together: to write costs more than to render."""
+
+    def __init__(self, file: TextIO) -> None:
+        """Take where to write; what is left is written when the process ends."""
+        self._file: Final = file
+        self._lines: Final[list[str]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        atexit.register(self._write)
+
+    def msg(self, line: str) -> None:
+        """Have a line written when this turn ends, or at once where there is no loop."""
+        self._lines.append(f"{line}\n")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self._write()
+            return
+        if len(self._lines) == 1 or loop is not self._loop:  # which may have ended before it wrote
+            self._loop = loop
+            loop.call_soon(self._write)
+
+    debug = info = warning = error = critical = msg
+
+    def _write(self) -> None:
+        lines = "".join(self._lines)
+        self._lines.clear()
+        self._file.write(lines)
+        self._file.flush()
+
 
 _WORD: Final = re.compile(r"[\w.:/@+-]+", re.ASCII)
 _json = msgspec.json.Encoder(enc_hook=str)
@@ -21,16 +56,16 @@ _json = msgspec.json.Encoder(enc_hook=str)
 def set_up_logging(settings: LogSettings) -> None:
     """Send this project's events, and what libraries log, to standard error in one format."""
     steps: list[Processor] = [
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stamp,
         structlog.processors.format_exc_info,  # which prints no local variables, and so no secrets
     ]
     renderer: Processor = _render_json if settings.format == "json" else _render_text
     level = logging.getLevelNamesMapping()[settings.level.upper()]
+    logger = TurnLogger(sys.stderr)
     structlog.configure(
         processors=[*steps, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: logger,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -41,6 +76,13 @@ def set_up_logging(settings: LogSettings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def _stamp(_logger: object, method: str, event: EventDict) -> EventDict:
+    """Say when and how serious. structlog's own two processors take three times as long."""
+    event["level"] = method
+    event["timestamp"] = f"{datetime.now(UTC).isoformat()[:-6]}Z"
+    return event
 
 
 def _render_text(_logger: object, _method: str, event: EventDict) -> str:

@@ -1,0 +1,55 @@
+"""What is logged leaves in its order, each turn's lines together, and none is left behind."""
+
+import asyncio
+import io
+
+from shared.logging import TurnLogger
+
+
+class Written(io.StringIO):
+    """A file that counts how often it was written to."""
+
+    times = 0
+
+    def write(self, text: str) -> int:
+        """Write."""
+        self.times += 1
+        return super().write(text)
+
+
+async def test_lines_of_one_turn_leave_together_and_in_their_order() -> None:
+    file = Written()
+    logger = TurnLogger(file)
+    logger.info("first")
+    logger.error("second")
+    assert file.times == 0
+    await asyncio.sleep(0)
+    logger.info("of the next turn")
+    await asyncio.sleep(0)
+    assert (file.times, file.getvalue()) == (2, "first\nsecond\nof the next turn\n")
+
+
+def test_line_leaves_at_once_where_there_is_no_loop() -> None:
+    file = Written()
+    logger = TurnLogger(file)
+    logger.warning("first")
+    logger.info("second")
+    assert (file.times, file.getvalue()) == (2, "first\nsecond\n")
+
+
+def test_line_that_a_loop_left_behind_leaves_with_the_next() -> None:
+    file = Written()
+    logger = TurnLogger(file)
+
+    async def say(line: str) -> None:
+        logger.info(line)
+        await asyncio.sleep(0)
+
+    ending = asyncio.new_event_loop()
+    ending.call_soon(logger.info, "the last of one loop")
+    ending.call_soon(ending.stop)
+    ending.run_forever()
+    ending.close()
+    assert file.getvalue() == ""
+    asyncio.run(say("the first of another"))
+    assert file.getvalue() == "the last of one loop\nthe first of another\n"

@@ -28,6 +28,9 @@ from worker.posting import Identity, Transfer
 PAUSE_SECONDS: Final = 1.0
 """How long a cache that failed is left alone: a slow cache must not slow every batch."""
 
+GATHER_SECONDS: Final = 0.05
+"""How long what is put waits for what the next batches put: a message costs more than ten transfers in it."""
+
 MEMORY_TRANSFERS_MAX: Final = 10_000
 """How many are kept in this process, some 8 MB."""
 
@@ -117,6 +120,8 @@ class RedisCache:
         self._prefix = f"credits:{epoch}:"
         self._ttl_seconds: Final = settings.ttl_seconds
         self._rest_until = 0.0
+        self._unsent: dict[str, Transfer] = {}
+        self._sends: asyncio.TimerHandle | None = None
         self._puts: Final[set[asyncio.Task[None]]] = set()
 
     def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
@@ -139,18 +144,26 @@ class RedisCache:
         return transfers
 
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
-        """Remember committed transfers, in Redis too unless it doesn't take them in time."""
+        """Remember committed transfers, soon in Redis too unless it doesn't take them in time."""
         self._memory.put(transfers)
         if transfers and time.monotonic() >= self._rest_until:
-            keys = [self._key(identity) for identity in transfers]
-            put = asyncio.create_task(self._put(keys, transfers.values()))
+            self._unsent.update((self._key(identity), transfer) for identity, transfer in transfers.items())
+            if self._sends is None:
+                self._sends = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._send)
+
+    def _send(self) -> None:
+        """Send what was put, which is known by its keys: in another epoch they would be others."""
+        if self._sends is not None:
+            self._sends.cancel()
+            put = asyncio.create_task(self._put(self._unsent))
             self._puts.add(put)
             put.add_done_callback(self._puts.discard)
+            self._unsent, self._sends = {}, None
 
-    async def _put(self, keys: list[str], transfers: Iterable[Transfer]) -> None:
+    async def _put(self, transfers: Mapping[str, Transfer]) -> None:
         try:
-            values = [_encoder.encode(transfer) for transfer in transfers]
-            await self._remember(keys, [self._ttl_seconds, *values])
+            values = [_encoder.encode(transfer) for transfer in transfers.values()]
+            await self._remember(list(transfers), [self._ttl_seconds, *values])
         except _FAULTS as error:
             self._rest(error)
 
@@ -165,6 +178,7 @@ class RedisCache:
         await self._redis.aclose()
 
     async def _have_put(self) -> None:
+        self._send()
         if self._puts:
             await asyncio.wait(self._puts)
 

@@ -1,15 +1,16 @@
 """The composition root of the gateway: settings in, a Starlette router out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
+from starlette.types import Lifespan, Receive, Scope, Send
 
 from gateway.callback import Integration
 from gateway.endpoint import CallbackEndpoint
@@ -43,8 +44,22 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> Router
         async with client:
             yield
 
-    routes = [*_callbacks(settings, client, metrics), *_operations(client, metrics)]
-    return Router(routes, lifespan=lifespan)
+    return CallbackRouter(
+        _callbacks(settings, client, metrics), _operations(client, metrics), lifespan=lifespan
+    )
+
+
+class CallbackRouter(Router):
+    """Starlette's router, which tries pattern after pattern, behind a look at the paths of the callbacks."""
+
+    def __init__(self, callbacks: Sequence[Route], others: Sequence[Route], lifespan: Lifespan[Any]) -> None:
+        """Take the callbacks' routes, whose paths have no parameters, and all others."""
+        super().__init__([*callbacks, *others], lifespan=lifespan)
+        self._callbacks: Final = {route.path: route.endpoint for route in callbacks}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        await self._callbacks.get(scope.get("path", ""), super().__call__)(scope, receive, send)
 
 
 def _callbacks(settings: Settings, client: LedgerClient, metrics: GatewayMetrics) -> list[Route]:

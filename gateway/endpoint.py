@@ -53,5 +53,6 @@ class CallbackEndpoint:
 def _without_body(scope: Scope, path: str) -> Callback:
     """Return what the request line and the headers say; of a header that comes twice, the first."""
     headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
-    query = dict(parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    asked = scope["query_string"].decode("latin-1")
+    query = dict(parse_qsl(asked, keep_blank_values=True)) if asked else {}
     return Callback(path, b"", headers, query)

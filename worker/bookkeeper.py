@@ -1,5 +1,6 @@
 """Answers questions: from the cache what it remembers, from the ledger the rest, posting what is new."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -20,6 +21,9 @@ from worker.posting import Identity, Transfer, judge
 
 BATCHES_PASSED_OVER_MAX: Final = 64
 """How many batches go the long way before a guess that kept failing is made again."""
+
+HALVED_CREDITS_MIN: Final = 200
+"""A batch of so many is posted in two halves: of fewer, a second statement costs more than it saves."""
 
 _log = structlog.get_logger()
 
@@ -88,6 +92,20 @@ class Bookkeeper:
         return await _complete(credits_, recalled, self._settle_unknown)
 
     async def _settle_unknown(self, credits_: Sequence[Credit]) -> list[Outcome]:
+        """Answer credits that are not recalled here.
+
+        A large batch goes in two halves, each player in one of them: while the database works on the first,
+        this process prepares the second.
+        """
+        halves = [[c for c in credits_ if is_odd(c) is odd] for odd in (False, True)]
+        if len(credits_) < HALVED_CREDITS_MIN or not all(halves) or not self.ledger.posts_side_by_side:
+            return await self._settle_together(credits_)
+        both = [asyncio.ensure_future(self._settle_together(half)) for half in halves]
+        await asyncio.gather(*both, return_exceptions=True)  # when one fails, the other is not cut off
+        outcomes = [iter(settled.result()) for settled in both]
+        return [next(outcomes[is_odd(credit)]) for credit in credits_]
+
+    async def _settle_together(self, credits_: Sequence[Credit]) -> list[Outcome]:
         """Answer credits that are not recalled here: probably all are new, and one statement posts them.
 
         Where that guess fails, Redis tells what it remembers, and the ledger looks, under locks, at the rest.
@@ -141,6 +159,11 @@ class Bookkeeper:
             "credit can't be posted", integration=integration, provider_tx_id=provider_tx_id, exc_info=error
         )
         return [Outcome(Result.UNPOSTABLE)]
+
+
+def is_odd(credit: Credit) -> bool:
+    """Tell in which half of a large batch a credit is: with all others of its player."""
+    return hash(credit.player_id) % 2 == 1
 
 
 async def _complete(

@@ -38,6 +38,11 @@ class Ledger:
         self._single_statements: Final = single_statements(engine) if on_postgresql else None
         self._accounts: Final = RecentAccounts()
 
+    @property
+    def posts_side_by_side(self) -> bool:
+        """Whether two batches of different players hold each other up nowhere."""
+        return self._single_statements is not None
+
     async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
         """Post in one statement what is probably new, to wallets that probably are as remembered.
 

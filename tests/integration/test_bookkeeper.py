@@ -2,24 +2,28 @@
 
 import asyncio
 import math
+from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.credit import FINGERPRINT, Credit
+from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.outcome import Result
 from shared.settings import LedgerSettings
 from tests.caches import cache_on, put, transfer
 from tests.credits import WIN, win
 from tests.servers import Servers
-from worker.bookkeeper import Bookkeeper
+from worker.bookkeeper import HALVED_CREDITS_MIN, Bookkeeper, is_odd
 from worker.database import create_engine
 from worker.dedup import Cache, MemoryCache, RedisCache
 from worker.holders import add_player
 from worker.ledger import Ledger
+from worker.posting import Plan
 from worker.schema import conflicts
 from worker.verify import verify
 
@@ -145,6 +149,79 @@ async def test_cache_that_tells_of_a_lost_commit_is_not_believed_after_the_epoch
     bookkeeper.epoch_known_until = 0.0  # as a moment later
     (paid,) = await bookkeeper.settle([WIN])
     assert paid.result is Result.POSTED
+
+
+PLAYERS = [f"player-{n}" for n in range(20)]
+
+
+def large_batch() -> list[Credit]:
+    """Return wins enough to be posted in halves, of players in both."""
+    batch = [
+        win(f"win-{n}", player_id=PLAYERS[n % len(PLAYERS)], amount_minor=1 + n)
+        for n in range(2 * HALVED_CREDITS_MIN)
+    ]
+    assert {is_odd(credit) for credit in batch} == {False, True}
+    return batch
+
+
+async def test_large_batch_is_answered_in_its_order_and_each_player_sees_what_came_before(
+    postgres: AsyncEngine,
+) -> None:
+    for player_id in PLAYERS:
+        await add_player(postgres, player_id, "EUR")
+    batch = large_batch()
+    strange = [win("nobody's", player_id="nobody"), batch[0], batch[1]]
+    outcomes = await Bookkeeper(Ledger(postgres), MemoryCache()).settle([*batch, *strange])
+    balances = dict.fromkeys(PLAYERS, 0)
+    for credit, outcome in zip(batch, outcomes, strict=False):
+        balances[credit.player_id] += credit.amount_minor
+        assert outcome.result is Result.POSTED
+        assert outcome.receipt is not None
+        assert outcome.receipt.real_balance_minor == balances[credit.player_id]
+    assert [o.result for o in outcomes[len(batch) :]] == [
+        Result.UNKNOWN_PLAYER,
+        Result.REPLAYED,
+        Result.REPLAYED,
+    ]
+    audit = await verify(postgres, Currencies())
+    assert (audit.holds, audit.transfers) == (True, len(batch))
+
+
+async def test_id_that_two_players_have_in_one_large_batch_is_paid_to_one(postgres: AsyncEngine) -> None:
+    for player_id in PLAYERS:
+        await add_player(postgres, player_id, "EUR")
+    batch = large_batch()
+    other = next(credit for credit in batch if is_odd(credit) is not is_odd(batch[0]))
+    stolen = msgspec.structs.replace(batch[0], player_id=other.player_id)
+    outcomes = await Bookkeeper(Ledger(postgres), MemoryCache()).settle([*batch, stolen])
+    assert {outcomes[0].result, outcomes[-1].result} == {Result.POSTED, Result.CONFLICT}
+    assert {outcome.result for outcome in outcomes[1:-1]} == {Result.POSTED}
+    audit = await verify(postgres, Currencies())
+    assert (audit.holds, audit.transfers) == (True, len(batch))
+
+
+async def test_half_of_a_large_batch_that_meets_an_outage_leaves_the_other_posted(
+    postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for player_id in PLAYERS:
+        await add_player(postgres, player_id, "EUR")
+    batch, ledger = large_batch(), Ledger(postgres)
+    post_new = ledger.post_new
+
+    async def unavailable_to_the_odd(credits_: Sequence[Credit]) -> Plan | None:
+        if is_odd(credits_[0]):
+            raise LedgerUnavailable("the database: gone")
+        return await post_new(credits_)
+
+    monkeypatch.setattr(ledger, "post_new", unavailable_to_the_odd)
+    bookkeeper = Bookkeeper(ledger, MemoryCache())
+    with pytest.raises(LedgerUnavailable):
+        await bookkeeper.settle(batch)
+    monkeypatch.undo()
+    outcomes = await bookkeeper.settle(batch)
+    assert [outcome.result for outcome in outcomes] == [
+        Result.POSTED if is_odd(credit) else Result.REPLAYED for credit in batch
+    ]
 
 
 def _no_database() -> AsyncEngine:

@@ -20,10 +20,13 @@ from gateway.providers.contract import Callback, Provider, Refused, Reply
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder, Outcome, Result
-from shared.wire import FindPlayer, FindSession
+from shared.wire import Answer, FindPlayer, FindSession
 
 TOLD = "told"
 """How a balance that was told is counted; a credit is counted by its result."""
+
+Told = Answer | LedgerUnavailable
+"""What the ledger told, or why it told nothing."""
 
 _log = structlog.get_logger()
 _LEVELS = {
@@ -33,6 +36,10 @@ _LEVELS = {
     Result.BAD_SIGNATURE: "warning",
     Result.UNKNOWN_CALLER: "warning",
 }
+
+
+_UNAVAILABLE = Outcome(Result.UNAVAILABLE)
+_UNKNOWN_PLAYER = Outcome(Result.UNKNOWN_PLAYER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +52,20 @@ class Integration:
     metrics: GatewayMetrics
 
     async def answer(self, callback: Callback) -> Reply:
-        """Answer one HTTP request within the provider's window."""
+        """Answer one HTTP request within the provider's window.
+
+        Of several items, what becomes of one is nothing to the others.
+        """
+        began = perf_counter()
         deadline = asyncio.get_running_loop().time() + self.provider.settings.reply_within_seconds
         try:
             items = self.provider.split(callback)
         except Refused as refused:
-            return self._refuse(callback, refused.outcome, perf_counter())
-        return self.provider.join(callback, await self._answer_all(items, deadline))
+            return self._refuse(callback, refused.outcome, began)
+        questions = [await self._question(item, deadline) for item in items]
+        answers = await self._ask(questions, deadline)
+        replies = [self._reply(*told, began) for told in zip(items, questions, answers, strict=True)]
+        return self.provider.join(callback, replies)
 
     def refuse(self, callback: Callback, detail: str) -> Reply:
         """Answer a request that is none, such as one with too large a body."""
@@ -61,30 +75,19 @@ class Integration:
         self._record(None, outcome, began)
         return self.provider.render(callback, outcome)
 
-    async def _answer_all(self, items: Sequence[Callback], deadline: float) -> Sequence[Reply]:
-        """Answer each on its own; what happens to one is nothing to the others."""
-        if len(items) == 1:
-            return [await self._answer_one(items[0], deadline)]
-        # Tasks start in the order they are made, so a player's credits keep theirs.
-        return await asyncio.gather(*(self._answer_one(item, deadline) for item in items))
-
-    async def _answer_one(self, callback: Callback, deadline: float) -> Reply:
-        began, question, fault = perf_counter(), None, ""
-        answer: Outcome | Holder
+    async def _question(self, callback: Callback, deadline: float) -> Credit | FindPlayer | Told:
+        """Return what to ask the ledger, or the answer where there is nothing to ask."""
         try:
-            question = await self._question(callback, deadline)
-            answer = await self._ask(question, deadline)
+            return await self._normalized(callback, deadline)
         except Refused as refused:
-            answer = refused.outcome
+            return refused.outcome
         except LedgerUnavailable as error:
-            answer, fault = Outcome(Result.UNAVAILABLE), str(error)
+            return error
         except Exception:  # noqa: BLE001  (a fault of ours: the provider must ask again)
             _log.exception("callback failed", integration=self.provider.name)
-            answer = Outcome(Result.UNAVAILABLE)
-        self._record(question, answer, began, fault)
-        return self.provider.render(callback, answer)
+            return _UNAVAILABLE
 
-    async def _question(self, callback: Callback, deadline: float) -> Credit | FindPlayer:
+    async def _normalized(self, callback: Callback, deadline: float) -> Credit | FindPlayer:
         """Turn a callback into a question to the ledger. Raises Refused and LedgerUnavailable."""
         provider = self.provider
         provider.authenticate(callback)
@@ -97,13 +100,25 @@ class Integration:
                 raise Refused(Result.UNKNOWN_SESSION if unknown_session else Result.UNKNOWN_PLAYER)
         return provider.normalize(message, holder)
 
-    async def _ask(self, question: Credit | FindPlayer, deadline: float) -> Outcome | Holder:
-        answer = await self.ledger.ask(question, deadline)
-        return Outcome(Result.UNKNOWN_PLAYER) if answer is None else answer
+    async def _ask(self, questions: Sequence[Credit | FindPlayer | Told], deadline: float) -> Sequence[Told]:
+        """Return the answers to what is to be asked, among those that are there."""
+        asked = [q for q in questions if isinstance(q, (Credit, FindPlayer))]
+        try:
+            answers = iter(await self.ledger.ask_all(asked, deadline) if asked else ())
+        except Exception:  # noqa: BLE001  (see above)
+            _log.exception("callback failed", integration=self.provider.name)
+            answers = iter([_UNAVAILABLE] * len(asked))
+        return [next(answers) if isinstance(q, (Credit, FindPlayer)) else q for q in questions]
 
-    def _record(
-        self, question: Credit | FindPlayer | None, answer: Outcome | Holder, began: float, fault: str = ""
-    ) -> None:
+    def _reply(self, callback: Callback, question: object, told: Told, began: float) -> Reply:
+        """Count, log and say one answer."""
+        answer, fault = told or _UNKNOWN_PLAYER, ""
+        if isinstance(answer, LedgerUnavailable):
+            answer, fault = _UNAVAILABLE, str(answer)
+        self._record(question, answer, began, fault)
+        return self.provider.render(callback, answer)
+
+    def _record(self, question: object, answer: Outcome | Holder, began: float, fault: str = "") -> None:
         """Count and log one answer: ids, outcome and duration, never a body or a signature."""
         name, seconds = self.provider.name, perf_counter() - began
         fields: dict[str, object] = {"integration": name, "outcome": TOLD}

@@ -1,28 +1,44 @@
 """What the gateway asks of the ledger, however it reaches it."""
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
+from shared.errors import LedgerUnavailable
 from shared.wire import Answer, Question
 
 
-class LedgerClient(Protocol):
+class LedgerClient(ABC):
     """The call to the ledger. An async context manager: inside it, questions can be asked."""
 
+    @abstractmethod
     async def __aenter__(self) -> Self:
         """Start; returns at once, whether or not the ledger can be reached yet."""
 
+    @abstractmethod
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop; calls that are under way fail."""
 
-    async def ask(self, question: Question, deadline: float) -> Answer:
-        """Return the ledger's answer by `deadline`, a time of the running loop's clock, in seconds.
+    @abstractmethod
+    async def ask_all(
+        self, questions: Sequence[Question], deadline: float
+    ) -> Sequence[Answer | LedgerUnavailable]:
+        """Return the ledger's answers by `deadline`, a time of the running loop's clock, in seconds.
 
-        Raises LedgerUnavailable when there is none: a credit may then be posted or not, now or later.
+        In place of an answer that is not there is the reason: a credit may be posted or not, now or later.
         """
 
+    async def ask(self, question: Question, deadline: float) -> Answer:
+        """Return the answer to one question. Raises LedgerUnavailable when there is none."""
+        (answer,) = await self.ask_all([question], deadline)
+        if isinstance(answer, LedgerUnavailable):
+            raise answer
+        return answer
+
     @property
+    @abstractmethod
     def in_flight(self) -> int:
         """How many questions wait for their answer."""

@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
+from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import Answered, Lanes
 from shared.errors import LedgerUnavailable
 from shared.settings import Settings
@@ -14,7 +15,7 @@ from worker.database import create_engine, migrate
 from worker.holders import add_player, open_session
 
 
-class EmbeddedLedgerClient:
+class EmbeddedLedgerClient(LedgerClient):
     """Calls a bookkeeper of its own, batching as over the broker."""
 
     def __init__(self, settings: Settings) -> None:
@@ -41,9 +42,11 @@ class EmbeddedLedgerClient:
         """How many questions wait for their answer."""
         return self._lanes.in_flight
 
-    async def ask(self, question: Question, deadline: float) -> Answer:
-        """Return the ledger's answer by `deadline` on the loop's clock. Raises LedgerUnavailable."""
-        return await self._lanes.ask(question, deadline)
+    async def ask_all(
+        self, questions: Sequence[Question], deadline: float
+    ) -> Sequence[Answer | LedgerUnavailable]:
+        """Return the ledger's answers by `deadline` on the loop's clock."""
+        return await self._lanes.ask_all(questions, deadline)
 
     async def _send(self, _shard: int, questions: Sequence[Question], _deadline: float) -> Answered:
         """Answer. Each call keeps its own deadline; a transaction is not cut off by it."""

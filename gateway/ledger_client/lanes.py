@@ -8,7 +8,7 @@ out of date costs time and nothing else, since every worker may post for every p
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import structlog
@@ -46,11 +46,14 @@ Send = Callable[[int, Sequence[Question], float], Awaitable[Answered]]
 """Send a shard's worker questions and return the answers by a deadline. Raises LedgerUnavailable."""
 
 
+_FutureAnswer = asyncio.Future[Answer | LedgerUnavailable]
+
+
 class _Call(NamedTuple):
     shard: int
     question: Question
     deadline: float
-    answer: asyncio.Future[Answer]
+    answer: _FutureAnswer
 
 
 class Lanes:
@@ -64,23 +67,29 @@ class Lanes:
         self._in_flight_max: Final = in_flight_max
         self.in_flight = 0
 
-    async def ask(self, question: Question, deadline: float) -> Answer:
-        """Return the answer by `deadline`. Raises LedgerUnavailable: too many wait, or there is none in time.
+    async def ask_all(
+        self, questions: Sequence[Question], deadline: float
+    ) -> list[Answer | LedgerUnavailable]:
+        """Return the answers by `deadline`; in place of one that is not there in time, why.
 
         Overload is refused here, before anything is sent: a refusal in time is worth more to a provider
         than an answer too late, and what was never sent can't be posted behind its back.
         """
-        if self.in_flight >= self._in_flight_max:
-            raise LedgerUnavailable("too many questions are in flight")
-        shard = shard_of(_routing_key(question), len(self._lanes))
-        answer = self._lanes[shard].put(shard, question, deadline)
-        late = answer.get_loop().call_at(deadline, _fail, answer, "no answer in time")
-        self.in_flight += 1
+        taken = questions[: max(0, self._in_flight_max - self.in_flight)]
+        answers = [self._put(question, deadline) for question in taken]
+        late = asyncio.get_running_loop().call_at(deadline, _fail, answers, "no answer in time")
+        self.in_flight += len(taken)
         try:
-            return await answer
+            told = [await answer for answer in answers]
         finally:
             late.cancel()
-            self.in_flight -= 1
+            self.in_flight -= len(taken)
+        too_many = LedgerUnavailable("too many questions are in flight")
+        return told + [too_many] * (len(questions) - len(taken))
+
+    def _put(self, question: Question, deadline: float) -> _FutureAnswer:
+        shard = shard_of(_routing_key(question), len(self._lanes))
+        return self._lanes[shard].put(shard, question, deadline)
 
     async def close(self) -> None:
         """Fail what waits, and return when what is under way has ended."""
@@ -115,22 +124,23 @@ class _Lane:
         self._last_left = 0.0
         self._batch_seconds = 0.0
 
-    def put(self, shard: int, question: Question, deadline: float) -> asyncio.Future[Answer]:
-        """Return the future answer. Raises LedgerUnavailable when it would come too late."""
+    def put(self, shard: int, question: Question, deadline: float) -> _FutureAnswer:
+        """Return the future answer, which is there already when it would come too late."""
         loop = asyncio.get_running_loop()
+        answer: _FutureAnswer = loop.create_future()
         if self._waiting and loop.time() + self._wait_seconds() > deadline:
-            raise LedgerUnavailable("the ledger is too busy to answer in time")
-        call = _Call(shard, question, deadline, loop.create_future())
-        self._waiting.append(call)
+            _fail([answer], "the ledger is too busy to answer in time")
+            return answer
+        self._waiting.append(_Call(shard, question, deadline, answer))
         if not self._looks:
             self._looks = True
             loop.call_soon(self._send_what_may_leave)  # with those that are put meanwhile
-        return call.answer
+        return answer
 
     async def close(self) -> None:
         """Fail what waits; let the batches under way end."""
-        while self._waiting:
-            _fail(self._waiting.popleft().answer, "the gateway is stopping")
+        _fail([call.answer for call in self._waiting], "the gateway is stopping")
+        self._waiting.clear()
         await asyncio.gather(*self._under_way)
 
     def _wait_seconds(self) -> float:
@@ -172,12 +182,10 @@ class _Lane:
         try:
             answers = await self._ask_worker(batch)
         except LedgerUnavailable as error:
-            for call in batch:
-                _fail(call.answer, str(error))
+            _fail([call.answer for call in batch], str(error))
         except Exception as error:  # noqa: BLE001  (a fault of ours; everyone still gets a reply)
             _log.exception("a batch failed", worker=self.worker_id)
-            for call in batch:
-                _fail(call.answer, f"internal error: {type(error).__name__}")
+            _fail([call.answer for call in batch], f"internal error: {type(error).__name__}")
         else:
             # Only of answers: an outage tells nothing of how fast the ledger is when it is back.
             self._batch_seconds += (clock() - began - self._batch_seconds) / 4
@@ -192,6 +200,8 @@ async def _tell(batch: Sequence[_Call], answers: Sequence[Answer]) -> None:
             await asyncio.sleep(0)
 
 
-def _fail(answer: asyncio.Future[Answer], reason: str) -> None:
-    if not answer.done():
-        answer.set_exception(LedgerUnavailable(reason))
+def _fail(answers: Iterable[_FutureAnswer], reason: str) -> None:
+    unavailable = LedgerUnavailable(reason)
+    for answer in answers:
+        if not answer.done():
+            answer.set_result(unavailable)

@@ -19,6 +19,7 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import DeliveryError
 from pamqp.commands import Basic
 
+from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import Answered, Lanes
 from shared.amqp import BROKER_FAULTS, keep_connected, lost, wire_channel
 from shared.errors import LedgerUnavailable, PoisonMessage
@@ -29,7 +30,7 @@ from shared.wire import MESSAGE_TYPE, Answer, Batch, Question, decode_replies, e
 _log = structlog.get_logger()
 
 
-class RabbitLedgerClient:
+class RabbitLedgerClient(LedgerClient):
     """Calls the ledger workers."""
 
     def __init__(self, settings: BrokerSettings, in_flight_max: int) -> None:
@@ -62,11 +63,13 @@ class RabbitLedgerClient:
         """How many questions wait for their answer."""
         return self._lanes.in_flight
 
-    async def ask(self, question: Question, deadline: float) -> Answer:
-        """Return the ledger's answer by `deadline` on the loop's clock. Raises LedgerUnavailable."""
+    async def ask_all(
+        self, questions: Sequence[Question], deadline: float
+    ) -> Sequence[Answer | LedgerUnavailable]:
+        """Return the ledger's answers by `deadline` on the loop's clock."""
         if self._channel is None:
-            raise LedgerUnavailable("no connection to the broker")
-        return await self._lanes.ask(question, deadline)
+            return [LedgerUnavailable("no connection to the broker")] * len(questions)
+        return await self._lanes.ask_all(questions, deadline)
 
     async def _serve(self, connection: AbstractConnection) -> None:
         """Use one connection until it is lost or we stop."""

@@ -8,6 +8,7 @@ update the wallet, commit. Repeats and what can't be paid take the ledger's own 
 Serves by the product's settings: `python -m tests.bench.baseline`.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Final, Self
@@ -20,7 +21,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from gateway.app import create_app
+from gateway.ledger_client.contract import LedgerClient
 from shared.credit import Credit, Wallet
+from shared.errors import LedgerUnavailable
 from shared.http import serve
 from shared.logging import set_up_logging
 from shared.money import MINOR_MAX
@@ -39,7 +42,7 @@ class NotPlainError(Exception):
     """The credit is a repeat, or can't be paid."""
 
 
-class DirectLedger:
+class DirectLedger(LedgerClient):
     """A ledger client that posts each credit at once, in a transaction of its own."""
 
     def __init__(self, engine: AsyncEngine) -> None:
@@ -47,7 +50,7 @@ class DirectLedger:
         self._engine: Final = engine
         self._ledger: Final = Ledger(engine)
         self._holders: dict[Lookup, Holder] = {}
-        self.in_flight = 0
+        self._in_flight = 0
 
     async def __aenter__(self) -> Self:
         """Read whose each session is. Raises LedgerUnavailable."""
@@ -64,10 +67,20 @@ class DirectLedger:
         """Close the connections."""
         await self._engine.dispose()
 
-    async def ask(self, question: Question, deadline: float) -> Answer:
-        """Return the answer, whenever it comes. Raises LedgerUnavailable."""
+    async def ask_all(
+        self, questions: Sequence[Question], deadline: float
+    ) -> Sequence[Answer | LedgerUnavailable]:
+        """Return the answers, whenever they come."""
         del deadline  # whoever measures it counts what came too late
-        self.in_flight += 1
+        return [await self._answer(question) for question in questions]
+
+    @property
+    def in_flight(self) -> int:
+        """How many questions wait for their answer."""
+        return self._in_flight
+
+    async def _answer(self, question: Question) -> Answer | LedgerUnavailable:
+        self._in_flight += 1
         try:
             if not isinstance(question, Credit):
                 return self._holders.get(question) or (await self._ledger.find([question])).get(question)
@@ -75,8 +88,10 @@ class DirectLedger:
                 return await self._pay(question)
             except NotPlainError:
                 return (await self._ledger.post([question])).outcomes[0]
+        except LedgerUnavailable as error:
+            return error
         finally:
-            self.in_flight -= 1
+            self._in_flight -= 1
 
     async def _pay(self, credit: Credit) -> Outcome:
         """Post a credit in one transaction. Raises NotPlainError."""

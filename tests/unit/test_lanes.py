@@ -52,8 +52,15 @@ class Shard:
 
 
 def ask(lanes: Lanes, player_id: str, within_seconds: float = NEVER) -> asyncio.Task[Answer]:
+    return asyncio.create_task(_ask(lanes, player_id, within_seconds))
+
+
+async def _ask(lanes: Lanes, player_id: str, within_seconds: float) -> Answer:
     deadline = asyncio.get_running_loop().time() + within_seconds
-    return asyncio.create_task(lanes.ask(FindPlayer(player_id), deadline))
+    (answer,) = await lanes.ask_all([FindPlayer(player_id)], deadline)
+    if isinstance(answer, LedgerUnavailable):
+        raise answer
+    return answer
 
 
 async def ask_all(lanes: Lanes, player_ids: Sequence[str]) -> list[asyncio.Task[Answer]]:

@@ -28,7 +28,7 @@ class Plan(NamedTuple):
     @property
     def steps(self) -> int:
         """How many steps there are to tell of."""
-        return 10 + 11 * self.rounds + len(SHARES)
+        return 10 + 12 * self.rounds + len(SHARES)
 
 
 SHORT: Final = Plan(seconds=2, rounds=3, book_sizes=(10_000, 100_000), growth_rounds=20)

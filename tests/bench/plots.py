@@ -23,7 +23,7 @@ def draw(findings: Findings, directory: Path) -> None:
 
 def draw_load(findings: Findings, axes: Axes) -> None:
     """Draw what was answered against what was offered."""
-    runs = sorted(findings.offered, key=lambda run: run.share)
+    runs = sorted(findings.offered, key=lambda run: run.offered_per_second)
     peak = findings.peak
     axes.plot([0, peak], [0, peak], color="0.7", linestyle="--", label="all that is offered")
     offered = [run.offered_per_second for run in runs]

@@ -105,7 +105,7 @@ def offered_table(findings: Findings) -> str:
                 str(run.unpaid),
                 str(run.missed),
             )
-            for run in findings.offered
+            for run in sorted(findings.offered, key=lambda run: run.share)
         ),
     )
 

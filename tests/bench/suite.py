@@ -71,7 +71,11 @@ class Suite:
         self.findings.runs.setdefault(key, []).append(run)
 
     async def measure_peak(self, subject: Subject, system: System) -> None:
-        """Measure new wins over more and more connections, and at the peak by turns with the yardsticks."""
+        """Measure new wins over more and more connections, and at the peak by turns with the yardsticks.
+
+        Half of a round's peak is offered in that round, twice: its tail is the longest where the machine's
+        disk, which is shared too, stops for a moment.
+        """
         self.tell("preparing the yardsticks")
         tables = await pgbench.prepared(self.servers)
         async with subjects.direct(self.servers, system.environment) as baseline:
@@ -82,8 +86,11 @@ class Suite:
                 await self.run("baseline at 1", baseline, _direct(), 1)
                 for connections in (CONNECTIONS, PEAK_CONNECTIONS):
                     await self.run(f"new at {connections}", subject, _new(), connections)
+                peak_per_second = self.findings.runs[f"new at {PEAK_CONNECTIONS}"][-1].per_second
+                await self.offer(subject, offered.JUDGED_SHARE, peak_per_second)
                 await self._run_pgbench(tables)
                 await self.run("baseline", baseline, _direct())
+                await self.offer(subject, offered.JUDGED_SHARE, peak_per_second)
 
     async def _run_pgbench(self, tables: str) -> None:
         self.tell("pgbench")
@@ -91,11 +98,16 @@ class Suite:
         self.findings.runs.setdefault("pgbench", []).append(run)
 
     async def measure_offered(self, subject: Subject) -> None:
-        """Offer shares of the peak, answered or not; that of which there is a target in every round."""
-        for share in (*offered.SHARES, *[offered.JUDGED_SHARE] * (self.plan.rounds - 1)):
-            self.tell(f"{share:.0%} of the peak offered")
-            run = await offered.measure(subject, self.findings.peak, share, self.plan.seconds)
-            self.findings.offered.append(run)
+        """Offer the other shares of the peak."""
+        for share in offered.SHARES:
+            if share != offered.JUDGED_SHARE:
+                await self.offer(subject, share, self.findings.peak)
+
+    async def offer(self, subject: Subject, share: float, peak_per_second: float) -> None:
+        """Offer a share of a peak, answered or not."""
+        self.tell(f"{share:.0%} of the peak offered")
+        run = await offered.measure(subject, peak_per_second, share, self.plan.seconds)
+        self.findings.offered.append(run)
 
     async def measure_mixes(self, subject: Subject) -> None:
         """Measure what comes beside new wins, by turns with what it is compared with: `uniform`."""

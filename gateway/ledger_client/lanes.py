@@ -2,8 +2,9 @@
 
 An idle system adds no delay, since a question that finds its lane free leaves at once; a busy one makes
 batches that are as large as the ledger is slow. A message costs as much as some ten credits, so all shards
-that one worker serves share a lane: who serves a shard is what the last reply about it said. A guess that is
-out of date costs time and nothing else, since every worker may post for every player.
+that one worker serves share a lane, and the queue of one of them for a while, which the broker then has at
+hand. Who serves a shard is what the last reply over its queue said. A guess that is out of date costs time
+and nothing else, since every worker may post for every player.
 """
 
 import asyncio
@@ -27,6 +28,9 @@ AHEAD_QUESTIONS_MIN: Final = 32
 
 PATIENCE_SECONDS: Final = 0.1
 """After so long what waits leaves, even if the batch before is not answered: its queue may have no leader."""
+
+BELIEVED_SECONDS: Final = 2.0
+"""So long after a shard's queue was last used it is used again: another worker may have taken it over."""
 
 ANSWERS_AT_ONCE: Final = 16
 """So many are told before the loop looks at what came: else everyone's next question would come at once, and
@@ -64,6 +68,7 @@ class Lanes:
         self._send: Final = send
         # Until replies tell who serves which shard, all share one: every shard's worker can answer for any.
         self._lanes: Final = [_Lane("", self._ask_worker)] * shards
+        self._believed_until: Final = [0.0] * shards
         self._in_flight_max: Final = in_flight_max
         self.in_flight = 0
 
@@ -96,14 +101,27 @@ class Lanes:
         for lane in set(self._lanes):
             await lane.close()
 
-    async def _ask_worker(self, batch: Sequence[_Call]) -> Sequence[Answer]:
-        """Send a batch to the shard of its first question, and learn who serves that."""
-        shard, deadline = batch[0].shard, max(call.deadline for call in batch)
-        worker_id, answers = await self._send(shard, [call.question for call in batch], deadline)
+    async def _ask_worker(self, lane: "_Lane", batch: Sequence[_Call]) -> Sequence[Answer]:
+        """Send a batch over a queue that the lane's worker serves, and learn who does serve it."""
+        shard, deadline = self._shard_to_use(lane, batch[0].shard), max(call.deadline for call in batch)
+        try:
+            worker_id, answers = await self._send(shard, [call.question for call in batch], deadline)
+        except LedgerUnavailable:
+            lane.shard = None
+            raise
         if self._lanes[shard].worker_id != worker_id:
             known = (lane for lane in self._lanes if lane.worker_id == worker_id)
             self._lanes[shard] = next(known, None) or _Lane(worker_id, self._ask_worker)
+        self._lanes[shard].shard = shard
         return answers
+
+    def _shard_to_use(self, lane: "_Lane", shard: int) -> int:
+        """Return the shard that the lane used last, unless it must be seen whether `shard` is still in it."""
+        now = asyncio.get_running_loop().time()
+        if lane.shard is not None and self._lanes[lane.shard] is lane and now < self._believed_until[shard]:
+            return lane.shard
+        self._believed_until[shard] = now + BELIEVED_SECONDS
+        return shard
 
 
 def _routing_key(question: Question) -> str:
@@ -114,9 +132,12 @@ class _Lane:
     """One worker: what waits for it, and the batches under way."""
 
     def __init__(
-        self, worker_id: str, ask_worker: Callable[[Sequence[_Call]], Awaitable[Sequence[Answer]]]
+        self, worker_id: str, ask_worker: Callable[["_Lane", Sequence[_Call]], Awaitable[Sequence[Answer]]]
     ) -> None:
         self.worker_id: Final = worker_id
+        self.shard: int | None = None
+        """That its batches go over, until another does."""
+
         self._ask_worker: Final = ask_worker
         self._waiting: Final[deque[_Call]] = deque()
         self._under_way: Final[set[asyncio.Task[None]]] = set()
@@ -180,7 +201,7 @@ class _Lane:
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            answers = await self._ask_worker(batch)
+            answers = await self._ask_worker(self, batch)
         except LedgerUnavailable as error:
             _fail([call.answer for call in batch], str(error))
         except Exception as error:  # noqa: BLE001  (a fault of ours; everyone still gets a reply)

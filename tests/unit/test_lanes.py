@@ -176,11 +176,33 @@ async def test_shards_of_one_worker_share_a_message() -> None:
     tasks = [ask(lanes, on[number]) for number in range(3)]
     await until_idle()
     assert shard.batches[3:] == [[on[0], on[2]], [on[1]]]
-    assert shard.shards == [0, 1, 2, 0, 1]
     await answer_all(shard, tasks)
 
 
-async def test_shard_that_another_worker_took_over_leaves_its_lane() -> None:
+async def test_worker_is_sent_its_batches_over_one_queue() -> None:
+    shard = Shard(["one", "other", "one"])
+    lanes, on = Lanes(shard.send, 3, 100), {shard_of(player_id, 3): player_id for player_id in "abcdefgh"}
+    await learn_workers(shard, lanes, on)
+    await learn_workers(shard, lanes, on)
+    assert shard.shards == [0, 1, 2, *[2, 1, 2]]
+
+
+async def test_queue_that_failed_is_used_no_more() -> None:
+    """It may have no leader, while another queue of the same worker has one."""
+    shard = Shard(["one", "one"])
+    lanes, on = Lanes(shard.send, 2, 100), {shard_of(player_id, 2): player_id for player_id in "abcdefgh"}
+    await learn_workers(shard, lanes, on)
+    fails = ask(lanes, on[0])
+    await until_idle()
+    await shard.answer(LedgerUnavailable("gone"))
+    with pytest.raises(LedgerUnavailable):
+        await fails
+    await answer_all(shard, [ask(lanes, on[0])])
+    assert shard.shards == [0, 1, 1, 0]
+
+
+async def test_shard_that_another_worker_took_over_leaves_its_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.ledger_client.lanes.BELIEVED_SECONDS", 0.0)  # as some seconds later
     shard = Shard(["one", "one"])
     lanes, on = Lanes(shard.send, 2, 100), {shard_of(player_id, 2): player_id for player_id in "abcdefgh"}
     for workers in (["one", "one"], ["one", "other"]):

@@ -153,7 +153,7 @@ class _Lane:
             _fail([answer], "the ledger is too busy to answer in time")
             return answer
         self._waiting.append(_Call(shard, question, deadline, answer))
-        if not self._looks:
+        if not self._looks and self._may_leave(loop.time()):
             self._looks = True
             loop.call_soon(self._send_what_may_leave)  # with those that are put meanwhile
         return answer

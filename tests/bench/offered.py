@@ -11,6 +11,7 @@ import msgspec
 
 from tests.bench import traffic
 from tests.bench.closed_loop import CLIENT, Books, Costs, requests_file
+from tests.bench.disk import DiskProbe
 from tests.bench.open_loop import QUANTILES, Told
 from tests.bench.subjects import Subject
 from tests.bench.wrk import VoidRunError
@@ -48,6 +49,8 @@ class OfferedRun(msgspec.Struct, frozen=True):
 
     by_integration_ms: Mapping[str, Sequence[float]]
     cpu_us: Mapping[str, float]
+    longest_sync_ms: float
+    """What the disk took at most meanwhile to sync a block of somebody else."""
 
     @property
     def all_cpu_us(self) -> float:
@@ -65,7 +68,8 @@ async def measure(subject: Subject, peak_per_second: float, share: float, second
     with requests_file(traffic.wins(), int(offered * seconds)) as path:
         books = await Books.read(subject)
         costs = Costs.begin(subject)
-        told = await asyncio.to_thread(_run_client, subject.url, path, offered)
+        with DiskProbe() as disk:
+            told = await asyncio.to_thread(_run_client, subject.url, path, offered)
         spent_us = await costs.end()
     await books.check(told.sent, told.sent, told.unpaid, told.unpaid)
     return OfferedRun(
@@ -79,6 +83,7 @@ async def measure(subject: Subject, peak_per_second: float, share: float, second
         by_integration_ms=told.by_integration_ms,
         # Of the client's process only what it used while it measured: it takes a second to start.
         cpu_us={name: us / told.sent for name, us in {**spent_us, CLIENT: told.cpu_us}.items()},
+        longest_sync_ms=disk.longest_seconds * 1_000,
     )
 
 

@@ -18,7 +18,8 @@ players, four providers in turn.
 - *Closed loop*: each connection sends its next request when it has its reply. By wrk, which adds to its
   latencies what slow replies held back.
 - *Offered load*: wins come by chance, and the latency of each counts from the instant at which it was due.
-  'Ask again': answered, but not as paid. 'Too late': after the provider's window.
+  'Ask again': answered, but not as paid. 'Too late': after the provider's window. 'Sync': the longest that
+  the disk took meanwhile to keep a block which somebody else wrote every 50 ms.
 - A run counts only if every win was paid: the gateway's counters, what the client counted and the transfers
   in the books are held against each other after each run, and at the end the books are verified.
 - *CPU us* is what one credit costs in microseconds of a processor, the client's not added; then by process.
@@ -93,13 +94,24 @@ def runs_table(findings: Findings) -> str:
 def offered_table(findings: Findings) -> str:
     """Return latencies at each share of the peak, and how many wins were not paid in time."""
     return table(
-        ("of the peak", "offered/s", "answered/s", *LATENCIES, "CPU us", CLIENT, "ask again", "too late"),
+        (
+            "of the peak",
+            "offered/s",
+            "answered/s",
+            *LATENCIES,
+            "sync ms",
+            "CPU us",
+            CLIENT,
+            "ask again",
+            "too late",
+        ),
         (
             (
                 f"{run.share:.0%}",
                 f"{run.offered_per_second:,.0f}",
                 f"{run.per_second:,.0f}",
                 *(f"{run.at(quantile):.1f}" for quantile in LATENCIES.values()),
+                f"{run.longest_sync_ms:.1f}",
                 f"{run.all_cpu_us:.0f}",
                 f"{run.cpu_us[CLIENT]:.0f}",
                 str(run.unpaid),

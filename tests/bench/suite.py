@@ -87,10 +87,10 @@ class Suite:
                 for connections in (CONNECTIONS, PEAK_CONNECTIONS):
                     await self.run(f"new at {connections}", subject, _new(), connections)
                 peak_per_second = self.findings.runs[f"new at {PEAK_CONNECTIONS}"][-1].per_second
-                await self.offer(subject, offered.JUDGED_SHARE, peak_per_second)
+                for _ in range(2):
+                    await self.offer(subject, offered.JUDGED_SHARE, peak_per_second)
                 await self._run_pgbench(tables)
                 await self.run("baseline", baseline, _direct())
-                await self.offer(subject, offered.JUDGED_SHARE, peak_per_second)
 
     async def _run_pgbench(self, tables: str) -> None:
         self.tell("pgbench")

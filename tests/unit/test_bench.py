@@ -46,7 +46,7 @@ def run(per_second: float, p50_ms: float = 1) -> Run:
 
 def offered(share: float, p99_ms: float) -> OfferedRun:
     latency_ms = [p99_ms if quantile == 0.99 else 1.0 for quantile in QUANTILES]
-    return OfferedRun(share, 100, 100, 400, 0, 0, latency_ms, {}, {})
+    return OfferedRun(share, 100, 100, 400, 0, 0, latency_ms, {}, {}, 0.3)
 
 
 FINDINGS = Findings(

@@ -11,6 +11,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, NamedTuple
+from weakref import WeakSet
 
 import structlog
 
@@ -68,6 +69,7 @@ class Lanes:
         self._send: Final = send
         # Until replies tell who serves which shard, all share one: every shard's worker can answer for any.
         self._lanes: Final = [_Lane("", self._ask_worker)] * shards
+        self._in_use: Final = WeakSet(self._lanes)  # also those that have lost their last shard
         self._believed_until: Final = [0.0] * shards
         self._in_flight_max: Final = in_flight_max
         self.in_flight = 0
@@ -98,7 +100,7 @@ class Lanes:
 
     async def close(self) -> None:
         """Fail what waits, and return when what is under way has ended."""
-        for lane in set(self._lanes):
+        for lane in list(self._in_use):
             await lane.close()
 
     async def _ask_worker(self, lane: "_Lane", batch: Sequence[_Call]) -> Sequence[Answer]:
@@ -109,9 +111,12 @@ class Lanes:
         except LedgerUnavailable:
             lane.shard = None
             raise
+        if len(answers) != len(batch):
+            raise LedgerUnavailable(f"{len(answers)} answers to {len(batch)} questions")
         if self._lanes[shard].worker_id != worker_id:
             known = (lane for lane in self._lanes if lane.worker_id == worker_id)
             self._lanes[shard] = next(known, None) or _Lane(worker_id, self._ask_worker)
+            self._in_use.add(self._lanes[shard])
         self._lanes[shard].shard = shard
         return answers
 

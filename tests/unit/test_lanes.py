@@ -289,3 +289,28 @@ async def test_close_fails_what_waits_and_lets_the_batch_under_way_end() -> None
     await closing
     await under_way
     assert answered_for(under_way) == "a"
+
+
+async def test_close_lets_the_batch_of_a_lane_end_that_has_lost_its_last_shard() -> None:
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10)
+    first, under_way = await ask_all(lanes, "ab")
+    await shard.answer()  # tells which worker it is, so that the lane without a name has no shard any more
+    await first
+    await until_idle()
+    assert shard.batches == [["a"], ["b"]]
+    closing = asyncio.create_task(lanes.close())
+    await until_idle()
+    assert not closing.done()
+    await shard.answer()
+    await closing
+    await under_way
+    assert answered_for(under_way) == "b"
+
+
+async def test_reply_that_lacks_answers_is_none() -> None:
+    async def send(_shard: int, questions: Sequence[Question], _deadline: float) -> Answered:
+        return Answered("one", [Holder("a", "EUR", 0, 0)] * (len(questions) - 1))
+
+    with pytest.raises(LedgerUnavailable, match="0 answers to 1 question"):
+        await asyncio.wait_for(ask(Lanes(send, 1, 10), "a"), timeout=5)

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlencode, urlsplit
 
@@ -14,6 +14,8 @@ class Response(NamedTuple):
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = {}
+    """By lower-case name."""
 
     @property
     def json(self) -> Any:
@@ -57,7 +59,8 @@ async def connect(url: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 async def read_response(reader: asyncio.StreamReader) -> Response:
     """Read one response."""
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-    status_line, _, headers = head.partition("\r\n")
-    length = next(line for line in headers.split("\r\n") if line.startswith("content-length:"))
-    return Response(int(status_line.split()[1]), await reader.readexactly(int(length.split(":")[1])))
+    status_line, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+    named = (line.partition(":") for line in lines if line)
+    headers = {name.lower(): value.strip() for name, _, value in named}
+    body = await reader.readexactly(int(headers["content-length"]))
+    return Response(int(status_line.split()[1]), body, headers)

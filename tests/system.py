@@ -7,9 +7,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,17 @@ class System:
     workers: list[Process]
     engine: AsyncEngine
     environment: Mapping[str, str]
+    new_worker: Callable[[], Process]
+    """Make a further worker, without starting it."""
+
     providers: Mapping[str, Provider[Any, Any]] = field(default_factory=dict)
+
+    def add_worker(self) -> Process:
+        """Start a further worker."""
+        worker = self.new_worker()
+        self.workers.append(worker)
+        worker.start()
+        return worker
 
     @property
     def processes(self) -> list[Process]:
@@ -157,20 +168,31 @@ class System:
 
 @asynccontextmanager
 async def running_system(
-    servers: Servers, *, workers: int = 2, database_url: str | None = None, **overrides: str
+    servers: Servers,
+    of_gateway: Mapping[str, str] | None = None,
+    /,
+    *,
+    workers: int = 2,
+    database_url: str | None = None,
+    **overrides: str,
 ) -> AsyncIterator[System]:
-    """Start a system on a database and a virtual host of its own; `overrides` are environment variables."""
+    """Start a system on a database and a virtual host of its own.
+
+    `overrides` are environment variables of all its processes, `of_gateway` of the gateway alone.
+    """
     environment = {
         **_environment(),
-        "CREDITS_BROKER__URL": await fresh_vhost(servers),
         "CREDITS_LEDGER__DATABASE_URL": database_url or await fresh_database(servers),
         "CREDITS_CACHE__URL": servers.cache_url,
         **overrides,
     }
+    if "CREDITS_BROKER__URL" not in environment:
+        environment["CREDITS_BROKER__URL"] = await fresh_vhost(servers)
     engine = create_engine(LedgerSettings(database_url=environment["CREDITS_LEDGER__DATABASE_URL"]))
     directory = Path(tempfile.mkdtemp(prefix="credits-system-"))
     with Reaper(directory) as reaper:
-        system = _make_system(environment, engine, directory, reaper, workers)
+        system = _make_system(environment, of_gateway or {}, engine, directory, reaper)
+        system.workers.extend(system.new_worker() for _ in range(workers))
         try:
             await migrate(engine)
             for process in system.processes:
@@ -194,19 +216,26 @@ def _environment() -> dict[str, str]:
 
 
 def _make_system(
-    environment: dict[str, str], engine: AsyncEngine, directory: Path, reaper: Reaper, workers: int
+    environment: dict[str, str],
+    of_gateway: Mapping[str, str],
+    engine: AsyncEngine,
+    directory: Path,
+    reaper: Reaper,
 ) -> System:
     (port,) = free_ports(1)
     environment["CREDITS_GATEWAY__PORT"] = str(port)
+    numbers = count()
 
-    def process(name: str, *arguments: str) -> Process:
-        return Process(arguments, environment, directory / f"{name}.log", reaper)
+    def new_worker() -> Process:
+        log = directory / f"worker-{next(numbers)}.log"
+        return Process(("worker", "run"), environment, log, reaper)
 
     return System(
         url=f"http://127.0.0.1:{port}",
-        gateway=process("gateway", "gateway"),
-        workers=[process(f"worker-{n}", "worker", "run") for n in range(workers)],
+        gateway=Process(("gateway",), {**environment, **of_gateway}, directory / "gateway.log", reaper),
+        workers=[],
         engine=engine,
         environment=environment,
+        new_worker=new_worker,
         providers={name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()},
     )

@@ -6,6 +6,7 @@ fails at once: whether its credits were posted is unknown, and the provider must
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from itertools import count
@@ -22,6 +23,7 @@ from pamqp.commands import Basic
 from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import Answered, Lanes
 from shared.amqp import BROKER_FAULTS, keep_connected, lost, wire_channel
+from shared.credit import Credit
 from shared.errors import LedgerUnavailable, PoisonMessage
 from shared.settings import BrokerSettings
 from shared.topology import declare_queues, shard_queue
@@ -143,6 +145,9 @@ class RabbitLedgerClient(LedgerClient):
         await channel.basic_publish(
             encode(batch), routing_key=shard_queue(shard), properties=properties, mandatory=True, wait=False
         )
+        if _log.is_enabled_for(logging.DEBUG):
+            confirmed = [question.identity for question in questions if isinstance(question, Credit)]
+            _log.debug("confirmed by the broker", shard=shard, credits=confirmed)
 
 
 def _fail_unconfirmed(reply: asyncio.Future[Answered], task: asyncio.Task[None]) -> None:

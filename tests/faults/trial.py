@@ -1,0 +1,90 @@
+"""One fault: steady traffic, the blow, the healing, and then the verdict on all that was sent and said."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import msgspec
+
+from tests.faults.books import read_books
+from tests.faults.rig import Rig, rigged
+from tests.servers import Servers
+from tests.simulator.history import Attempt, Said, Service, Verdict, judge, served
+
+WINS_PER_SECOND: Final = 60.0
+BEFORE_SECONDS: Final = 2.0
+AFTER_SECONDS: Final = 3.0
+
+Strike = Callable[[Rig], Awaitable[None]]
+"""Does the damage, lets it last, and heals it."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Something that goes wrong."""
+
+    name: str
+    strike: Strike
+    seconds: float
+    """How long new wins are to be sent from the blow on, so that they go on while it lasts."""
+
+    in_ci: bool = False
+
+
+class Trial(msgspec.Struct, frozen=True):
+    """What a fault did."""
+
+    fault: str
+    service: Service
+    verdict: Verdict
+    lasted_seconds: float
+    recovered_seconds: float
+    """From the end of the healing to the end of the first win that was sent after it and paid."""
+
+    dead: int
+    """Messages that were put aside: none of these was poison."""
+
+    audit: str
+    """What `verify --full` found wrong; empty if all holds."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing was lost, doubled, or untrue."""
+        return self.verdict.holds and not self.dead and not self.audit and not self.service.unpaid
+
+    @property
+    def complaints(self) -> str:
+        """What does not hold, for people."""
+        found = [f"{wrong}: {', '.join(texts[:5])}" for wrong, texts in self.verdict.found.items() if texts]
+        found += [f"{self.dead} messages were put aside"] * bool(self.dead)
+        found += [f"{self.service.unpaid} wins were never told as paid"] * bool(self.service.unpaid)
+        return "\n".join([*found, self.audit]).strip()
+
+
+async def undergo(servers: Servers, fault: Fault) -> Trial:
+    """Let a system undergo a fault."""
+    async with rigged(servers) as rig:
+        seconds = BEFORE_SECONDS + fault.seconds + AFTER_SECONDS
+        sending = asyncio.ensure_future(rig.senders.send(WINS_PER_SECOND, seconds))
+        await asyncio.sleep(BEFORE_SECONDS)
+        struck_at = time.time()
+        await fault.strike(rig)
+        healed_at = time.time()
+        await sending
+        dead = await rig.until_drained()
+        attempts = rig.senders.attempts
+        audited = await rig.system.command("verify", "--full")
+        return Trial(
+            fault=fault.name,
+            service=served(attempts),
+            verdict=judge(attempts, await read_books(rig.engine), confirmed=rig.confirmed()),
+            lasted_seconds=healed_at - struck_at,
+            recovered_seconds=_recovered(attempts, healed_at),
+            dead=dead,
+            audit=audited.stdout + audited.stderr if audited.returncode else "",
+        )
+
+
+def _recovered(attempts: list[Attempt], healed_at: float) -> float:
+    ends = [a.ended_at for a in attempts if a.said is Said.PAID and a.sent_at >= healed_at]
+    return min(ends, default=float("inf")) - healed_at

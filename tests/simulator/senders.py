@@ -1,0 +1,201 @@
+"""The four providers at work: they sign, send, hang up, send again, repeat and reorder. Replies are noted."""
+
+import asyncio
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from gateway.providers.contract import Provider, Win
+from tests.client import Response, connect, http_bytes, read_response
+from tests.simulator.habits import HABITS
+from tests.simulator.history import Asked, Attempt, Said
+from tests.simulator.replies import told
+
+
+class Player(msgspec.Struct, frozen=True):
+    """Somebody who wins."""
+
+    player_id: str
+    session_id: str = ""
+    """Their gpas session; without one, gpas has no wins for them."""
+
+
+class Manners(msgspec.Struct, frozen=True):
+    """What providers do beside sending each win until it is answered. All are parts of the wins."""
+
+    repeats: float = 0.1
+    """Sent once more after the reply."""
+
+    doubles: float = 0.05
+    """Sent twice at once."""
+
+    altered: float = 0.02
+    """Sent once more with another amount, which must move nothing."""
+
+    held_back: float = 0.1
+    """Sent up to a second late, after wins that came later."""
+
+    hurry: float = 1.0
+    """Pauses before a retry are so many times shorter than the provider's own."""
+
+    retries: bool = True
+
+
+AFTERWARDS_SECONDS_MAX: Final = 2.0
+HELD_BACK_SECONDS_MAX: Final = 1.0
+
+
+@dataclass(slots=True)
+class Connections:
+    """Kept-alive connections to one gateway, opened as they are needed."""
+
+    url: str
+    _idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
+
+    async def exchange(self, request: bytes, within_seconds: float) -> Response | None:
+        """Send a request and return the response; None if it is not whole in time, or the connection fails.
+
+        A connection whose response did not come is closed, as a provider hangs up.
+        """
+        writer: asyncio.StreamWriter | None = None
+        whole = False
+        try:
+            async with asyncio.timeout(within_seconds):
+                reader, writer = self._idle.pop() if self._idle else await connect(self.url)
+                writer.write(request)
+                response = await read_response(reader)
+                whole = True
+                return response
+        except (OSError, EOFError, TimeoutError):
+            return None
+        finally:
+            if writer is not None and whole:
+                self._idle.append((reader, writer))
+            elif writer is not None:
+                writer.close()
+
+    def close(self) -> None:
+        """Close those that are idle."""
+        for _, writer in self._idle:
+            writer.close()
+        self._idle.clear()
+
+
+@dataclass(slots=True)
+class Senders:
+    """Everybody who sends to one gateway, and what came of it."""
+
+    url: str
+    providers: Mapping[str, Provider[Any, Any]]
+    players: Sequence[Player]
+    manners: Manners = field(default_factory=Manners)
+    currency: str = "EUR"
+    seed: int = 1
+    attempts: list[Attempt] = field(default_factory=list)
+    """The history, in the order in which the attempts ended."""
+
+    begun: int = 0
+    """Wins that were sent, or should have been by now."""
+
+    ended: int = 0
+    """Wins that nothing more is sent of."""
+
+    _chance: random.Random = field(init=False)
+    _connections: Connections = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Fix the dice."""
+        self._chance = random.Random(self.seed)
+        self._connections = Connections(self.url)
+
+    async def send(self, per_second: float, seconds: float) -> None:
+        """Send wins at a steady rate for so long; return when each has come to its end.
+
+        Wins leave when they are due, whether or not earlier ones were answered.
+        """
+        wins, start = self._wins(), time.monotonic()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(round(per_second * seconds)):
+                    due = start + number / per_second
+                    await asyncio.sleep(max(0.0, due - time.monotonic()))
+                    group.create_task(self._deliver(*next(wins)))
+        finally:
+            self._connections.close()
+
+    def _wins(self) -> Iterator[tuple[str, Win]]:
+        """Yield wins without end, the integrations by turns, each with the integration that sends it."""
+        chance = self._chance
+        with_session = [player for player in self.players if player.session_id]
+        names = [n for n, p in self.providers.items() if with_session or p.settings.provider != "gpas"]
+        while True:
+            for name in names:
+                gpas = self.providers[name].settings.provider == "gpas"
+                player = chance.choice(with_session if gpas else self.players)
+                win = Win(
+                    provider_tx_id=str(UUID(int=chance.getrandbits(128), version=4)),
+                    player_id=player.player_id,
+                    session_id=player.session_id,
+                    amount=self._amount(chance.randrange(1, 10_000)),
+                    currency=self.currency,
+                    round_id=f"round-{chance.getrandbits(64):016x}",
+                )
+                yield name, win
+
+    def _amount(self, minor: int) -> str:
+        return next(iter(self.providers.values())).currencies.to_text(minor, self.currency)
+
+    async def _deliver(self, integration: str, win: Win) -> None:
+        """Send one win until the provider is content, and what else it sends of it."""
+        chance, manners = self._chance, self.manners
+        doubles, altered = chance.random() < manners.doubles, chance.random() < manners.altered
+        repeats, held_back = chance.random() < manners.repeats, chance.random() < manners.held_back
+        self.begun += 1
+        try:
+            if held_back:
+                await asyncio.sleep(chance.random() * HELD_BACK_SECONDS_MAX)
+            copies = [self._until_content(integration, win) for _ in range(1 + doubles)]
+            paid = Said.PAID in await asyncio.gather(*copies)
+            if paid and (repeats or altered):
+                await asyncio.sleep(chance.random() * AFTERWARDS_SECONDS_MAX / manners.hurry)
+            if paid and repeats:
+                await self._attempt(integration, win)
+            if paid and altered:
+                minor = self._asked(integration, win).amount_minor
+                await self._attempt(integration, win._replace(amount=self._amount(minor + 1)))
+        finally:
+            self.ended += 1
+
+    async def _until_content(self, integration: str, win: Win) -> Said | None:
+        """Send a win again and again until a reply tells what became of it, or the provider gives up."""
+        habits = HABITS[self.providers[integration].settings.provider]
+        said = await self._attempt(integration, win)
+        if not self.manners.retries:
+            return said
+        for number in range(2, habits.attempts_max + 1):
+            if said in {Said.PAID, Said.REFUSED}:
+                break
+            await asyncio.sleep(habits.pause_before(number) / self.manners.hurry)
+            said = await self._attempt(integration, win)
+        return said
+
+    async def _attempt(self, integration: str, win: Win) -> Said | None:
+        """Send one request, and note what came of it."""
+        provider = self.providers[integration]
+        window_seconds = HABITS[provider.settings.provider].window_seconds
+        request = http_bytes(integration, provider.compose(win))
+        sent_at = time.time()
+        response = await self._connections.exchange(request, window_seconds)
+        said, receipt = (None, None) if response is None else told(provider, self.currency, response)
+        asked = self._asked(integration, win)
+        self.attempts.append(Attempt(asked, sent_at, time.time(), said, receipt))
+        return said
+
+    def _asked(self, integration: str, win: Win) -> Asked:
+        minor = self.providers[integration].currencies.to_minor(win.amount, self.currency)
+        return Asked(integration, win.provider_tx_id, win.player_id, self.currency, minor)

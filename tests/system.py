@@ -74,6 +74,17 @@ class Process:
             )
         self.reaper.watch_process(self.popen.pid, signal.SIGKILL)
 
+    @property
+    def pid(self) -> int:
+        """Its id, while it runs."""
+        assert self.popen is not None
+        return self.popen.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self.popen is not None and self.popen.poll() is None
+
     def send(self, sign: signal.Signals) -> None:
         """Send a signal."""
         assert self.popen is not None

@@ -23,6 +23,11 @@ def cpu_us(roots: Mapping[str, int]) -> dict[str, float]:
     return {name: sum(_spent_us(stats[pid]) for pid in _tree(stats, root)) for name, root in roots.items()}
 
 
+def descendants(pid: int) -> set[int]:
+    """Return a process and all that it has started, directly or not."""
+    return _tree(_stats(), pid)
+
+
 def memory(pid: int) -> Memory:
     """Return the memory of one process."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()

@@ -1,12 +1,15 @@
 """A wire that can be cut, frozen and slowed: a TCP proxy on loopback."""
 
 import asyncio
+import socket
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
 CHUNK_BYTES: Final = 65_536
+_NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 class Proxy:
@@ -33,9 +36,12 @@ class Proxy:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
+        self._reset_all()
+
+    def _reset_all(self) -> None:
         for both in list(self._wires):
             for writer in both:
-                writer.transport.abort()
+                _reset(writer)
 
     def freeze(self) -> None:
         """Let nothing through in either direction and close nothing, until `mend`: a half-open connection.
@@ -50,9 +56,7 @@ class Proxy:
 
     async def drop_frozen(self) -> None:
         """Forget the connections that are frozen, as a router does that was restarted."""
-        for both in list(self._wires):
-            for writer in both:
-                writer.transport.abort()
+        self._reset_all()
         await self.mend()
 
     async def mend(self) -> None:
@@ -63,17 +67,18 @@ class Proxy:
             await self.start()
 
     async def stop(self) -> None:
-        """Close everything."""
+        """Close everything, and return when it is closed."""
+        writers = [writer for both in self._wires for writer in both]
         await self.cut()
         for pump in self._pumps:
             pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await asyncio.gather(*self._pumps, *(w.wait_closed() for w in writers), return_exceptions=True)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
         except OSError:
-            writer.transport.abort()
+            _reset(writer)
             return
         wire = writer, far_writer  # kept: a connection that nobody refers to is closed
         self._wires.add(wire)
@@ -100,6 +105,12 @@ class Proxy:
             pass
         finally:
             writer.close()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection so that the other side is told of a reset, not of an orderly end."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    writer.transport.abort()
 
 
 @asynccontextmanager

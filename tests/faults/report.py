@@ -27,9 +27,9 @@ def markdown(trials: Sequence[Trial], about: Mapping[str, str]) -> str:
     lines = [
         "# What was lost, doubled or untrue, fault by fault",
         "",
-        "Providers send wins at a steady rate, hang up and send again as they do. The fault strikes, lasts,",
-        "is healed. Each win is sent until it is answered; then all that was sent and said is held against the",
-        "ledger, and the ledger against itself by `verify --full`.",
+        "Providers send wins at a steady rate, hang up and send again as they do. The fault strikes, lasts",
+        "and is healed. Each win is sent until it is answered; then all that was sent and said is held",
+        "against the ledger, and the ledger against itself by `verify --full`.",
         "",
         *(f"- {name}: {value}" for name, value in about.items()),
         "",

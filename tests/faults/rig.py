@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import LedgerSettings
 from shared.topology import DEAD_QUEUE
+from tests.bench.processes import cpu_us
 from tests.faults.proxy import Proxy, wired
 from tests.servers import Servers, fresh_database, fresh_vhost
 from tests.simulator.history import Identity
@@ -52,6 +53,12 @@ class Rig:
     def crash(self, process: Process) -> None:
         """End a process without a word."""
         process.send(signal.SIGKILL)
+
+    @property
+    def serving(self) -> Process:
+        """The worker that has worked most: of several, the broker may let one alone serve."""
+        spent = cpu_us({str(n): process.pid for n, process in enumerate(self.system.workers)})
+        return self.system.workers[max(range(len(spent)), key=lambda n: spent[str(n)])]
 
     async def restart(self, process: Process) -> None:
         """Start a process that has crashed, or end one that runs and start it again."""

@@ -5,6 +5,7 @@ CreditsError
 +-- MoneyError           a text is no amount of that currency, or the currency is unknown
 +-- CursorError          a text is no cursor of that list
 +-- LedgerUnavailable    no answer from the ledger in time: whether money moved is unknown
++-- BrokerUnavailable    no answer from the broker
 +-- PoisonMessage        a message that this version can't decode
 """
 
@@ -27,6 +28,10 @@ class CursorError(CreditsError):
 
 class LedgerUnavailable(CreditsError):  # noqa: N818  (it says a state, as in the provider's reply)
     """The ledger gave no answer in time. The credit may be posted or not: only a retry can tell."""
+
+
+class BrokerUnavailable(CreditsError):  # noqa: N818
+    """The broker could not be reached, or refused."""
 
 
 class PoisonMessage(CreditsError):  # noqa: N818

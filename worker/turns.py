@@ -9,6 +9,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import islice
 from typing import Final
 
@@ -146,7 +147,10 @@ class Turns:
 
     async def _put_aside(self, body: bytes, reason: str, message_type: str | None) -> None:
         properties = Basic.Properties(
-            delivery_mode=2, message_type=message_type, headers={"reason": reason[:1_000]}
+            delivery_mode=2,
+            message_type=message_type,
+            headers={"reason": reason[:1_000]},
+            timestamp=datetime.now(UTC),
         )
         await self.confirming.basic_publish(body, routing_key=DEAD_QUEUE, properties=properties)
 

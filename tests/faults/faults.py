@@ -34,8 +34,13 @@ def _cache(rig: Rig) -> Server:
 
 _kinds = [
     Fault("a worker is killed", strikes.kill(lambda rig: rig.serving), 3, in_ci=True),
+    Fault("all workers are killed, and stay away beyond the window", strikes.all_workers_killed, 8),
     Fault(
-        "all workers are killed, and stay away beyond the window", strikes.all_workers_killed, 8, in_ci=True
+        "all workers are away beyond the window, and no provider sends again",
+        strikes.all_workers_killed,
+        8,
+        in_ci=True,
+        retries=False,
     ),
     *(Fault(f"a worker dies {step}", strikes.die_at(step), 8, step in CI_STEPS) for step in STEPS),
     Fault("a worker's clock is an hour ahead, then an hour back", strikes.clock_steps, 10),

@@ -22,7 +22,6 @@ from tests.system import SESSION, Process, System, running_system
 from worker.database import create_engine
 
 PLAYERS: Final = 40
-HURRY: Final = 10.0
 DRAINED_WITHIN_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
 
@@ -97,7 +96,7 @@ class Rig:
 
 
 @asynccontextmanager
-async def rigged(servers: Servers, workers: int = 2, seed: int = 1) -> AsyncIterator[Rig]:
+async def rigged(servers: Servers, manners: Manners, workers: int = 2) -> AsyncIterator[Rig]:
     """Start a system with a wire between each two parts, and providers who don't send yet."""
     broker_url, database_url = await fresh_vhost(servers), await fresh_database(servers)
     async with AsyncExitStack() as at_end:
@@ -128,8 +127,7 @@ async def rigged(servers: Servers, workers: int = 2, seed: int = 1) -> AsyncIter
                 system.url,
                 system.providers,
                 [Player(player_id, f"{SESSION}{player_id}") for player_id in player_ids],
-                Manners(hurry=HURRY),
-                seed=seed,
+                manners,
             ),
             engine,
             broker_url.rpartition("/")[2],

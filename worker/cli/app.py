@@ -6,11 +6,12 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from shared.errors import CursorError, LedgerUnavailable, SettingsError
+from shared.errors import BrokerUnavailable, CursorError, LedgerUnavailable, SettingsError
 from shared.money import Currencies
 from shared.settings import Settings, load_settings
 from worker import database
 from worker.cli.books import ledger, round_, transfer
+from worker.cli.dead import dead
 from worker.cli.ends import End, end
 from worker.cli.holders import player, session
 from worker.cli.ledger import ask, place
@@ -28,13 +29,14 @@ app: Final = typer.Typer(
     " that CREDITS_CONFIG names (default credits.toml) and from CREDITS_* variables.",
     epilog="Exit codes: 0 done, or yes; 1 no: not found, refused, or an invariant is broken; 2 wrong usage;"
     " 3 wrong settings, or tables that `migrate` must bring up to date; 4 no answer from the database;"
-    " 5 not paid: no such transfer; 70 a defect of this program.",
+    " 5 not paid: no such transfer; 6 no answer from the broker; 70 a defect of this program.",
 )
 app.add_typer(player, name="player")
 app.add_typer(session, name="session")
 app.add_typer(transfer, name="transfer")
 app.add_typer(round_, name="round")
 app.add_typer(ledger, name="ledger")
+app.add_typer(dead, name="dead")
 
 
 def main() -> None:
@@ -47,6 +49,8 @@ def main() -> None:
         end(End.USAGE, f"--cursor: {error}")
     except LedgerUnavailable as error:
         end(End.DATABASE, str(error))
+    except BrokerUnavailable as error:
+        end(End.BROKER, str(error))
     except Exception as error:  # noqa: BLE001  (a trace is no answer to an operator; the place helps who mends it)
         place_ = traceback.extract_tb(error.__traceback__)[-1]
         reason = next(iter(str(error).splitlines()), "")

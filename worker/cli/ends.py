@@ -18,6 +18,7 @@ class End(IntEnum):
 
     DATABASE = 4
     NOT_PAID = 5
+    BROKER = 6
     UNEXPECTED = 70
     """A defect of this program; the same number as sysexits' EX_SOFTWARE."""
 

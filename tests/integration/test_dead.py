@@ -1,0 +1,125 @@
+"""Poison: it fails nobody else, is kept with its reason, and can be listed, looked at and sent back."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import aio_pika
+import pytest
+
+from shared.credit import Credit
+from shared.settings import BrokerSettings
+from shared.topology import DEAD_QUEUE, shard_of, shard_queue
+from shared.wire import MESSAGE_TYPE, Batch, encode
+from tests.commands import run
+from tests.credits import win
+from tests.servers import Servers
+from tests.system import System, running_system
+from worker.cli.ends import End
+from worker.dead import look
+
+LOOKS = 25
+"""More often than RabbitMQ 4 lets a message be returned to a queue."""
+
+Publish = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+async def system(servers: Servers) -> AsyncIterator[System]:
+    async with running_system(servers, workers=1) as started:
+        await started.add_players(["anna", "ben"])
+        yield started
+
+
+@pytest.fixture
+async def publish(system: System) -> AsyncIterator[Publish]:
+    async with (
+        await aio_pika.connect(system.environment["CREDITS_BROKER__URL"]) as connection,
+        connection.channel() as channel,
+    ):
+
+        async def publish_to(queue: str, body: bytes, message_type: str = MESSAGE_TYPE, **more: Any) -> None:
+            message = aio_pika.Message(body, type=message_type, delivery_mode=2, **more)
+            await channel.default_exchange.publish(message, routing_key=queue)
+
+        yield publish_to
+
+
+def settings(system: System) -> BrokerSettings:
+    return BrokerSettings(url=system.environment["CREDITS_BROKER__URL"])
+
+
+async def until_dead(system: System, number: int) -> list[dict[str, Any]]:
+    """Return what `dead list` says when it has so many."""
+    for _ in range(100):
+        if len(await look(settings(system))) == number:
+            break
+        await asyncio.sleep(0.1)
+    listed = await system.command("dead", "list", "--json")
+    found: list[dict[str, Any]] = json.loads(listed.stdout)
+    assert len(found) == number, listed
+    return found
+
+
+def batch(*credits_: Credit) -> bytes:
+    return encode(Batch(1, 2**52, list(credits_)))
+
+
+UNPOSTABLE = win("unpostable", round_id="\x00")
+SHARD = shard_queue(shard_of("anna", 16))
+
+
+async def test_poison_is_kept_and_fails_nobody_else(system: System, publish: Publish) -> None:
+    await publish(SHARD, b"garbage")
+    await publish(SHARD, batch(win("of another version")), "credits.v0")
+    await publish(SHARD, batch(win("good"), UNPOSTABLE, win("as good", player_id="ben")))
+    found = {message["reason"].split(":")[0]: message for message in await until_dead(system, 3)}
+    assert set(found) == {"not a batch", "message type 'credits.v0' is not 'credits.v1'", "unpostable"}
+    assert all(message["put_aside_at"] for message in found.values())
+    assert await system.balances() == {"anna": 1050, "ben": 1050}
+
+    for _ in range(LOOKS):
+        assert len(await look(settings(system))) == 3
+    text = (await system.command("dead", "list")).stdout
+    assert "10.50 EUR to anna (klas unpostable)" in text
+    assert "7 bytes that can't be decoded" in text
+
+    shown = await system.command("dead", "show", found["unpostable"]["id"])
+    assert "10.50 EUR to anna (klas unpostable)  not paid" in shown.stdout
+    shown = await system.command("dead", "show", found["not a batch"]["id"])
+    assert b"garbage".hex(" ") in shown.stdout
+    refused = await system.command("dead", "send-back", found["not a batch"]["id"])
+    assert (refused.returncode, refused.stdout) == (End.NO, "nothing was sent back\n")
+
+    sent = await system.command("dead", "send-back", "--all", "--json")
+    assert [message["reason"] for message in json.loads(sent.stdout)] == ["unpostable"]
+    assert len(await until_dead(system, 3)) == 3  # it has come back
+    assert await system.balances() == {"anna": 1050, "ben": 1050}
+
+
+async def test_what_was_mended_is_sent_back_and_paid_once(system: System, publish: Publish) -> None:
+    await publish(DEAD_QUEUE, batch(win("mended")), headers={"reason": "a defect of ours"})
+    await publish(DEAD_QUEUE, batch(win("paid meanwhile")), headers={"reason": "a defect of ours"})
+    await publish(SHARD, batch(win("paid meanwhile")))
+    found = await until_dead(system, 2)
+    sent = await system.command("dead", "send-back", *(message["id"] for message in found))
+    assert sent.stdout.count("sent back: ") == 2
+    for _ in range(100):
+        if await system.balances() == {"anna": 2100, "ben": 0}:
+            break
+        await asyncio.sleep(0.1)
+    assert await system.balances() == {"anna": 2100, "ben": 0}
+    assert await until_dead(system, 0) == []
+    assert (await system.command("dead", "list")).stdout == "nothing is put aside\n"
+    again = await system.command("dead", "show", found[0]["id"])
+    assert again.returncode == End.NO
+
+
+async def test_commands_say_what_is_wrong_in_one_line(system: System) -> None:
+    url = system.environment["CREDITS_LEDGER__DATABASE_URL"]
+    unreachable = await run(url, "dead", "list", CREDITS_BROKER__URL="amqp://127.0.0.1:9/")
+    assert "no answer from the broker" in unreachable.error(End.BROKER)
+    assert "no broker" in (await run(url, "dead", "list")).error(End.SETTINGS)
+    neither = await run(url, "dead", "send-back", CREDITS_BROKER__URL="amqp://127.0.0.1:9/")
+    assert neither.code == End.USAGE

@@ -1,0 +1,129 @@
+"""`dead`: what could not be decoded or posted, and is kept for a person."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+import typer
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.credit import Credit
+from shared.money import Currencies
+from shared.settings import load_settings
+from worker import reading
+from worker.cli.ends import End, end
+from worker.cli.ledger import read
+from worker.cli.options import AsJson
+from worker.cli.output import aligned, say
+from worker.views import amount_of
+
+if TYPE_CHECKING:
+    from worker.dead import DeadMessage
+
+dead: Final = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Messages that were put aside: what could not be decoded or posted.",
+)
+Id = Annotated[str, typer.Argument(metavar="ID", help="As `dead list` names it.")]
+
+HEX_BYTES_MAX: Final = 256
+
+
+class DeadCredit(msgspec.Struct, frozen=True):
+    """A credit of a message that was put aside, and whether it is paid by now."""
+
+    credit: Credit
+    posted: bool
+
+
+@dead.command("list")
+def list_dead(*, as_json: AsJson = False) -> None:
+    """List what was put aside, and why. Nothing is lost by looking."""
+    currencies, messages = _all()
+    say(messages, _list_text(messages, currencies), as_json=as_json)
+
+
+@dead.command("show")
+def show_dead(message_id: Id, *, as_json: AsJson = False) -> None:
+    """Show one message: why it was put aside, what it asks for, and whether that is paid by now."""
+    currencies, messages = _all()
+    message = next((message for message in messages if message.id == message_id), None)
+    if message is None:
+        end(End.NO, f"no message {message_id!r} is put aside")
+    found = read(load_settings(), _whether_posted, message.credits)
+    say({"message": message, "credits": found}, _text(message, found, currencies), as_json=as_json)
+
+
+@dead.command("send-back")
+def send_back_dead(
+    message_ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="As `dead list` names them.")
+    ] = None,
+    *,
+    everything: Annotated[bool, typer.Option("--all", help="All that can be decoded.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Have workers post what was put aside, after its cause was mended.
+
+    A credit that is posted already moves nothing; one that still can't be posted comes back.
+    """
+    if bool(message_ids) is everything:
+        raise typer.BadParameter("name messages, or give --all")
+    from worker.dead import send_back  # noqa: PLC0415  (no other command waits for what speaks to the broker)
+
+    wanted = set(message_ids or ())
+    settings = load_settings()
+    sent = asyncio.run(send_back(settings.broker, lambda message: everything or message.id in wanted))
+    lines = [f"sent back: {message.id}, {len(message.credits)} credits" for message in sent]
+    say(sent, "\n".join(lines) or "nothing was sent back", as_json=as_json)
+    if missing := sorted(wanted - {message.id for message in sent}):
+        end(End.NO, f"not put aside, or can't be decoded: {', '.join(missing)}")
+
+
+def _all() -> "tuple[Currencies, list[DeadMessage]]":
+    from worker.dead import look  # noqa: PLC0415  (see above)
+
+    settings = load_settings()
+    return Currencies(settings.currencies), asyncio.run(look(settings.broker))
+
+
+async def _whether_posted(
+    engine: AsyncEngine, currencies: Currencies, credits_: Sequence[Credit]
+) -> list[DeadCredit]:
+    return [
+        DeadCredit(credit, (await reading.show_transfer(engine, currencies, *credit.identity)).posted)
+        for credit in credits_
+    ]
+
+
+def _list_text(messages: "Sequence[DeadMessage]", currencies: Currencies) -> str:
+    heading = ("id", "put aside", "reason", "what it asks for")
+    rows = [(m.id, m.put_aside_at, m.reason, _content(m, currencies)) for m in messages]
+    return aligned([heading, *rows]) if rows else "nothing is put aside"
+
+
+def _content(message: "DeadMessage", currencies: Currencies) -> str:
+    if not message.credits:
+        return f"{len(message.body)} bytes that can't be decoded" if message.defect else "no credit"
+    first, *others = (_win(credit, currencies) for credit in message.credits)
+    return f"{first}, and {len(others)} more" if others else first
+
+
+def _win(credit: Credit, currencies: Currencies) -> str:
+    amount = amount_of(currencies, credit.amount_minor, credit.currency)
+    return f"{amount} to {credit.player_id} ({' '.join(credit.identity)})"
+
+
+def _text(message: "DeadMessage", found: Sequence[DeadCredit], currencies: Currencies) -> str:
+    facts = [
+        ("message", message.id),
+        ("put aside", message.put_aside_at),
+        ("reason", message.reason),
+        ("type", message.message_type),
+    ]
+    if message.defect:
+        facts += [("defect", message.defect), ("bytes", message.body[:HEX_BYTES_MAX].hex(" "))]
+    rows = [(_win(c.credit, currencies), "paid" if c.posted else "not paid") for c in found]
+    return "\n".join((aligned(facts), "\ncredits", aligned(rows) if rows else "  none"))

@@ -1,6 +1,6 @@
 # Every target sets itself up: a virtual environment in .venv, filled from a lock file whose hashes pip checks.
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-full check format up lock clean
+.PHONY: help run test bench bench-full faults check format up lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -24,6 +24,9 @@ bench: $(VENV)/bench.stamp  ## measure the whole way of a credit beside pgbench 
 
 bench-full: $(VENV)/bench.stamp  ## measure longer, by turns, with larger books, slow commits and other settings
 	@$(PY) -m tests.bench --full $(ARGS)
+
+faults: $(VENV)/dev.stamp  ## let a system undergo every fault, and hold all that was sent and said against its ledger
+	@$(PY) -m tests.faults $(ARGS)
 
 check: $(VENV)/dev.stamp  ## check format, lint, types and layers
 	@$(PY) -m ruff format --check --quiet .

@@ -58,7 +58,7 @@ _kinds = [
     Fault("the database stops for longer than anybody waits", strikes.pause_server(_database), 8),
     Fault("the database has no connections left", strikes.no_connections_left, 4),
     Fault("the cache is killed", strikes.crash_server(_cache), 3),
-    Fault("the cache stops", strikes.pause_server(_cache), 8),
+    Fault("the cache stops for a while", strikes.pause_server(_cache), 8),
     Fault("the cache lies", strikes.cache_lies, 8, in_ci=True),
     Fault("the cache is emptied again and again", strikes.cache_flushed, 4),
 ]
@@ -75,7 +75,7 @@ for _between, _wire in WIRES.items():
             strikes.freeze(_wire, strikes.BEYOND_WINDOW_SECONDS, dropped=False),
             8,
         ),
-        Fault(f"the wire between {_between} is slow", strikes.slow(_wire), 8),
+        Fault(f"the wire between {_between} takes 0.4 s there and back", strikes.slow(_wire), 8),
     ]
 
 FAULTS: Final[Mapping[str, Fault]] = {fault.name: fault for fault in _kinds}

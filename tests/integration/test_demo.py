@@ -1,6 +1,7 @@
 """What a newcomer does first: start the demonstration, paste its lines, paste them again, start it again."""
 
 import asyncio
+import json
 import re
 import signal
 import sys
@@ -107,3 +108,38 @@ async def test_lines_of_the_readme_get_the_answers_of_the_readme(tmp_path: Path)
     async with demo(tmp_path / "demo.db"), operator_api(tmp_path / "demo.db") as url:
         for line, answer in told:
             assert await paste(line.replace("http://127.0.0.1:8090", url)) == answer
+
+
+async def simulate(url: str, *arguments: str) -> tuple[int, str]:
+    """Play the providers with the demonstration's secrets; return the exit code and what was printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.simulator",
+        url,
+        *arguments,
+        cwd=ROOT,
+        env={**INHERITED, "CREDITS_CONFIG": "gateway/demo.toml"},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 60)
+    assert b"Traceback" not in err, err
+    return process.returncode or 0, out.decode()
+
+
+async def test_providers_are_played_against_a_gateway(tmp_path: Path) -> None:
+    sending = ("--rate", "40", "--seconds", "2", "--hurry", "10")
+    async with demo(tmp_path / "credits.db") as served:
+        code, out = await simulate(served.url, "--player", "player01=demo-session", *sending, "--json")
+        summary = json.loads(out)
+        by_integration = summary["by_integration"]
+        assert (code, summary["contradictions"]) == (0, []), out
+        assert sum(service["wins"] for service in by_integration.values()) == 80
+        assert len(by_integration) == 4
+        assert not any(service["unpaid"] for service in by_integration.values())
+        code, out = await simulate(served.url, "--player", "nobody", *sending, "--only", "klas")
+        assert code == 1
+        assert "NOT every win was told as paid" in out
+        code, _ = await simulate(served.url, "--player", "player01", "--only", "nosuch")
+        assert code == 3

@@ -47,6 +47,9 @@ class Manners(msgspec.Struct, frozen=True):
 
 
 AFTERWARDS_SECONDS_MAX: Final = 2.0
+IDLE_SECONDS_MAX: Final = 3.0
+"""A connection that was idle for longer is not used again: servers close theirs after five or more."""
+
 HELD_BACK_SECONDS_MAX: Final = 1.0
 
 
@@ -55,7 +58,8 @@ class Connections:
     """Kept-alive connections to one gateway, opened as they are needed."""
 
     url: str
-    _idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
+    _idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
+    """With the time of their last reply, on the monotonic clock."""
 
     async def exchange(self, request: bytes, within_seconds: float) -> Response | None:
         """Send a request and return the response; None if it is not whole in time, or the connection fails.
@@ -66,7 +70,7 @@ class Connections:
         whole = False
         try:
             async with asyncio.timeout(within_seconds):
-                reader, writer = self._idle.pop() if self._idle else await connect(self.url)
+                reader, writer = self._take_idle() or await connect(self.url)
                 writer.write(request)
                 response = await read_response(reader)
                 whole = True
@@ -75,13 +79,20 @@ class Connections:
             return None
         finally:
             if writer is not None and whole:
-                self._idle.append((reader, writer))
+                self._idle.append((time.monotonic(), reader, writer))
             elif writer is not None:
                 writer.close()
 
+    def _take_idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """Return the connection that was used last, unless all have been idle for too long."""
+        if not self._idle or time.monotonic() > self._idle[-1][0] + IDLE_SECONDS_MAX:
+            self.close()
+            return None
+        return self._idle.pop()[1:]
+
     def close(self) -> None:
         """Close those that are idle."""
-        for _, writer in self._idle:
+        for _, _, writer in self._idle:
             writer.close()
         self._idle.clear()
 

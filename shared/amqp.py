@@ -20,7 +20,7 @@ from shared.settings import BrokerSettings
 
 CONNECT_SECONDS_MAX: Final = 5
 PAUSE_SECONDS_MIN: Final = 0.1
-PAUSE_SECONDS_MAX: Final = 2.0
+PAUSE_SECONDS_MAX: Final = 1.0
 
 BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
 """What a lost broker looks like. aiormq says RuntimeError for a connection that is closing, and

@@ -17,7 +17,7 @@ WIRES: Final[Mapping[str, strikes.WireOf]] = {
 }
 
 
-CI_STEPS: Final = frozenset({"after the commit", "after the reply, before the ack"})
+CI_STEPS: Final = frozenset({"after the commit"})
 
 
 def _broker(rig: Rig) -> Server:
@@ -33,49 +33,46 @@ def _cache(rig: Rig) -> Server:
 
 
 _kinds = [
-    Fault("a worker is killed", strikes.kill(lambda rig: rig.serving), 3, in_ci=True),
-    Fault("all workers are killed, and stay away beyond the window", strikes.all_workers_killed, 8),
+    Fault("a worker is killed", strikes.kill(lambda rig: rig.serving), in_ci=True),
+    Fault("all workers are killed, and stay away beyond the window", strikes.all_workers_killed),
     Fault(
         "all workers are away beyond the window, and no provider sends again",
         strikes.all_workers_killed,
-        8,
         in_ci=True,
         retries=False,
     ),
-    *(Fault(f"a worker dies {step}", strikes.die_at(step), 8, step in CI_STEPS) for step in STEPS),
-    Fault("a worker's clock is an hour ahead, then an hour back", strikes.clock_steps, 10),
-    Fault("a worker is stopped for 10 s, and goes on", strikes.stop(lambda rig: rig.serving, 10), 12),
-    Fault("the gateway is killed", strikes.kill(lambda rig: rig.system.gateway), 3, in_ci=True),
-    Fault("workers are restarted one after the other", strikes.rolling_restart, 5),
-    Fault("workers grow from 2 to 4 and shrink to 2", strikes.scaling, 8),
-    Fault("the broker is killed", strikes.crash_server(_broker), 10, in_ci=True),
-    Fault("the broker is restarted", strikes.restart_server(_broker), 12),
-    Fault("the broker stops for longer than anybody waits", strikes.pause_server(_broker), 8),
-    Fault("the broker's disk is full", strikes.disk_alarm, 8),
-    Fault("the broker's memory is full", strikes.memory_alarm, 8),
-    Fault("the database is killed", strikes.crash_server(_database), 4, in_ci=True),
-    Fault("the database is restarted", strikes.restart_server(_database), 4),
-    Fault("the database stops for longer than anybody waits", strikes.pause_server(_database), 8),
-    Fault("the database has no connections left", strikes.no_connections_left, 4),
-    Fault("the cache is killed", strikes.crash_server(_cache), 3),
-    Fault("the cache stops for a while", strikes.pause_server(_cache), 8),
-    Fault("the cache lies", strikes.cache_lies, 8, in_ci=True),
-    Fault("the cache is emptied again and again", strikes.cache_flushed, 4),
+    *(Fault(f"a worker dies {step}", strikes.die_at(step), step in CI_STEPS) for step in STEPS),
+    Fault("a worker's clock is an hour ahead, then an hour back", strikes.clock_steps),
+    Fault("a worker is stopped for 10 s, and goes on", strikes.stop(lambda rig: rig.serving, 10)),
+    Fault("the gateway is killed", strikes.kill(lambda rig: rig.system.gateway), in_ci=True),
+    Fault("workers are restarted one after the other", strikes.rolling_restart),
+    Fault("workers grow from 2 to 4 and shrink to 2", strikes.scaling),
+    Fault("the broker is killed", strikes.crash_server(_broker), in_ci=True),
+    Fault("the broker is restarted", strikes.restart_server(_broker)),
+    Fault("the broker stops for longer than anybody waits", strikes.pause_server(_broker)),
+    Fault("the broker's disk is full", strikes.disk_alarm),
+    Fault("the broker's memory is full", strikes.memory_alarm),
+    Fault("the database is killed", strikes.crash_server(_database), in_ci=True),
+    Fault("the database is restarted", strikes.restart_server(_database)),
+    Fault("the database stops for longer than anybody waits", strikes.pause_server(_database)),
+    Fault("the database has no connections left", strikes.no_connections_left),
+    Fault("the cache is killed", strikes.crash_server(_cache)),
+    Fault("the cache stops for a while", strikes.pause_server(_cache)),
+    Fault("the cache lies", strikes.cache_lies, in_ci=True),
+    Fault("the cache is emptied again and again", strikes.cache_flushed),
 ]
 for _between, _wire in WIRES.items():
     _kinds += [
-        Fault(f"the wire between {_between} is cut", strikes.cut(_wire), 4),
+        Fault(f"the wire between {_between} is cut", strikes.cut(_wire)),
         Fault(
             f"the wire between {_between} is half-open, then dropped",
             strikes.freeze(_wire, strikes.BEYOND_WINDOW_SECONDS, dropped=True),
-            8,
         ),
         Fault(
             f"the wire between {_between} swallows everything, then delivers it",
             strikes.freeze(_wire, strikes.BEYOND_WINDOW_SECONDS, dropped=False),
-            8,
         ),
-        Fault(f"the wire between {_between} takes 0.4 s there and back", strikes.slow(_wire), 8),
+        Fault(f"the wire between {_between} takes 0.4 s there and back", strikes.slow(_wire)),
     ]
 
 FAULTS: Final[Mapping[str, Fault]] = {fault.name: fault for fault in _kinds}

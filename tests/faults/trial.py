@@ -14,8 +14,9 @@ from tests.simulator.history import Attempt, Said, Service, Verdict, judge, serv
 from tests.simulator.senders import Manners
 
 WINS_PER_SECOND: Final = 60.0
-BEFORE_SECONDS: Final = 2.0
-AFTER_SECONDS: Final = 3.0
+BEFORE_SECONDS: Final = 1.5
+AFTER_SECONDS: Final = 2.0
+SECONDS_MAX: Final = 120.0
 HURRY: Final = 10.0
 """Pauses before retries are so many times shorter than the providers' own."""
 
@@ -28,9 +29,6 @@ class Fault(msgspec.Struct, frozen=True):
 
     name: str
     strike: Strike
-    seconds: float
-    """How long new wins are to be sent from the blow on, so that they go on while it lasts."""
-
     in_ci: bool = False
     retries: bool = True
     """Whether providers send a win again that was not answered. If not, the late queue alone pays it."""
@@ -75,13 +73,14 @@ class Trial(msgspec.Struct, frozen=True):
 async def undergo(servers: Servers, fault: Fault) -> Trial:
     """Let a system undergo a fault."""
     async with rigged(servers, Manners(hurry=HURRY, retries=fault.retries)) as rig:
-        seconds = BEFORE_SECONDS + fault.seconds + AFTER_SECONDS
-        sending = asyncio.ensure_future(rig.senders.send(WINS_PER_SECOND, seconds))
-        await asyncio.sleep(BEFORE_SECONDS)
-        struck_at = time.time()
-        await fault.strike(rig)
-        healed_at = time.time()
-        await sending
+        async with asyncio.TaskGroup() as group:  # when the strike fails, nobody sends on
+            group.create_task(rig.senders.send(WINS_PER_SECOND, SECONDS_MAX))
+            await asyncio.sleep(BEFORE_SECONDS)
+            struck_at = time.time()
+            await fault.strike(rig)
+            healed_at = time.time()
+            await asyncio.sleep(AFTER_SECONDS)
+            rig.senders.stop()
         dead = await rig.until_drained()
         attempts = rig.senders.attempts
         audited = await rig.system.command("verify", "--full")

@@ -19,7 +19,7 @@ from tests.simulator.history import Wrong
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.in_ci])
 async def test_nothing_is_lost_when(servers: Servers, name: str) -> None:
     trial = await undergo(servers, FAULTS[name])
-    assert trial.service.wins > 300
+    assert trial.service.wins > 150
     assert trial.holds, trial.complaints
 
 
@@ -29,7 +29,7 @@ async def test_worker_that_says_paid_and_pays_nothing_is_found_out(servers: Serv
             worker.arguments = ("tests.faults.lying", "run")
             await rig.restart(worker)
 
-    trial = await undergo(servers, Fault("lies", strike, 2))
+    trial = await undergo(servers, Fault("lies", strike))
     assert not trial.holds
     assert trial.verdict.counts[Wrong.MISSING]
 

@@ -116,6 +116,7 @@ class Senders:
     ended: int = 0
     """Wins that nothing more is sent of."""
 
+    _stopped: bool = field(default=False, init=False)
     _chance: random.Random = field(init=False)
     _connections: Connections = field(init=False)
 
@@ -124,8 +125,12 @@ class Senders:
         self._chance = random.Random(self.seed)
         self._connections = Connections(self.url)
 
+    def stop(self) -> None:
+        """Have `send` begin no further wins."""
+        self._stopped = True
+
     async def send(self, per_second: float, seconds: float) -> None:
-        """Send wins at a steady rate for so long; return when each has come to its end.
+        """Send wins at a steady rate for so long, or until `stop`; return when each has come to its end.
 
         Wins leave when they are due, whether or not earlier ones were answered.
         """
@@ -135,6 +140,8 @@ class Senders:
                 for number in range(round(per_second * seconds)):
                     due = start + number / per_second
                     await asyncio.sleep(max(0.0, due - time.monotonic()))
+                    if self._stopped:
+                        break
                     group.create_task(self._deliver(*next(wins)))
         finally:
             self._connections.close()

@@ -41,6 +41,9 @@ class Trial(msgspec.Struct, frozen=True):
     retries: bool
     service: Service
     verdict: Verdict
+    confirmed: int
+    """Credits that the broker is known to have taken upon itself, each of which must be posted."""
+
     lasted_seconds: float
     recovered_seconds: float
     """From the end of the healing to the end of the first win that was sent after it and paid."""
@@ -82,13 +85,14 @@ async def undergo(servers: Servers, fault: Fault) -> Trial:
             await asyncio.sleep(AFTER_SECONDS)
             rig.senders.stop()
         dead = await rig.until_drained()
-        attempts = rig.senders.attempts
+        attempts, confirmed = rig.senders.attempts, rig.confirmed()
         audited = await rig.system.command("verify", "--full")
         return Trial(
             fault=fault.name,
             retries=fault.retries,
             service=served(attempts),
-            verdict=judge(attempts, await read_books(rig.engine), confirmed=rig.confirmed()),
+            verdict=judge(attempts, await read_books(rig.engine), confirmed=confirmed),
+            confirmed=len(confirmed),
             lasted_seconds=healed_at - struck_at,
             recovered_seconds=_recovered(attempts, healed_at),
             dead=dead,

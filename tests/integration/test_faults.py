@@ -20,6 +20,7 @@ from tests.simulator.history import Wrong
 async def test_nothing_is_lost_when(servers: Servers, name: str) -> None:
     trial = await undergo(servers, FAULTS[name])
     assert trial.service.wins > 150
+    assert trial.confirmed > 150
     assert trial.holds, trial.complaints
 
 

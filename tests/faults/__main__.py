@@ -12,6 +12,7 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
+from tests.faults.clock import provide_library
 from tests.faults.faults import FAULTS
 from tests.faults.report import line, markdown
 from tests.faults.trial import Fault, Trial, undergo
@@ -35,6 +36,8 @@ def main(
         typer.echo("\n".join(FAULTS))
         raise typer.Exit(0 if as_list else 2)
     try:
+        if any("clock" in fault.name for fault in chosen):
+            provide_library()
         with running_servers() as servers:
             trials = asyncio.run(_undergo_all(servers, chosen))
     except ServersUnavailableError as error:

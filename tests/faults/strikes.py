@@ -12,6 +12,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from tests.bench.processes import descendants
+from tests.faults.clock import clock_of
 from tests.faults.proxy import Proxy
 from tests.faults.rig import Rig
 from tests.faults.trial import Strike
@@ -157,7 +158,7 @@ async def clock_steps(rig: Rig) -> None:
     ahead, *others = rig.system.workers
     await asyncio.gather(*(worker.end() for worker in rig.system.workers))
     with tempfile.NamedTemporaryFile("w", suffix=".clock") as clock:
-        usual, ahead.environment = ahead.environment, {**ahead.environment, **faked(clock.name)}
+        usual, ahead.environment = ahead.environment, {**ahead.environment, **clock_of(clock.name)}
         try:
             for offset in ("+0", "+3600s", "-3600s", "+0"):
                 await asyncio.to_thread(Path(clock.name).write_text, offset)
@@ -168,17 +169,6 @@ async def clock_steps(rig: Rig) -> None:
             ahead.environment = usual
         for worker in (*others, ahead):
             await rig.restart(worker)
-
-
-def faked(clock: str) -> dict[str, str]:
-    """Return the environment of a process whose clock is as far off as the file `clock` says."""
-    (library,) = Path("/usr/lib").glob("*/faketime/libfaketime.so.1")
-    return {
-        "LD_PRELOAD": str(library),
-        "FAKETIME_TIMESTAMP_FILE": clock,
-        "FAKETIME_NO_CACHE": "1",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-    }
 
 
 async def all_workers_killed(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""Replicas of the worker: shards spread over them as they come and go, and each win is paid once meanwhile."""
+"""Replicas of the worker: shards spread over those that come and go, and each win is paid once meanwhile."""
 
 import asyncio
 from collections import Counter

@@ -43,7 +43,10 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     """Names the batch within its gateway's connection."""
 
     deadline_unix_ms: int
-    """When the last of those who wait for an answer gives up."""
+    """When the last of those who wait for an answer gives up, by the gateway's clock: for who looks at it.
+
+    Workers go by the message's own `expiration`, because their clocks may be others.
+    """
 
     questions: list[Question]
 

@@ -31,7 +31,7 @@ from shared.wire import (
 )
 from worker.bookkeeper import Bookkeeper
 from worker.dedup import MemoryCache
-from worker.inbox import Inbox
+from worker.inbox import Arrival, Inbox
 from worker.ledger import Ledger
 from worker.metrics import WorkerMetrics
 from worker.posting import Identity, Plan, Transfer
@@ -201,7 +201,7 @@ class UnluckyChannel:
         self._tags = count(1)
         self.unsettled: dict[int, Batch] = {}
 
-    def deliver(self, inbox: deque[DeliveredMessage]) -> None:
+    def deliver(self, inbox: deque[Arrival]) -> None:
         """Deliver all that waits in the channel's queue."""
         while self._source:
             batch, tag = self._source.popleft(), next(self._tags)
@@ -210,7 +210,8 @@ class UnluckyChannel:
             header = ContentHeader(properties=properties)
             deliver = Basic.Deliver(delivery_tag=tag, routing_key="shard")
             channel: Any = self
-            inbox.append(DeliveredMessage(deliver, header, encode(batch), channel))
+            message = DeliveredMessage(deliver, header, encode(batch), channel)
+            inbox.append(Arrival(message, UNTIL_THE_END if batch.deadline_unix_ms else 0.0))
 
     def return_unsettled(self) -> None:
         """Put back, in its order, what was delivered and not settled, as a broker does for the dead."""
@@ -261,8 +262,9 @@ class UnluckyWorker:
         self._live.deliver(self._inbox.live)
         self._late.deliver(self._inbox.late)
         self._inbox.late_rests_until = 0.0  # as a moment after an outage
-        live = [_batch(message) for message in self._inbox.live]
-        return [b for b in live if b.deadline_unix_ms], [_batch(m) for m in self._inbox.late][:1]
+        live = [_batch(arrival.message) for arrival in self._inbox.live]
+        late = [_batch(arrival.message) for arrival in self._inbox.late]
+        return [b for b in live if b.deadline_unix_ms], late[:1]
 
     @property
     def has_work(self) -> bool:

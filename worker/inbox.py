@@ -5,7 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
 
@@ -15,12 +16,20 @@ LATE_LOOK_SECONDS: Final = 0.5
 Intake = Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
 
 
+class Arrival(NamedTuple):
+    """A message, and until when somebody may wait for its answers."""
+
+    message: DeliveredMessage
+    waited_for_until: float = inf
+    """On the monotonic clock. Gateways may be on machines whose clocks are others."""
+
+
 @dataclass(slots=True)
 class Inbox:
     """What the broker has delivered and no turn has taken."""
 
-    live: deque[DeliveredMessage] = field(default_factory=deque)
-    late: deque[DeliveredMessage] = field(default_factory=deque)
+    live: deque[Arrival] = field(default_factory=deque)
+    late: deque[Arrival] = field(default_factory=deque)
     late_rests_until: float = 0.0
     """On the monotonic clock; after an outage of the ledger, late credits wait a little."""
 
@@ -30,11 +39,17 @@ class Inbox:
         """Tell whether there is something to take."""
         return bool(self.live) or (bool(self.late) and time.monotonic() >= self.late_rests_until)
 
-    def intake(self, queue: deque[DeliveredMessage]) -> Intake:
-        """Return the consumer callback that fills `queue`."""
+    def intake(self, queue: deque[Arrival]) -> Intake:
+        """Return the consumer callback that fills `queue`.
+
+        How long a message was in the broker is not known here: the broker itself moves those that expire
+        there. So one that has waited here for all of its time is past it, and one may be that has not.
+        """
 
         async def take_in(message: DeliveredMessage) -> None:
-            queue.append(message)
+            milliseconds = message.header.properties.expiration
+            patience = float(milliseconds) / 1_000 if milliseconds else inf
+            queue.append(Arrival(message, time.monotonic() + patience))
             self.changed.set()
 
         return take_in

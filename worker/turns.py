@@ -24,7 +24,7 @@ from shared.outcome import Outcome, Result
 from shared.topology import DEAD_QUEUE
 from shared.wire import MESSAGE_TYPE, Answer, Batch, BatchReply, Question, decode_batch, encode
 from worker.bookkeeper import Bookkeeper
-from worker.inbox import Inbox
+from worker.inbox import Arrival, Inbox
 from worker.metrics import WorkerMetrics
 
 LATE_REST_SECONDS: Final = 1.0
@@ -107,17 +107,18 @@ class Turns:
 
     async def _take(self) -> Turn:
         """Take live deliveries up to the bound, and one late delivery: neither starves the other."""
-        taken, now_ms = Turn(), int(time.time() * 1_000)
+        taken = Turn()
         while self.inbox.live and len(taken) < self.batch_credits_max:
-            delivery = await self._open(self.inbox.live.popleft())
+            message, waited_for_until = self.inbox.live.popleft()
+            delivery = await self._open(message)
             if delivery is None:
                 continue
-            if delivery.batch.deadline_unix_ms < now_ms:
+            if waited_for_until < time.monotonic():
                 await self.channel.basic_reject(delivery.tag, requeue=False, wait=False)
             else:
                 taken.live.append(delivery)
         if self.inbox.late and time.monotonic() >= self.inbox.late_rests_until:
-            delivery = await self._open(self.inbox.late.popleft())
+            delivery = await self._open(self.inbox.late.popleft().message)
             if delivery is not None:
                 self.metrics.late.inc()
                 taken.late.append(delivery)
@@ -178,7 +179,7 @@ class Turns:
         await self._reply(taken.live, iter([_UNAVAILABLE] * len(taken.questions)))
         for delivery in taken.live:
             await self.channel.basic_reject(delivery.tag, requeue=False, wait=False)
-        self.inbox.late.extendleft(delivery.message for delivery in taken.late)
+        self.inbox.late.extendleft(Arrival(delivery.message) for delivery in taken.late)
         self.inbox.late_rests_until = time.monotonic() + LATE_REST_SECONDS
 
     def _count(self, questions: list[Question], answers: list[Answer], seconds: float) -> None:

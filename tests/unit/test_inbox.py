@@ -1,0 +1,39 @@
+"""What a worker was given: how long somebody may wait for it is counted by no clock that can be set."""
+
+import time
+from math import inf
+from typing import Any
+
+import pytest
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from worker.inbox import Inbox
+
+
+def message(expiration: str | None) -> DeliveredMessage:
+    header = ContentHeader(properties=Basic.Properties(expiration=expiration))
+    channel: Any = None
+    return DeliveredMessage(Basic.Deliver(), header, b"", channel)
+
+
+@pytest.mark.parametrize("set_to", [0.0, 4_000_000_000.0])
+async def test_message_is_waited_for_as_long_as_it_says(
+    monkeypatch: pytest.MonkeyPatch, set_to: float
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: set_to)
+    inbox = Inbox()
+    before = time.monotonic()
+    await inbox.intake(inbox.live)(message("2500"))
+    after = time.monotonic()
+    (arrival,) = inbox.live
+    assert before + 2.5 <= arrival.waited_for_until <= after + 2.5
+    assert inbox.has_work()
+    assert inbox.changed.is_set()
+
+
+async def test_message_that_says_nothing_is_waited_for_for_ever() -> None:
+    inbox = Inbox()
+    await inbox.intake(inbox.late)(message(None))
+    assert inbox.late[0].waited_for_until == inf

@@ -5,7 +5,7 @@ import json
 import signal
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -87,11 +87,15 @@ class Rig:
             await asyncio.sleep(POLL_SECONDS)
 
     def confirmed(self) -> set[Identity]:
-        """Return the credits that the broker has taken upon itself, as the gateway noted."""
+        """Return the credits that the broker has taken upon itself, as the gateway noted.
+
+        A line that a killed gateway has not finished says nothing.
+        """
         noted: set[Identity] = set()
         for line in self.system.gateway.log.read_text().splitlines():
             if '"confirmed by the broker"' in line:
-                noted.update((integration, id_) for integration, id_ in json.loads(line)["credits"])
+                with suppress(json.JSONDecodeError):
+                    noted.update((integration, id_) for integration, id_ in json.loads(line)["credits"])
         return noted
 
 

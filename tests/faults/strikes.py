@@ -146,6 +146,8 @@ def die_at(step: str) -> Strike:
                     await asyncio.sleep(0.05)
         finally:
             fatal.arguments = usual
+        assert fatal.popen is not None
+        assert fatal.popen.returncode == -signal.SIGKILL, fatal.log.read_text()[-1_000:]
         await asyncio.sleep(1)
         for worker in (*others, fatal):
             await rig.restart(worker)
@@ -169,6 +171,11 @@ async def clock_steps(rig: Rig) -> None:
             ahead.environment = usual
         for worker in (*others, ahead):
             await rig.restart(worker)
+    off = await rig.system.query(
+        "SELECT count(*) FILTER (WHERE posted_at > now() + interval '30 minutes'),"
+        " count(*) FILTER (WHERE posted_at < now() - interval '30 minutes') FROM transfers"
+    )
+    assert all(off[0]), f"the clock was never off: {off}"
 
 
 async def all_workers_killed(rig: Rig) -> None:
@@ -210,8 +217,10 @@ async def memory_alarm(rig: Rig) -> None:
 async def _alarm(rig: Rig, raised: tuple[str, str], cleared: tuple[str, str]) -> None:
     run = rig.servers.rabbitmq.run
     await asyncio.to_thread(run, "rabbitmqctl", "--quiet", *raised)
-    await asyncio.sleep(BEYOND_WINDOW_SECONDS)
-    await asyncio.to_thread(run, "rabbitmqctl", "--quiet", *cleared)
+    try:
+        await asyncio.sleep(BEYOND_WINDOW_SECONDS)
+    finally:
+        await asyncio.to_thread(run, "rabbitmqctl", "--quiet", *cleared)
 
 
 async def no_connections_left(rig: Rig) -> None:
@@ -240,12 +249,22 @@ async def cache_flushed(rig: Rig) -> None:
 
 async def cache_lies(rig: Rig) -> None:
     """Have Redis tell of each win what it knows of another, or garbage, to workers that must ask it."""
+    looked = 0
     async with Redis.from_url(rig.servers.cache_url) as redis:
+        reads_before = await _reads(redis)
         for worker in rig.system.workers:
             await rig.restart(worker)
             for _ in range(8):
-                keys = [key async for key in redis.scan_iter("credits:*", count=1_000)]
-                values = [value or b"" for value in await redis.mget(keys)] if keys else []
-                lies = [*values[1:], b"garbage"]
-                await redis.mset(dict(zip(keys, lies, strict=True))) if keys else None
+                if keys := [key async for key in redis.scan_iter("credits:*", count=1_000)]:
+                    looked += 1
+                    told = [value or b"" for value in await redis.mget(keys)]
+                    await redis.mset(dict(zip(keys, [*told[1:], b"garbage"], strict=True)))
                 await asyncio.sleep(0.2)
+        assert looked, "there was nothing to lie about"
+        assert await _reads(redis) - reads_before > looked, "no worker has asked"
+
+
+async def _reads(redis: Redis) -> int:
+    """Return how often Redis was asked for entries since it started."""
+    commands = await redis.info("commandstats")
+    return int(commands.get("cmdstat_mget", {"calls": 0})["calls"])

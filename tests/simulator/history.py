@@ -103,7 +103,7 @@ class Wrong(StrEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """How often each fault was found, and of each the first examples."""
+    """What was found wrong: a text for each time."""
 
     found: Mapping[Wrong, Sequence[str]]
 
@@ -225,7 +225,9 @@ class Service(msgspec.Struct, frozen=True):
 
     wins: int
     requests: int
-    retries: int
+    sent_again: int
+    """Requests that were not the first of their win: retries, repeats, doubles, altered ones."""
+
     unanswered: int
     """Requests without a reply in time."""
 
@@ -251,7 +253,7 @@ def served(attempts: Iterable[Attempt]) -> Service:
     return Service(
         wins=len(wins),
         requests=len(attempts),
-        retries=len(attempts) - len(wins),
+        sent_again=len(attempts) - len(wins),
         unanswered=sum(attempt.said is None for attempt in attempts),
         told_to_ask_again=sum(attempt.said is Said.ASK_AGAIN for attempt in attempts),
         unpaid=len(wins - {attempt.asked.identity for attempt in paid}),

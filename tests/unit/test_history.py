@@ -165,7 +165,7 @@ def test_how_providers_were_served() -> None:
         different(NOT_REPLIED, asked=different(WIN, provider_tx_id="win-3"), sent_at=3.6, ended_at=3.7),
     ]
     service = served(attempts)
-    assert (service.wins, service.requests, service.retries) == (3, 5, 2)
+    assert (service.wins, service.requests, service.sent_again) == (3, 5, 2)
     assert (service.unanswered, service.told_to_ask_again, service.unpaid) == (2, 1, 1)
     assert service.unavailable_seconds == pytest.approx(3.4)
     assert service.slowest_seconds == pytest.approx(0.4)

@@ -16,6 +16,7 @@ import structlog
 from gateway.holders import Holders
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
+from gateway.overload import TurnedAway
 from gateway.providers.contract import Callback, Provider, Refused, Reply
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable
@@ -50,6 +51,7 @@ class Integration:
     ledger: LedgerClient
     holders: Holders
     metrics: GatewayMetrics
+    turned_away: TurnedAway
 
     async def answer(self, callback: Callback) -> Reply:
         """Answer one HTTP request within the provider's window.
@@ -57,6 +59,8 @@ class Integration:
         Of several items, what becomes of one is nothing to the others.
         """
         began = perf_counter()
+        if self.ledger.is_overloaded():
+            return self.turn_away(callback)
         deadline = asyncio.get_running_loop().time() + self.provider.settings.reply_within_seconds
         try:
             items = self.provider.split(callback)
@@ -66,6 +70,15 @@ class Integration:
         answers = await self._ask(questions, deadline)
         replies = [self._reply(*told, began) for told in zip(items, questions, answers, strict=True)]
         return self.provider.join(callback, replies)
+
+    def turn_away(self, callback: Callback) -> Reply:
+        """Say 'ask again' to what is neither authenticated nor read: a refusal has to be cheap."""
+        try:
+            items = self.provider.split(callback)
+        except Refused as refused:
+            return self._refuse(callback, refused.outcome, perf_counter())
+        self.turned_away.add(self.provider.name, len(items))
+        return self.provider.join(callback, [self.provider.render(item, _UNAVAILABLE) for item in items])
 
     def refuse(self, callback: Callback, detail: str) -> Reply:
         """Answer a request that is none, such as one with too large a body."""

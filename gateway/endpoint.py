@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.callback import Integration
 from gateway.providers.contract import Callback, Reply
-from shared.http import read_body
+from shared.http import read_body, response_bytes
 
 
 class CallbackEndpoint:
@@ -22,6 +22,8 @@ class CallbackEndpoint:
         self._integration: Final = integration
         self._path: Final = path
         self._body_bytes_max: Final = body_bytes_max
+        self._turned_away: tuple[int, bytes] | None = None
+        """Status and response of every callback that is turned away, once known, if all get the same."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -35,6 +37,24 @@ class CallbackEndpoint:
         headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
         await send({"type": "http.response.start", "status": reply.status, "headers": headers})
         await send({"type": "http.response.body", "body": reply.body})
+
+    def turn_away(self, body: bytes) -> bytes | None:
+        """Return a whole response that says 'ask again', or None for a body that is refused for good."""
+        if len(body) > self._body_bytes_max:
+            return None
+        integration = self._integration
+        if self._turned_away is None:
+            reply = integration.turn_away(Callback(self._path, body))
+            headers = ("content-type", "application/json"), *reply.headers
+            turned_away = reply.status, response_bytes(reply.status, headers, reply.body)
+            if not integration.provider.echoes:
+                self._turned_away = turned_away
+        else:
+            turned_away = self._turned_away
+            integration.turned_away.add(integration.provider.name, 1)
+        status, response = turned_away
+        integration.metrics.requests(integration.provider.name, self._path, status).inc()
+        return response
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
         callback = _without_body(scope, self._path)

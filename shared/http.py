@@ -1,9 +1,13 @@
 """Serving HTTP, the same way for every process that does: uvicorn, a bounded body, an end that drains."""
 
 import asyncio
+import re
+import resource
 import signal
-from collections.abc import Mapping
-from typing import Any, Final, cast
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final, NamedTuple, cast
 
 import uvicorn
 from starlette.requests import ClientDisconnect
@@ -14,15 +18,25 @@ from shared.garbage import search_seldom
 
 DRAIN_SECONDS_MAX: Final = 15
 
+BACKLOG: Final = 65_535
+"""So many connections may wait to be accepted; the kernel allows as many as net.core.somaxconn says."""
 
-async def serve(app: ASGIApp, host: str, port: int) -> None:
+KEPT_ALIVE_SECONDS_MIN: Final = 1.0
+"""So long an idle connection is kept less than usual at most, so as not to set its timer at each refusal."""
+
+Shortcut = Callable[[bytes], bytes | None]
+"""Takes what came on a connection that was at rest; returns a whole response, or None to have it parsed."""
+
+
+async def serve(app: ASGIApp, host: str, port: int, shortcut: Shortcut = lambda _: None) -> None:
     """Serve until SIGTERM or SIGINT; requests that are under way are answered first."""
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=WholeReplies,
+        http=partial(Connection, shortcut),  # type: ignore[arg-type]  # it is called as the class is
         ws="none",
+        backlog=BACKLOG,
         lifespan="off",  # what the application needs is opened by the caller, where a fault becomes one line
         log_config=None,
         access_log=False,
@@ -33,14 +47,21 @@ async def serve(app: ASGIApp, host: str, port: int) -> None:
     for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it has drained
         signal.signal(sign, lambda _sign, _frame: None)
     search_seldom()
+    allow_connections()
     await uvicorn.Server(config).serve()
+
+
+def allow_connections() -> None:
+    """Let this process have as many files, and so connections, as it is allowed to; often 1,024 at first."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Gathered:
     """A connection on which what is written in one turn of the event loop leaves together, in one packet.
 
     uvicorn writes a reply's head and its body apart, and uvloop sends what it is given at once: two system
-    calls, and a client that wakes up twice. Everything but `write` and `close` is the connection's own.
+    calls, and a client that wakes up twice. Everything but what stands here is the connection's own.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -54,6 +75,11 @@ class Gathered:
         if not self._written:
             self._call_soon(self._send)
         self._written.append(data)
+
+    def write_now(self, data: bytes) -> None:
+        """Send it, with what was written before."""
+        self._written.append(data)
+        self._send()
 
     def close(self) -> None:
         """Send what was written, then close."""
@@ -69,12 +95,78 @@ class Gathered:
         return getattr(self._transport, name)
 
 
-class WholeReplies(HttpToolsProtocol):
-    """uvicorn's HTTP, but for a reply's head and body leaving together."""
+class Connection(HttpToolsProtocol):
+    """uvicorn's HTTP, but for a reply's head and body leaving together, and a shortcut before its parser."""
+
+    def __init__(self, shortcut: Shortcut, **of_uvicorn: Any) -> None:
+        """Take the shortcut, and what uvicorn gives to each connection."""
+        super().__init__(**of_uvicorn)
+        self._shortcut: Final = shortcut
+        self._is_read = True
+        self._kept_alive_at = 0.0
+
+    def on_message_begin(self) -> None:
+        """Note that what comes belongs to a request, until it is whole."""
+        self._is_read = False
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Note that the request is whole."""
+        self._is_read = True
+        super().on_message_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Answer by the shortcut where nothing is under way, or have the request parsed."""
+        is_at_rest = self._is_read and not (self.cycle and not self.cycle.response_complete)
+        response = self._shortcut(data) if is_at_rest else None
+        if response is None:
+            super().data_received(data)
+            return
+        self._gathered.write_now(response)
+        if (now := self.loop.time()) > self._kept_alive_at + KEPT_ALIVE_SECONDS_MIN:
+            self._kept_alive_at = now
+            self.on_response_complete()  # which lets the connection idle for its time anew
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection."""
-        super().connection_made(cast("asyncio.Transport", Gathered(transport)))
+        self._gathered = Gathered(transport)
+        super().connection_made(cast("asyncio.Transport", self._gathered))
+
+
+class PlainPost(NamedTuple):
+    """A POST request that came in one piece."""
+
+    path: str
+    """As it was written, without the query."""
+
+    body: bytes
+
+
+def plain_post(received: bytes) -> PlainPost | None:
+    r"""Return the POST that these bytes are, if they are one, whole, alone, and without anything unusual.
+
+    >>> plain_post(b"POST /klas/credit?a=b HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}")
+    PlainPost(path='/klas/credit', body=b'{}')
+    >>> plain_post(b"POST /klas/credit HTTP/1.1\r\nContent-Length: 3\r\n\r\n{}") is None
+    True
+    """
+    head, _, body = received.partition(b"\r\n\r\n")
+    line, lengths = _POST.match(head), _CONTENT_LENGTHS.findall(head)
+    if line is None or lengths != [b"%d" % len(body)] or _UNUSUAL.search(head):
+        return None
+    return PlainPost(line[1].decode("latin-1"), body)
+
+
+_POST: Final = re.compile(rb"POST (/[^ ?]*)[^ ]* HTTP/1\.1\r\n")
+_CONTENT_LENGTHS: Final = re.compile(rb"(?i)\r\ncontent-length:[ \t]*([^\r]*)")
+_UNUSUAL: Final = re.compile(rb"(?i)\r\n(?:transfer-encoding|expect|upgrade|connection:(?![ \t]*keep-alive))")
+
+
+def response_bytes(status: int, headers: Iterable[tuple[str, str]], body: bytes) -> bytes:
+    """Return an HTTP response."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n{lines}content-length: {len(body)}\r\n\r\n"
+    return head.encode("latin-1") + body
 
 
 async def read_body(receive: Receive, headers: Mapping[str, str], bytes_max: int) -> bytes | None:

@@ -38,6 +38,10 @@ class LedgerClient(ABC):
             raise answer
         return answer
 
+    @abstractmethod
+    def is_overloaded(self, more: int = 0) -> bool:
+        """Tell whether a question, asked after so many more, would only make all wait longer."""
+
     @property
     @abstractmethod
     def in_flight(self) -> int:

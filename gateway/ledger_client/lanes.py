@@ -37,6 +37,9 @@ ANSWERS_AT_ONCE: Final = 16
 """So many are told before the loop looks at what came: else everyone's next question would come at once, and
 the gateway would rest while the worker works, and the worker while the gateway does."""
 
+OVERLOADED_SECONDS: Final = 0.25
+"""When answers take so long while more than a batch of questions is in flight, too much is asked."""
+
 _log = structlog.get_logger()
 
 
@@ -73,6 +76,18 @@ class Lanes:
         self._believed_until: Final = [0.0] * shards
         self._in_flight_max: Final = in_flight_max
         self.in_flight = 0
+        self._answered_after_seconds = 0.0
+        """How long the last answer took."""
+
+    def is_overloaded(self, more: int = 0) -> bool:
+        """Tell whether a question, asked after so many more, would only make all wait longer.
+
+        Not so while nothing is answered at all: that is an outage, after which those who wait are answered.
+        """
+        waiting = self.in_flight + more
+        return waiting >= self._in_flight_max or (
+            waiting >= BATCH_QUESTIONS_MAX and self._answered_after_seconds > OVERLOADED_SECONDS
+        )
 
     async def ask_all(
         self, questions: Sequence[Question], deadline: float
@@ -84,10 +99,14 @@ class Lanes:
         """
         taken = questions[: max(0, self._in_flight_max - self.in_flight)]
         answers = [self._put(question, deadline) for question in taken]
-        late = asyncio.get_running_loop().call_at(deadline, _fail, answers, "no answer in time")
+        loop = asyncio.get_running_loop()
+        asked_at = loop.time()
+        late = loop.call_at(deadline, _fail, answers, "no answer in time")
         self.in_flight += len(taken)
         try:
             told = [await answer for answer in answers]
+            if told and not isinstance(told[-1], LedgerUnavailable):
+                self._answered_after_seconds = loop.time() - asked_at
         finally:
             late.cancel()
             self.in_flight -= len(taken)

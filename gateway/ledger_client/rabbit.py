@@ -60,6 +60,10 @@ class RabbitLedgerClient(LedgerClient):
             await self._connecting
         await self._lanes.close()
 
+    def is_overloaded(self, more: int = 0) -> bool:
+        """Tell whether a question, asked after so many more, would only make all wait longer."""
+        return self._lanes.is_overloaded(more)
+
     @property
     def in_flight(self) -> int:
         """How many questions wait for their answer."""

@@ -137,6 +137,9 @@ class Provider(ABC, Generic[SettingsType, Message]):
     content_types: ClassVar[frozenset[str]] = frozenset({"application/json"})
     """The bodies it may send. A request that names no type is read as JSON."""
 
+    echoes: ClassVar = False
+    """Whether a refusal repeats something of its request."""
+
     settings_type: ClassVar[type[IntegrationSettings]]
     """What `[integrations.NAME]` holds for this provider; the same type as SettingsType."""
 

@@ -1,14 +1,15 @@
 """HTTP as it is served: what of a reply leaves together, and when."""
 
 import asyncio
+import resource
 from collections.abc import Callable
 
 import pytest
 import uvicorn
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from shared.http import WholeReplies
+from shared.http import Connection, Shortcut, allow_connections, plain_post, response_bytes
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n%s\r\n"
 REPLY_END = b"\r\n\r\nhi"
@@ -46,13 +47,17 @@ async def _say_hi(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"hi"})
 
 
-@pytest.fixture
-async def connection() -> tuple[Wire, Callable[[bytes], None]]:
-    config = uvicorn.Config(_say_hi, http=WholeReplies, ws="none", log_config=None, access_log=False)
+def connect(app: ASGIApp, shortcut: Shortcut) -> tuple[Wire, Callable[[bytes], None]]:
+    config = uvicorn.Config(app, ws="none", log_config=None, access_log=False)
     config.load()
-    protocol, wire = WholeReplies(config, ServerState(), app_state={}), Wire()
+    protocol, wire = Connection(shortcut, config=config, server_state=ServerState(), app_state={}), Wire()
     protocol.connection_made(wire)
     return wire, protocol.data_received
+
+
+@pytest.fixture
+async def connection() -> tuple[Wire, Callable[[bytes], None]]:
+    return connect(_say_hi, lambda _: None)
 
 
 async def _turns() -> None:
@@ -109,3 +114,89 @@ async def test_what_is_no_request_is_refused_before_the_connection_ends(
     receive(b"no request\r\n\r\n")
     assert wire.packets[0].startswith(b"HTTP/1.1 400")
     assert wire.closed_after == 1
+
+
+AWAY = response_bytes(200, [("content-type", "application/json")], b"away")
+PLAIN = REQUEST % b"" + b"{}"
+
+
+async def test_shortcut_is_taken_between_requests_only() -> None:
+    """What is not whole and alone goes the usual way, and so does all of a request whose begin did."""
+    wire, receive = connect(_say_hi, lambda received: AWAY if plain_post(received) else None)
+    receive(PLAIN)
+    assert wire.packets == [AWAY]
+    receive(PLAIN[:40])
+    receive(PLAIN[40:])
+    await _turns()
+    assert wire.packets[1].endswith(REPLY_END)
+    receive(PLAIN + PLAIN)
+    await _turns()
+    assert b"".join(wire.packets[2:]).count(REPLY_END) == 2
+    receive(PLAIN)
+    assert wire.packets[-1] == AWAY
+    assert wire.closed_after is None
+
+
+async def test_body_that_looks_like_a_request_is_not_taken_for_one() -> None:
+    """Not even where the request was answered before its body came."""
+
+    async def answer_unread(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"hi"})
+
+    wire, receive = connect(answer_unread, lambda received: AWAY if plain_post(received) else None)
+    receive(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (2 * len(PLAIN)))
+    await _turns()
+    receive(PLAIN)
+    receive(PLAIN)
+    await _turns()
+    assert [packet.endswith(REPLY_END) for packet in wire.packets] == [True]
+
+
+async def test_shortcut_overtakes_nobody() -> None:
+    """A client that sends on without waiting gets its replies in their order."""
+    wire, receive = connect(_say_hi, lambda received: AWAY if wire_is_busy and plain_post(received) else None)
+    wire_is_busy = False
+    receive(PLAIN)
+    wire_is_busy = True
+    receive(PLAIN)
+    await _turns()
+    receive(PLAIN)
+    sent = b"".join(wire.packets)
+    assert sent.count(REPLY_END) == 2
+    assert sent.endswith(AWAY)
+
+
+@pytest.mark.parametrize(
+    "unusual",
+    [
+        b"GET / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST * HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{",
+        b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}P",
+        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nUpgrade: h2c\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+    ],
+)
+def test_only_an_ordinary_request_is_plain(unusual: bytes) -> None:
+    assert plain_post(unusual) is None
+
+
+def test_request_of_a_client_that_names_its_connection_is_plain() -> None:
+    request = plain_post(
+        b"POST /klas/credit HTTP/1.1\r\nCONNECTION: Keep-Alive\r\ncontent-length:2\r\n\r\n{}"
+    )
+    assert request == ("/klas/credit", b"{}")
+
+
+def test_as_many_files_may_be_open_as_are_allowed() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] - 1, before[1]))
+    allow_connections()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)

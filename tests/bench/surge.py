@@ -1,0 +1,270 @@
+"""Providers in a surge: an open loop that goes on, whatever is answered, through phases of more or less load.
+
+Unlike `open_loop`, where a reply that is missing spoils the run, a provider here hangs up when its window
+ends, and what it sent all at once it sends again until it is told as paid. One thread over epoll, because at
+three times the peak an event loop's own share of a small machine is what the measured system then lacks.
+Runs in a process of its own, and prints what became of each attempt:
+`python -m tests.bench.surge URL FILE PHASES`.
+"""
+
+import select
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from enum import IntEnum
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+
+from tests.bench.open_loop import due_times
+from tests.bench.traffic import PAID, TURNS, WINDOW_SECONDS, read
+
+HEAD_START_SECONDS: Final = 0.2
+
+SWEEP_SECONDS: Final = 0.05
+"""So often those whose window has ended are looked for."""
+
+RETRY_SECONDS: Final = 1.0
+"""After so long what was sent at once and not told as paid is sent again, also all at once."""
+
+IDLE_SECONDS_MAX: Final = 3.0
+"""Less than the five after which uvicorn closes an idle connection."""
+
+CONNECTIONS_MAX: Final = 1_000
+"""As of a proxy in front of gateways: what finds none free waits for one, or until its window ends."""
+
+_SENT_AT_ONCE: Final = 64
+"""A client that is late with sending still reads after so many."""
+
+_REPLY_BYTES_MAX: Final = 65_536
+_ALREADY_PAID: Final = {"igamingace": b'"code":11'}
+"""What stands in a reply to a repeat, of an integration whose repeats don't get the original reply."""
+
+
+class Fate(IntEnum):
+    """What became of an attempt."""
+
+    PAID = 0
+    ASK_AGAIN = 1
+    MISSED = 2
+    """No reply within the provider's window."""
+
+    LOST = 3
+    """The connection was refused or reset."""
+
+
+class Phase(msgspec.Struct, frozen=True):
+    """A time of steady load."""
+
+    name: str
+    seconds: float
+    per_second: float
+    at_once: int = 0
+    """So many more are sent in the phase's first instant, and again until they are told as paid."""
+
+    @property
+    def wins(self) -> int:
+        """How many new wins it takes."""
+        return self.at_once + int(self.seconds * self.per_second)
+
+
+class Ended(msgspec.Struct, frozen=True, array_like=True):
+    """An attempt that has ended."""
+
+    due_seconds: float
+    """When it was due, from the first phase's begin."""
+
+    latency_ms: float
+    """From then."""
+
+    fate: Fate
+
+
+class Attempt:
+    """A win on its way: `due` on the monotonic clock, and the connection it is under way on."""
+
+    __slots__ = ("due", "fate", "insists", "number", "request", "wire")
+
+    def __init__(self, number: int, due: float, request: bytes, *, insists: bool) -> None:
+        """Take its number in the file, its bytes, and whether it is sent again until it is told as paid."""
+        self.number, self.due, self.request, self.insists = number, due, request, insists
+        self.wire: Wire | None = None
+        self.fate: Fate | None = None
+
+
+class Wire:
+    """A connection, with one request under way at most."""
+
+    __slots__ = ("attempt", "idle_since", "received", "socket")
+
+    def __init__(self, socket_: socket.socket, attempt: Attempt) -> None:
+        """Take a connection that is being made, for an attempt."""
+        self.socket, self.attempt, self.received, self.idle_since = socket_, attempt, b"", 0.0
+
+
+class Client:
+    """All connections, and what became of the attempts."""
+
+    def __init__(self, url: str) -> None:
+        """Take where to."""
+        address = urlsplit(url)
+        self._address: Final = address.hostname or "", address.port or 80
+        self._poll: Final = select.epoll()
+        self._wires: Final[dict[int, Wire]] = {}
+        self._free: Final[list[Wire]] = []
+        self._waiting: Final[deque[Attempt]] = deque()
+        self._under_way: Final[Sequence[deque[Attempt]]] = [deque() for _ in TURNS]
+        self._again: Final[list[Attempt]] = []
+        self._again_at = float("inf")
+        self._swept_at = 0.0
+        self.ended: Final[list[tuple[float, float, Fate]]] = []
+
+    def run(self, requests: Iterator[bytes], phases: Sequence[Phase]) -> list[Ended]:
+        """Send the requests when they are due, and return what became of each attempt."""
+        begin = time.monotonic() + HEAD_START_SECONDS
+        due = list(_attempts(requests, phases, begin))
+        due.reverse()
+        while due or self._again or any(self._under_way):
+            now = time.monotonic()
+            for _ in range(_SENT_AT_ONCE):
+                if not due or due[-1].due > now:
+                    break
+                self._start(due.pop())
+            if now >= self._again_at:
+                self._send_again(now)
+            self._read(0.0 if due and due[-1].due <= now else 0.001)
+            if now >= self._swept_at + SWEEP_SECONDS:
+                self._sweep(now)
+        return [Ended(at - begin, seconds * 1_000, fate) for at, seconds, fate in self.ended]
+
+    def _start(self, attempt: Attempt) -> None:
+        self._under_way[attempt.number % len(TURNS)].append(attempt)
+        self._waiting.append(attempt)
+        self._send_waiting()
+
+    def _send_waiting(self) -> None:
+        while self._waiting and (self._free or len(self._wires) < CONNECTIONS_MAX):
+            attempt = self._waiting.popleft()
+            if attempt.fate is None:
+                self._send_or_connect(attempt)
+
+    def _send_or_connect(self, attempt: Attempt) -> None:
+        """Send over the connection that came free last, or over a new one."""
+        while self._free:
+            wire = self._free.pop()
+            if wire.idle_since >= time.monotonic() - IDLE_SECONDS_MAX:
+                wire.attempt, attempt.wire = attempt, wire
+                self._send(wire)
+                return
+            self._close(wire)
+        try:
+            made = socket.socket()
+            made.setblocking(False)  # noqa: FBT003  (its own signature)
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.connect_ex(self._address)
+        except OSError:
+            self._end(attempt, Fate.LOST)
+            return
+        attempt.wire = self._wires[made.fileno()] = Wire(made, attempt)
+        self._poll.register(made, select.EPOLLOUT)
+
+    def _send(self, wire: Wire) -> None:
+        try:
+            wire.socket.send(wire.attempt.request)
+        except OSError:
+            self._lose(wire)
+
+    def _read(self, seconds: float) -> None:
+        for descriptor, event in self._poll.poll(seconds):
+            wire = self._wires.get(descriptor)
+            if wire is None:
+                continue
+            if event & select.EPOLLOUT and not event & (select.EPOLLERR | select.EPOLLHUP):
+                self._poll.modify(wire.socket, select.EPOLLIN)
+                self._send(wire)
+                continue
+            try:
+                got = wire.socket.recv(_REPLY_BYTES_MAX)
+            except OSError:
+                got = b""
+            if not got:
+                self._lose(wire)
+            elif _is_whole(reply := wire.received + got):
+                wire.received, wire.idle_since = b"", time.monotonic()
+                self._free.append(wire)
+                self._end(wire.attempt, _fate(wire.attempt, reply))
+                self._send_waiting()
+            else:
+                wire.received = reply
+
+    def _lose(self, wire: Wire) -> None:
+        if wire in self._free:
+            self._free.remove(wire)
+        self._close(wire)
+        if wire.attempt.fate is None:
+            self._end(wire.attempt, Fate.LOST)
+        self._send_waiting()
+
+    def _close(self, wire: Wire) -> None:
+        del self._wires[wire.socket.fileno()]
+        wire.socket.close()
+
+    def _end(self, attempt: Attempt, fate: Fate) -> None:
+        attempt.fate, attempt.wire = fate, None
+        now = time.monotonic()
+        self.ended.append((attempt.due, now - attempt.due, fate))
+        if attempt.insists and fate is not Fate.PAID:
+            self._again_at = min(self._again_at, now + RETRY_SECONDS)
+            self._again.append(attempt)
+
+    def _send_again(self, now: float) -> None:
+        attempts, self._again_at = list(self._again), float("inf")
+        self._again.clear()
+        for old in attempts:
+            self._start(Attempt(old.number, now, old.request, insists=True))
+
+    def _sweep(self, now: float) -> None:
+        """Hang up on whoever has not answered within the window."""
+        self._swept_at = now
+        for turn, under_way in zip(TURNS, self._under_way, strict=True):
+            while under_way and (
+                under_way[0].fate is not None or under_way[0].due + WINDOW_SECONDS[turn] < now
+            ):
+                attempt = under_way.popleft()
+                if attempt.fate is None:
+                    if attempt.wire is not None:
+                        self._close(attempt.wire)
+                    self._end(attempt, Fate.MISSED)
+        self._send_waiting()
+
+
+def _attempts(requests: Iterator[bytes], phases: Sequence[Phase], begin: float) -> Iterator[Attempt]:
+    number = 0
+    for phase in phases:
+        steady = due_times(phase.wins - phase.at_once, phase.per_second)
+        for nth, after in enumerate([0.0] * phase.at_once + steady):
+            yield Attempt(number, begin + after, next(requests), insists=nth < phase.at_once)
+            number += 1
+        begin += phase.seconds
+
+
+def _is_whole(reply: bytes) -> bool:
+    head, end, body = reply.partition(b"\r\n\r\n")
+    return bool(end) and len(body) >= int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
+
+
+def _fate(attempt: Attempt, reply: bytes) -> Fate:
+    turn = TURNS[attempt.number % len(TURNS)]
+    if PAID[turn] in reply or (attempt.insists and _ALREADY_PAID.get(turn, PAID[turn]) in reply):
+        return Fate.PAID
+    return Fate.ASK_AGAIN
+
+
+if __name__ == "__main__":
+    client = Client(sys.argv[1])
+    told = client.run(read(Path(sys.argv[2])), msgspec.json.decode(sys.argv[3], type=list[Phase]))
+    sys.stdout.buffer.write(msgspec.msgpack.encode(told))

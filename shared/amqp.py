@@ -21,6 +21,7 @@ from shared.broker_url import node_of
 from shared.settings import BrokerSettings
 
 CONNECT_SECONDS_MAX: Final = 5
+CLOSE_SECONDS_MAX: Final = 0.5
 PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 1.0
 
@@ -59,19 +60,31 @@ async def keep_connected(
     """
     nodes = _by_chance(settings.urls)
     refused = 0
+    ends: set[asyncio.Task[None]] = set()
     for url in cycle(nodes):
         try:
             connection = await connect(settings, url)
             refused = 0
-            async with connection:
+            try:
                 await serve(connection)
+            finally:
+                await _close(connection, ends)
         except BROKER_FAULTS as error:
             refused += 1
             _log.warning("broker lost", node=node_of(url), error=type(error).__name__, reason=str(error))
         if not stop.is_set():
             await _pause(_pause_seconds(max(0, refused - 1) // len(nodes)), stop)
         if stop.is_set():
-            return
+            break
+    await asyncio.gather(*ends, return_exceptions=True)
+
+
+async def _close(connection: AbstractConnection, ends: set[asyncio.Task[None]]) -> None:
+    """Close a connection. A node that does not answer is not waited for: its end is left in `ends`."""
+    end = asyncio.ensure_future(connection.close())
+    ends.add(end)
+    end.add_done_callback(ends.discard)
+    await asyncio.wait([end], timeout=CLOSE_SECONDS_MAX)
 
 
 def _by_chance(urls: Sequence[str]) -> list[str]:

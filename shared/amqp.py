@@ -60,7 +60,7 @@ async def keep_connected(
     """
     nodes = _by_chance(settings.urls)
     refused = 0
-    ends: set[asyncio.Task[None]] = set()
+    ends: set[asyncio.Future[None]] = set()
     for url in cycle(nodes):
         try:
             connection = await connect(settings, url)
@@ -79,11 +79,17 @@ async def keep_connected(
     await asyncio.gather(*ends, return_exceptions=True)
 
 
-async def _close(connection: AbstractConnection, ends: set[asyncio.Task[None]]) -> None:
+async def _close(connection: AbstractConnection, ends: set[asyncio.Future[None]]) -> None:
     """Close a connection. A node that does not answer is not waited for: its end is left in `ends`."""
+
+    def forget(end: asyncio.Future[None]) -> None:
+        ends.discard(end)
+        if not end.cancelled() and (error := end.exception()):
+            _log.debug("connection not closed in good order", reason=str(error))
+
     end = asyncio.ensure_future(connection.close())
     ends.add(end)
-    end.add_done_callback(ends.discard)
+    end.add_done_callback(forget)
     await asyncio.wait([end], timeout=CLOSE_SECONDS_MAX)
 
 

@@ -43,8 +43,13 @@ class Cluster:
         self._label: Final = label
         image = images()["rabbitmq"]
         cookie = f"-setcookie {label}"
-        named = {"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": cookie, "RABBITMQ_CTL_ERL_ARGS": cookie}
-        image = replace(image, environment={**image.environment, **named})
+        environment = {
+            **image.environment,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": cookie,
+            "RABBITMQ_CTL_ERL_ARGS": cookie,
+            "RABBITMQ_ENABLED_PLUGINS_FILE": "/dev/null",  # three management plugins take seconds to start
+        }
+        image = replace(image, environment=environment)
         self.nodes: Final = {
             f"rabbit@{host}": make("rabbitmq", image, label, hostname=host, network=label) for host in HOSTS
         }

@@ -2,12 +2,13 @@
 
 aio-pika's own robust connection restores channels and queues one by one, and can't restore an exclusive
 queue that the broker still holds for a half-open connection. Here a lost connection is thrown away whole,
-and `serve` begins anew on the next.
+and `serve` begins anew on the next, which is to another node where the broker has several.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from random import uniform
+from collections.abc import Awaitable, Callable, Sequence
+from itertools import cycle
+from random import sample, uniform
 from typing import Final, cast
 
 import aio_pika
@@ -16,9 +17,11 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError
 from aiormq import Channel
 
+from shared.broker_url import node_of
 from shared.settings import BrokerSettings
 
 CONNECT_SECONDS_MAX: Final = 5
+CLOSE_SECONDS_MAX: Final = 0.5
 PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 1.0
 
@@ -29,27 +32,76 @@ StopAsyncIteration for one that a proxy accepts and drops because the broker beh
 _log = structlog.get_logger()
 
 
+async def connect(settings: BrokerSettings, url: str) -> AbstractConnection:
+    """Connect to one node within CONNECT_SECONDS_MAX. Raises one of BROKER_FAULTS."""
+    return await aio_pika.connect(url, heartbeat=settings.heartbeat_seconds, timeout=CONNECT_SECONDS_MAX)
+
+
+async def connect_to_any(settings: BrokerSettings) -> AbstractConnection:
+    """Connect to the first node that lets us. Raises one of BROKER_FAULTS, the last one's, when none does."""
+    *others, last = _by_chance(settings.urls)
+    for url in others:
+        try:
+            return await connect(settings, url)
+        except BROKER_FAULTS as error:
+            _log.warning(
+                "broker not reached", node=node_of(url), error=type(error).__name__, reason=str(error)
+            )
+    return await connect(settings, last)
+
+
 async def keep_connected(
     settings: BrokerSettings, serve: Callable[[AbstractConnection], Awaitable[None]], stop: asyncio.Event
 ) -> None:
-    """Run `serve` on a connection, and again on a new one whenever it ends, until `stop` is set.
+    """Run `serve` on a connection, and again on one to the next node whenever it ends, until `stop` is set.
 
-    `serve` returns, or raises one of BROKER_FAULTS, when the connection is of no more use.
+    `serve` returns, or raises one of BROKER_FAULTS, when the connection is of no more use. Pauses grow
+    only when every node was tried in vain.
     """
-    pause_seconds = PAUSE_SECONDS_MIN
-    while not stop.is_set():
+    nodes = _by_chance(settings.urls)
+    refused = 0
+    ends: set[asyncio.Future[None]] = set()
+    for url in cycle(nodes):
         try:
-            connection = await aio_pika.connect(
-                settings.url, heartbeat=settings.heartbeat_seconds, timeout=CONNECT_SECONDS_MAX
-            )
-            async with connection:
-                pause_seconds = PAUSE_SECONDS_MIN
+            connection = await connect(settings, url)
+            refused = 0
+            try:
                 await serve(connection)
+            finally:
+                await _close(connection, ends)
         except BROKER_FAULTS as error:
-            _log.warning("broker lost", error=type(error).__name__, reason=str(error))
+            refused += 1
+            _log.warning("broker lost", node=node_of(url), error=type(error).__name__, reason=str(error))
         if not stop.is_set():
-            await _pause(uniform(pause_seconds / 2, pause_seconds), stop)  # noqa: S311  (jitter)
-            pause_seconds = min(2 * pause_seconds, PAUSE_SECONDS_MAX)
+            await _pause(_pause_seconds(max(0, refused - 1) // len(nodes)), stop)
+        if stop.is_set():
+            break
+    await asyncio.gather(*ends, return_exceptions=True)
+
+
+async def _close(connection: AbstractConnection, ends: set[asyncio.Future[None]]) -> None:
+    """Close a connection. A node that does not answer is not waited for: its end is left in `ends`."""
+
+    def forget(end: asyncio.Future[None]) -> None:
+        ends.discard(end)
+        if not end.cancelled() and (error := end.exception()):
+            _log.debug("connection not closed in good order", reason=str(error))
+
+    end = asyncio.ensure_future(connection.close())
+    ends.add(end)
+    end.add_done_callback(forget)
+    await asyncio.wait([end], timeout=CLOSE_SECONDS_MAX)
+
+
+def _by_chance(urls: Sequence[str]) -> list[str]:
+    """Return the URLs in any order: so processes spread over the nodes, and over those that are left."""
+    return sample(urls, len(urls))
+
+
+def _pause_seconds(rounds: int) -> float:
+    """Return how long to wait when every node was tried so often in vain, with jitter."""
+    seconds = min(PAUSE_SECONDS_MIN * 2 ** min(rounds, 10), PAUSE_SECONDS_MAX)
+    return uniform(seconds / 2, seconds)  # noqa: S311  (jitter)
 
 
 async def lost(connection: AbstractConnection, *channels: AbstractChannel) -> None:

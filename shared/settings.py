@@ -19,6 +19,7 @@ from pydantic_settings import (
 )
 from pydantic_settings import SettingsError as SourceError
 
+from shared.broker_url import checked, node_urls
 from shared.errors import SettingsError
 
 MEMORY: Final = "memory://"
@@ -47,12 +48,23 @@ class GatewaySettings(_Table):
     """Credits that may wait for the ledger at once; further ones get their provider's retryable reply."""
 
 
+def _broker_url(url: str) -> str:
+    return url if url == MEMORY else checked(url)
+
+
 class BrokerSettings(_Table):
     """`[broker]`: RabbitMQ."""
 
-    url: str = Field(default=MEMORY, pattern=r"^(memory://$|amqps?://)")
+    url: Annotated[str, AfterValidator(_broker_url)] = MEMORY
+    """Of a cluster, the URLs of its nodes, separated by commas."""
+
     shards: int = Field(default=16, ge=1, le=256)
     heartbeat_seconds: int = Field(default=10, ge=1)
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """The URL of each node."""
+        return node_urls(self.url)
 
 
 class LedgerSettings(_Table):

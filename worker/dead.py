@@ -15,7 +15,7 @@ import aio_pika
 import msgspec
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-from shared.amqp import BROKER_FAULTS, CONNECT_SECONDS_MAX
+from shared.amqp import BROKER_FAULTS, connect_to_any
 from shared.credit import Credit
 from shared.errors import BrokerUnavailable, PoisonMessage, SettingsError
 from shared.settings import MEMORY, BrokerSettings
@@ -91,7 +91,7 @@ async def _channel(settings: BrokerSettings) -> AsyncIterator[AbstractChannel]:
     if settings.url == MEMORY:
         raise SettingsError("[broker] url: there is no broker, and so nothing that was put aside")
     async with (
-        await aio_pika.connect(settings.url, timeout=CONNECT_SECONDS_MAX) as connection,
+        await connect_to_any(settings) as connection,
         connection.channel(publisher_confirms=True) as channel,
     ):
         yield channel

@@ -196,6 +196,8 @@ class _Lane:
         self._looks = False
         loop = asyncio.get_running_loop()
         while self._may_leave(loop.time()) and (batch := self._next_batch()):
+            if self._under_way and loop.time() >= self._last_left + PATIENCE_SECONDS:
+                self.shard = None  # another queue may have a leader
             self._last_left = loop.time()
             loop.call_later(PATIENCE_SECONDS, self._send_what_may_leave)
             task = loop.create_task(self._send_batch(batch))

@@ -22,6 +22,7 @@ from pamqp.commands import Basic
 
 from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import Answered, Lanes
+from gateway.ledger_client.silence import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SECONDS_MAX, Silence
 from shared.amqp import BROKER_FAULTS, keep_connected, lost, wire_channel
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable, PoisonMessage
@@ -44,6 +45,7 @@ class RabbitLedgerClient(LedgerClient):
         self._numbers: Final = count(1)
         self._channel: Channel | None = None
         self._reply_queue = ""
+        self._unconfirmed, self._unanswered = _silences()
         self._connecting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -78,25 +80,29 @@ class RabbitLedgerClient(LedgerClient):
         return await self._lanes.ask_all(questions, deadline)
 
     async def _serve(self, connection: AbstractConnection) -> None:
-        """Use one connection until it is lost or we stop."""
-        async with connection.channel(publisher_confirms=True) as channel:
-            await declare_queues(channel, self._settings.shards)
-            replies = await channel.declare_queue(exclusive=True)
-            wire = await wire_channel(channel)
-            await wire.basic_consume(replies.name, self._on_reply, no_ack=True)
-            self._reply_queue, self._channel = replies.name, wire
-            _log.info("connected to the broker", shards=self._settings.shards)
-            ends = [
-                asyncio.ensure_future(lost(connection, channel)),
-                asyncio.ensure_future(self._stop.wait()),
-            ]
-            try:
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                self._channel = None
-                for end in ends:
-                    end.cancel()
-                self._fail_pending("the connection to the broker was lost")
+        """Use one connection until it is lost, silent while there are other nodes, or we stop."""
+        channel = await connection.channel(publisher_confirms=True)
+        await declare_queues(channel, self._settings.shards)
+        replies = await channel.declare_queue(exclusive=True)
+        wire = await wire_channel(channel)
+        await wire.basic_consume(replies.name, self._on_reply, no_ack=True)
+        self._unconfirmed, self._unanswered = _silences()
+        self._reply_queue, self._channel = replies.name, wire
+        _log.info("connected to the broker", shards=self._settings.shards)
+        ends = [
+            asyncio.ensure_future(lost(connection, channel)),
+            asyncio.ensure_future(self._stop.wait()),
+        ]
+        if len(self._settings.urls) > 1:
+            ends.append(asyncio.ensure_future(self._unconfirmed.has_lasted()))
+            ends.append(asyncio.ensure_future(self._unanswered.has_lasted()))
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self._channel = None
+            for end in ends:
+                end.cancel()
+            self._fail_pending("the connection to the broker was lost")
 
     def _fail_pending(self, reason: str) -> None:
         for reply in self._pending.values():
@@ -109,6 +115,7 @@ class RabbitLedgerClient(LedgerClient):
         except PoisonMessage as poison:
             _log.error("undecodable reply", reason=str(poison))
             return
+        self._unanswered.end()
         worker_id = message.header.properties.app_id or ""
         for batch in replies:
             reply = self._pending.get(batch.number)
@@ -146,12 +153,23 @@ class RabbitLedgerClient(LedgerClient):
             reply_to=self._reply_queue,
             expiration=str(milliseconds),
         )
-        await channel.basic_publish(
-            encode(batch), routing_key=shard_queue(shard), properties=properties, mandatory=True, wait=False
-        )
+        unconfirmed = self._unconfirmed
+        unconfirmed.begin()
+        self._unanswered.begin()
+        where = shard_queue(shard)
+        try:
+            await channel.basic_publish(
+                encode(batch), routing_key=where, properties=properties, mandatory=True, wait=False
+            )
+        finally:
+            unconfirmed.end()  # a refusal is heard, too
         if _log.is_enabled_for(logging.DEBUG):
             confirmed = [question.identity for question in questions if isinstance(question, Credit)]
             _log.debug("confirmed by the broker", shard=shard, credits=confirmed)
+
+
+def _silences() -> tuple[Silence, Silence]:
+    return Silence("confirmations", UNCONFIRMED_SECONDS_MAX), Silence("replies", UNANSWERED_SECONDS_MAX)
 
 
 def _fail_unconfirmed(reply: asyncio.Future[Answered], task: asyncio.Task[None]) -> None:

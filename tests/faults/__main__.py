@@ -7,19 +7,24 @@ anything was lost, doubled or untrue.
 import asyncio
 import sys
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Final
 
 import msgspec
 import typer
 
 from tests.faults.clock import provide_library
+from tests.faults.cluster import FAULTS as CLUSTER_FAULTS
 from tests.faults.faults import FAULTS
 from tests.faults.report import line, markdown
 from tests.faults.trial import Fault, Trial, undergo
 from tests.servers import Servers, ServersUnavailableError, running_servers
+from tests.servers.cluster import running_cluster, why_no_cluster
 from tests.system import ROOT
 
 AsList = Annotated[bool, typer.Option("--list", help="Name the faults and end.")]
+VERSION: Final = ("rabbitmqctl", "--quiet", "version")
 REPORT: Final = ROOT / "var" / "faults" / "faults.md"
 
 
@@ -31,35 +36,61 @@ def main(
     as_list: AsList = False,
 ) -> None:
     """Let a system undergo every fault, and hold what was sent and said against the ledger."""
-    chosen = [fault for name, fault in FAULTS.items() if not parts or any(part in name for part in parts)]
-    if as_list or not chosen:
-        typer.echo("\n".join(FAULTS))
+    chosen, of_cluster = _named_by(parts, FAULTS), _named_by(parts, CLUSTER_FAULTS)
+    if as_list or not (chosen or of_cluster):
+        typer.echo("\n".join((*FAULTS, *CLUSTER_FAULTS)))
         raise typer.Exit(0 if as_list else 2)
     try:
         if any("clock" in fault.name for fault in chosen):
             provide_library()
-        with running_servers() as servers:
-            trials = asyncio.run(_undergo_all(servers, chosen))
+        trials = _undergo_on_all_servers(chosen, of_cluster)
     except ServersUnavailableError as error:
         typer.echo(error, err=True)
         raise typer.Exit(3) from None
+    typer.echo(f"The report is {REPORT.relative_to(ROOT)}.")
     raise typer.Exit(0 if all(trial.holds for trial in trials) else 1)
 
 
-async def _undergo_all(servers: Servers, faults: list[Fault]) -> list[Trial]:
-    """Write the report after each: who interrupts has what was found until then."""
-    version = await asyncio.to_thread(servers.rabbitmq.run, "rabbitmqctl", "--quiet", "version")
-    trials, began = [], time.monotonic()
+def _named_by(parts: list[str] | None, faults: Mapping[str, Fault]) -> list[Fault]:
+    return [fault for name, fault in faults.items() if not parts or any(part in name for part in parts)]
+
+
+def _undergo_on_all_servers(chosen: list[Fault], of_cluster: list[Fault]) -> list[Trial]:
+    """Return the trials. Faults of a cluster are left out, and that is said, where none is to be had.
+
+    Raises ServersUnavailableError when nothing is left.
+    """
+    about: dict[str, str] = {}
+    if of_cluster and (reason := why_no_cluster()):
+        if not chosen:
+            raise ServersUnavailableError(reason)
+        about["Left out"] = f"{len(of_cluster)} faults of a cluster. {reason}"
+        typer.echo(f"Left out: {about['Left out']}")
+        of_cluster = []
+    with running_servers() as servers:
+        trials = asyncio.run(_undergo_all(servers, chosen, about, []))
+        if of_cluster:
+            with running_cluster() as cluster:
+                on_cluster = replace(servers, rabbitmq=cluster)
+                trials = asyncio.run(_undergo_all(on_cluster, of_cluster, about, trials))
+    return trials
+
+
+async def _undergo_all(
+    servers: Servers, faults: list[Fault], about: dict[str, str], trials: list[Trial]
+) -> list[Trial]:
+    """Return the trials and those before them. Write the report after each, should somebody interrupt."""
+    about["RabbitMQ"] = (await asyncio.to_thread(servers.rabbitmq.run, *VERSION)).strip()
+    began = time.monotonic()
     for fault in faults:
         trial = await undergo(servers, fault)
-        trials.append(trial)
+        trials = [*trials, trial]
         typer.echo(f"{time.monotonic() - began:4.0f} s  {line(trial)}")
         if not trial.holds:
             typer.echo(trial.complaints)
         REPORT.parent.mkdir(parents=True, exist_ok=True)
-        REPORT.write_text(markdown(trials, {"RabbitMQ": version.strip()}))
+        REPORT.write_text(markdown(trials, about))
         REPORT.with_suffix(".json").write_bytes(msgspec.json.encode(trials))
-    typer.echo(f"The report is {REPORT.relative_to(ROOT)}.")
     return trials
 
 

@@ -3,39 +3,52 @@
 import asyncio
 import socket
 import struct
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
+
+from shared.broker_url import node_urls
 
 CHUNK_BYTES: Final = 65_536
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 class Proxy:
-    """One wire to one server, which any number of connections may share."""
+    """One wire to one server, or to each node of it, which any number of connections may share."""
 
-    def __init__(self, host: str, port: int) -> None:
-        """Take where the server is."""
-        self._target: Final = host, port
-        self._listener: asyncio.Server | None = None
-        self._wires: Final[set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]]] = set()
+    def __init__(self, *targets: tuple[str, int]) -> None:
+        """Take host and port of each node."""
+        self._targets: Final = targets
+        self._listeners: Final[list[asyncio.Server]] = []
+        self._wires: Final[dict[tuple[asyncio.StreamWriter, asyncio.StreamWriter], int]] = {}
         self._pumps: Final[set[asyncio.Task[None]]] = set()
         self._flows: Final = asyncio.Event()
         self._delay_seconds = 0.0
-        self.port = 0
+        self.ports: Final = [0] * len(targets)
+        """Where it listens, for each node."""
+
+    @property
+    def in_use(self) -> Counter[int]:
+        """How many connections there are, by the port of the node that they lead to."""
+        return Counter(self._wires.values())
 
     async def start(self) -> None:
-        """Listen, on the same port after each cut."""
+        """Listen, on the same ports after each cut."""
         self._flows.set()
-        self._listener = await asyncio.start_server(self._connect, "127.0.0.1", self.port)
-        self.port = self._listener.sockets[0].getsockname()[1]
+        for number, target in enumerate(self._targets):
+            connect = partial(self._connect, target)
+            listener = await asyncio.start_server(connect, "127.0.0.1", self.ports[number])
+            self.ports[number] = listener.sockets[0].getsockname()[1]
+            self._listeners.append(listener)
 
     async def cut(self) -> None:
         """Reset every connection and refuse new ones, until `mend`."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
         self._reset_all()
 
     def _reset_all(self) -> None:
@@ -63,7 +76,7 @@ class Proxy:
         """Let everything through, also what was held back."""
         self._delay_seconds = 0.0
         self._flows.set()
-        if self._listener is None:
+        if not self._listeners:
             await self.start()
 
     async def stop(self) -> None:
@@ -74,14 +87,16 @@ class Proxy:
             pump.cancel()
         await asyncio.gather(*self._pumps, *(w.wait_closed() for w in writers), return_exceptions=True)
 
-    async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connect(
+        self, target: tuple[str, int], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
-            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            far_reader, far_writer = await asyncio.open_connection(*target)
         except OSError:
             _reset(writer)
             return
         wire = writer, far_writer  # kept: a connection that nobody refers to is closed
-        self._wires.add(wire)
+        self._wires[wire] = target[1]
         pumps = [
             asyncio.ensure_future(self._pump(reader, far_writer)),
             asyncio.ensure_future(self._pump(far_reader, writer)),
@@ -89,7 +104,7 @@ class Proxy:
         self._pumps.update(pumps)
         await asyncio.wait(pumps)
         self._pumps.difference_update(pumps)
-        self._wires.discard(wire)
+        del self._wires[wire]
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one direction; what came is carried in its order, however late."""
@@ -116,15 +131,27 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 @asynccontextmanager
 async def wired(url: str) -> AsyncIterator[tuple[str, Proxy]]:
-    """Put a proxy before the server of `url`; yield the URL to use instead, and the proxy."""
+    """Put a proxy before the server of `url`, or before every node of it.
+
+    Yield the URL to use instead, and the proxy.
+    """
+    urls = node_urls(url)
+    proxy = Proxy(*map(_address, urls))
+    await proxy.start()
+    try:
+        yield ",".join(map(_with_port, urls, proxy.ports)), proxy
+    finally:
+        await proxy.stop()
+
+
+def _address(url: str) -> tuple[str, int]:
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
-    proxy = Proxy(parts.hostname, parts.port)
-    await proxy.start()
-    address = f"127.0.0.1:{proxy.port}"
+    return parts.hostname, parts.port
+
+
+def _with_port(url: str, port: int) -> str:
+    parts = urlsplit(url)
     account, at, _ = parts.netloc.rpartition("@")
-    try:
-        yield urlunsplit(parts._replace(netloc=f"{account}{at}{address}")), proxy
-    finally:
-        await proxy.stop()
+    return urlunsplit(parts._replace(netloc=f"{account}{at}127.0.0.1:{port}"))

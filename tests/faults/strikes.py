@@ -112,14 +112,14 @@ def restart_server(server: ServerOf) -> Strike:
     return strike
 
 
-def pause_server(server: ServerOf) -> Strike:
-    """Stop every process of a server for longer than providers wait, its connections open."""
+def pause_server(server: ServerOf, seconds: float = BEYOND_WINDOW_SECONDS) -> Strike:
+    """Stop every process of a server, for longer than providers wait, its connections open."""
 
     async def strike(rig: Rig) -> None:
         stopped = descendants(server(rig).pid)
         _signal(stopped, signal.SIGSTOP)
         try:
-            await asyncio.sleep(BEYOND_WINDOW_SECONDS)
+            await asyncio.sleep(seconds)
         finally:
             _signal(stopped, signal.SIGCONT)
 

@@ -45,8 +45,9 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 async def test_wire_fails_as_it_is_told() -> None:
     server = await asyncio.start_server(_echo, "127.0.0.1", 0)
     async with server, wired(f"redis://user@127.0.0.1:{server.sockets[0].getsockname()[1]}/0") as (url, wire):
-        assert url == f"redis://user@127.0.0.1:{wire.port}/0"
-        reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+        (port,) = wire.ports
+        assert url == f"redis://user@127.0.0.1:{port}/0"
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
 
         async def said(line: bytes, within_seconds: float = 5) -> bytes:
             writer.write(line)
@@ -67,9 +68,9 @@ async def test_wire_fails_as_it_is_told() -> None:
             await reader.readline()
         writer.close()
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", wire.port)
+            await asyncio.open_connection("127.0.0.1", port)
         await wire.mend()
-        reader, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         assert await said(b"mended\n") == b"mended\n"
         writer.close()
         await writer.wait_closed()

@@ -19,6 +19,7 @@ import pytest
 import redis.asyncio
 
 from tests.servers import Server, Servers, fresh_database, fresh_vhost
+from tests.servers.cluster import why_no_cluster
 from tests.servers.reaper import CONTAINER_LABEL
 
 T = TypeVar("T")
@@ -131,6 +132,30 @@ def test_nothing_outlives_tests_that_are_ended(moment: str, end: signal.Signals)
     temporary.rmdir()
 
 
+OWNER_OF_CLUSTER = """
+from tests.servers.cluster import running_cluster
+with running_cluster():
+    input()
+"""
+
+
+def test_nothing_outlives_a_cluster_that_is_ended_while_it_starts() -> None:
+    if reason := why_no_cluster():
+        pytest.skip(reason)
+    temporary = Path(tempfile.mkdtemp())
+    environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", OWNER_OF_CLUSTER]
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE) as owner:
+        (directory,) = eventually(lambda: list(temporary.iterdir()))
+        assert eventually(lambda: len(containers_of(directory.name)) > 1)
+        assert networks_of(directory.name)
+        owner.kill()
+    assert eventually(lambda: not directory.exists())
+    assert not containers_of(directory.name)
+    assert not networks_of(directory.name)
+    temporary.rmdir()
+
+
 def eventually(look: Callable[[], T]) -> T:
     """Return what `look` finds as soon as that is true, or what it finds after 20 seconds."""
     deadline = time.monotonic() + 20
@@ -169,7 +194,16 @@ def descendants(pid: int) -> set[int]:
 
 def containers_of(label: str) -> list[str]:
     """Return the containers that a run of the servers left behind, where there is an engine at all."""
+    return _labelled(label, "ps", "--all")
+
+
+def networks_of(label: str) -> list[str]:
+    """Return the networks that a run of the servers left behind, where there is an engine at all."""
+    return _labelled(label, "network", "ls")
+
+
+def _labelled(label: str, *listing: str) -> list[str]:
     if shutil.which("docker") is None:
         return []
-    command = ["docker", "ps", "--all", "--quiet", "--filter", f"label={CONTAINER_LABEL}={label}"]
+    command = ["docker", *listing, "--quiet", "--filter", f"label={CONTAINER_LABEL}={label}"]
     return subprocess.run(command, check=False, text=True, stdout=subprocess.PIPE).stdout.split()

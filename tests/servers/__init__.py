@@ -19,6 +19,7 @@ from uuid import uuid4
 
 import asyncpg
 
+from shared.broker_url import node_urls
 from tests.servers import local
 from tests.servers.reaper import Reaper
 from tests.servers.server import USER, LaunchableServer, Server, ServersUnavailableError
@@ -79,14 +80,14 @@ async def _execute(servers: Servers, statement: str) -> None:
 
 
 async def fresh_vhost(servers: Servers) -> str:
-    """Create an empty virtual host on the broker and return its URL."""
+    """Create an empty virtual host on the broker and return its URL, of a cluster every node's."""
     name = f"test_{uuid4().hex}"
     run = servers.rabbitmq.run
     await asyncio.to_thread(run, "rabbitmqctl", "--quiet", "add_vhost", name)
     await asyncio.to_thread(
         run, "rabbitmqctl", "--quiet", "set_permissions", "-p", name, USER, ".*", ".*", ".*"
     )
-    return f"{servers.broker_url}{name}"
+    return ",".join(f"{url}{name}" for url in node_urls(servers.broker_url))
 
 
 @contextmanager

@@ -114,12 +114,15 @@ def make_servers(reaper: Reaper) -> Iterator[ContainerServer]:
         yield make(name, image, reaper.label)
 
 
-def make(name: str, image: Image, label: str) -> ContainerServer:
-    """Describe a container whose port on this machine stays the same when it is stopped and started."""
+def make(name: str, image: Image, label: str, **more: str) -> ContainerServer:
+    """Describe a container whose port on this machine stays the same when it is stopped and started.
+
+    `more` is for Docker: a host name, unless it is that of the server, or a network.
+    """
     (port,) = free_ports(1)
     container = DockerContainer(image.image, command=image.command, env=image.environment)
     # The fixed host name is part of RabbitMQ's node name, under which it finds its data again.
-    container.with_kwargs(hostname=name, labels={CONTAINER_LABEL: label})
+    container.with_kwargs(**{"hostname": name, "labels": {CONTAINER_LABEL: label}, **more})
     container.ports[f"{image.port}/tcp"] = ("127.0.0.1", port)  # type: ignore[assignment]  # passed on to Docker as is
     return ContainerServer(name, port, container)
 

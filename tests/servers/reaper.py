@@ -43,7 +43,7 @@ class Reaper:
         self._tell(f"forget {pid}")
 
     def watch_containers(self) -> None:
-        """Remove the containers labelled `CONTAINER_LABEL=self.label` when the owner is gone."""
+        """Remove containers and networks labelled `CONTAINER_LABEL=self.label` when the owner is gone."""
         self._tell("containers")
 
     def _tell(self, line: str) -> None:
@@ -106,16 +106,20 @@ def signal_group(pid: int, number: int) -> bool:
 
 
 def remove_containers(label: str) -> None:
-    """Remove the containers of one run, started or not, with their volumes."""
+    """Remove the containers of one run, started or not, with their volumes, and their networks."""
     import docker  # noqa: PLC0415  # only where containers were used
     from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415
 
-    containers = DockerClient().client.containers
+    client = DockerClient().client
+    ours = {"label": f"{CONTAINER_LABEL}={label}"}
     for pause in CONTAINER_ROUNDS_SECONDS:
         time.sleep(pause)
-        for container in containers.list(all=True, filters={"label": f"{CONTAINER_LABEL}={label}"}):
+        for container in client.containers.list(all=True, filters=ours):
             with contextlib.suppress(docker.errors.APIError):
                 container.remove(force=True, v=True)
+        for network in client.networks.list(filters=ours):
+            with contextlib.suppress(docker.errors.APIError):
+                network.remove()
 
 
 if __name__ == "__main__":

@@ -79,6 +79,17 @@ async def test_batch_that_is_never_answered_holds_nobody_up_for_long() -> None:
     await answer_all(shard, [lost])
 
 
+async def test_queue_that_has_no_leader_does_not_get_the_next_batch_too() -> None:
+    shard = Shard(["one", "one"])
+    lanes, on = Lanes(shard.send, 2, 100), {shard_of(player_id, 2): player_id for player_id in "abcdefgh"}
+    await learn_workers(shard, lanes, on)
+    stuck = await ask_all(lanes, [on[1], on[0]])
+    assert shard.shards == [0, 1, 1]
+    await asyncio.sleep(2 * PATIENCE_SECONDS)
+    assert shard.shards == [0, 1, 1, 0]
+    await answer_all(shard, stuck)
+
+
 async def test_answers_are_told_few_at_a_time_so_that_the_gateway_goes_on_reading() -> None:
     shard = Shard()
     lanes = Lanes(shard.send, 1, 1_000)

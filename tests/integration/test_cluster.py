@@ -1,0 +1,113 @@
+"""A broker of several nodes: whoever loses one goes to the next, and no win is lost or paid twice."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import NamedTuple
+
+import pytest
+
+from gateway.ledger_client import rabbit
+from gateway.ledger_client.rabbit import RabbitLedgerClient
+from shared.errors import LedgerUnavailable
+from shared.settings import BrokerSettings
+from shared.wire import FindPlayer
+from tests.faults.cluster import leading
+from tests.faults.proxy import Proxy, wired
+from tests.faults.rig import Rig
+from tests.faults.strikes import BEYOND_WINDOW_SECONDS
+from tests.faults.trial import Fault, undergo
+from tests.servers import Servers, fresh_vhost
+from tests.servers.cluster import Cluster, running_cluster, why_no_cluster
+from tests.servers.server import free_ports
+from tests.system import running_system
+from worker.dead import look
+
+SWITCHED_WITHIN_SECONDS = 10.0
+SILENT_SECONDS = 0.8
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    if reason := why_no_cluster():
+        pytest.skip(reason)
+    with running_cluster() as running:
+        yield running
+
+
+async def test_nothing_is_lost_when_the_node_that_leads_all_queues_is_gone(
+    servers: Servers, cluster: Cluster
+) -> None:
+    async def strike(rig: Rig) -> None:
+        await asyncio.to_thread(cluster.nodes[await leading(rig)].kill)
+        await asyncio.sleep(BEYOND_WINDOW_SECONDS)
+
+    trial = await undergo(replace(servers, rabbitmq=cluster), Fault("gone", strike))
+    assert trial.confirmed > 150
+    assert trial.service.unavailable_seconds < BEYOND_WINDOW_SECONDS
+    assert trial.holds, trial.complaints
+
+
+class Paths(NamedTuple):
+    """Two ways to one broker, which look like two nodes to its clients."""
+
+    url: str
+    wires: tuple[Proxy, Proxy]
+
+
+@pytest.fixture
+async def paths(servers: Servers) -> AsyncIterator[Paths]:
+    async with AsyncExitStack() as at_end:
+        url = await fresh_vhost(servers)
+        one_url, one = await at_end.enter_async_context(wired(url))
+        other_url, other = await at_end.enter_async_context(wired(url))
+        yield Paths(f"{one_url},{other_url}", (one, other))
+
+
+async def test_gateway_and_worker_go_to_the_next_node_when_theirs_is_lost(
+    servers: Servers, paths: Paths
+) -> None:
+    async with running_system(servers, workers=1, CREDITS_BROKER__URL=paths.url) as system:
+        for lost in paths.wires:
+            await lost.cut()
+            await system.until_ready()
+            (left,) = (wire for wire in paths.wires if wire is not lost)
+            assert left.in_use.total() == len(system.processes)
+            await lost.mend()
+
+
+async def ask(client: RabbitLedgerClient) -> str:
+    """Ask what nobody answers, for no worker is there; return why there is no answer."""
+    deadline = asyncio.get_running_loop().time() + 0.2
+    with pytest.raises(LedgerUnavailable) as unavailable:
+        await client.ask(FindPlayer("anyone"), deadline)
+    return str(unavailable.value)
+
+
+async def test_gateway_leaves_a_node_that_confirms_nothing(
+    paths: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rabbit, "UNCONFIRMED_SECONDS_MAX", SILENT_SECONDS)
+    async with RabbitLedgerClient(BrokerSettings(url=paths.url), in_flight_max=10) as client:
+        async with asyncio.timeout(SWITCHED_WITHIN_SECONDS):
+            while await ask(client) != "no answer in time":
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(2 * SILENT_SECONDS)
+        (taken,) = (wire for wire in paths.wires if wire.in_use)  # it confirms, and so is stayed with
+        (other,) = (wire for wire in paths.wires if not wire.in_use)
+        taken.freeze()
+        await ask(client)
+        began = time.monotonic()
+        async with asyncio.timeout(SWITCHED_WITHIN_SECONDS):
+            while not other.in_use or await ask(client) != "no answer in time":
+                await asyncio.sleep(0.02)
+        assert time.monotonic() - began < SILENT_SECONDS + 3
+        await taken.drop_frozen()
+
+
+async def test_dead_messages_are_looked_at_though_a_node_is_down(servers: Servers) -> None:
+    url = await fresh_vhost(servers)
+    nowhere = [f"amqp://127.0.0.1:{port}/{url.rpartition('/')[2]}" for port in free_ports(3)]
+    assert await look(BrokerSettings(url=",".join([*nowhere, url]))) == []

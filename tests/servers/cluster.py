@@ -1,0 +1,172 @@
+"""RabbitMQ on three nodes, each in a container, between which the network can be cut.
+
+Nodes talk to one another over a network of their own. Clients reach each on a loopback port over Docker's
+usual one, and so a node that is cut off from the others still hears them.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Final
+
+import docker
+from testcontainers.core.docker_client import DockerClient
+
+from tests.servers.containers import ContainerServer, images, make, unavailable
+from tests.servers.reaper import CONTAINER_LABEL, Reaper
+from tests.servers.server import READY_WITHIN_SECONDS, ServersUnavailableError
+
+HOSTS: Final = ("rabbitmq1", "rabbitmq2", "rabbitmq3")
+CONFIGURATION: Final = "/etc/rabbitmq/conf.d/50-cluster.conf"
+SETTINGS: Final[Mapping[str, str]] = {
+    "cluster_formation.peer_discovery_backend": "classic_config",
+    **{f"cluster_formation.classic_config.nodes.{n}": f"rabbit@{host}" for n, host in enumerate(HOSTS, 1)},
+    "cluster_partition_handling": "pause_minority",
+    "net_ticktime": "10",
+}
+"""The last two are what the README advises."""
+
+POLL_SECONDS: Final = 0.2
+
+
+class Cluster:
+    """The nodes together, to whom takes them for one `Server`, and each by itself."""
+
+    def __init__(self, client: docker.DockerClient, label: str) -> None:
+        """Describe three nodes. They and their network carry `label`."""
+        self._client: Final = client
+        self._label: Final = label
+        image = images()["rabbitmq"]
+        cookie = f"-setcookie {label}"
+        environment = {
+            **image.environment,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": cookie,
+            "RABBITMQ_CTL_ERL_ARGS": cookie,
+            "RABBITMQ_ENABLED_PLUGINS_FILE": "/dev/null",  # three management plugins take seconds to start
+        }
+        image = replace(image, environment=environment)
+        self.nodes: Final = {
+            f"rabbit@{host}": make("rabbitmq", image, label, hostname=host, network=label) for host in HOSTS
+        }
+        """By the names that the nodes give themselves."""
+
+    @property
+    def url(self) -> str:
+        """All nodes, as the product's settings take them."""
+        return ",".join(node.url for node in self.nodes.values())
+
+    @property
+    def pid(self) -> int:
+        """The first node's: they have none in common."""
+        return next(iter(self.nodes.values())).pid
+
+    def launch(self) -> None:
+        """Make the network and start every node, without waiting until they answer."""
+        self._make_network()
+        usual = self._client.networks.get("bridge")
+        conf = "".join(f"{key} = {value}\n" for key, value in SETTINGS.items())
+        for node in self.nodes.values():
+            node.container.with_copy_into_container(conf.encode(), CONFIGURATION)
+            node.launch()
+            usual.connect(node.container.get_wrapped_container())
+
+    def wait_until_whole(self) -> None:
+        """Wait until every node answers, and all run in one cluster; RuntimeError if that never comes."""
+        for node in self.nodes.values():
+            node.wait_until_ready()
+        deadline = time.monotonic() + READY_WITHIN_SECONDS
+        while not self._is_whole(status := self.status()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the nodes are not one cluster: {status}")
+            time.sleep(POLL_SECONDS)
+
+    def status(self) -> Mapping[str, Any]:
+        """Return what a node that runs says of the cluster."""
+        told = self.run("rabbitmqctl", "--quiet", "cluster_status", "--formatter", "json")
+        status: Mapping[str, Any] = json.loads(told)
+        return status
+
+    def _is_whole(self, status: Mapping[str, Any]) -> bool:
+        return set(status["running_nodes"]) == set(self.nodes) and not status["partitions"]
+
+    def start(self) -> None:
+        """Start every node that has ended."""
+        for node in self.nodes.values():
+            node.container.get_wrapped_container().start()
+        self.wait_until_whole()
+
+    def stop(self) -> None:
+        """Let every node shut down in good order."""
+        for node in self.nodes.values():
+            node.stop()
+
+    def kill(self) -> None:
+        """Let every node crash."""
+        for node in self.nodes.values():
+            node.kill()
+
+    def run(self, *command: str) -> str:
+        """Run a tool on a node that runs."""
+        return next(self._up()).run(*command)
+
+    def cut_off(self, name: str) -> str:
+        """Take a node's wire to the others away, without a word to either; return its address there."""
+        container = self.nodes[name].container.get_wrapped_container()
+        container.reload()
+        address = str(container.attrs["NetworkSettings"]["Networks"][self._label]["IPAddress"])
+        self._network().disconnect(container)
+        return address
+
+    def heal(self, name: str, address: str) -> None:
+        """Give a node its wire and its address back."""
+        self._network().connect(self.nodes[name].container.get_wrapped_container(), ipv4_address=address)
+
+    def _up(self) -> Iterator[ContainerServer]:
+        for node in self.nodes.values():
+            node.container.reload()
+            if node.container.status == "running":
+                yield node
+
+    def _network(self) -> Any:
+        return self._client.networks.get(self._label)
+
+    def _make_network(self) -> None:
+        """Make the network that leads nowhere else: it takes no part in reaching ports from outside.
+
+        It is made twice because only where the subnet was given can a node get its old address again.
+        """
+        labels = {CONTAINER_LABEL: self._label}
+        draft = self._client.networks.create(self._label, internal=True, labels=labels)
+        draft.reload()
+        subnet = draft.attrs["IPAM"]["Config"][0]["Subnet"]
+        draft.remove()
+        pool = docker.types.IPAMPool(subnet=subnet)
+        ipam = docker.types.IPAMConfig(pool_configs=[pool])
+        self._client.networks.create(self._label, internal=True, labels=labels, ipam=ipam)
+
+
+def why_no_cluster() -> str | None:
+    """Return why a cluster is not to be had, or None: it takes containers, unlike the single servers."""
+    if os.environ.get("CREDITS_TEST_SERVERS") == "local":
+        return "A cluster of RabbitMQ needs containers."
+    reason = unavailable()
+    return f"A cluster of RabbitMQ needs containers, and {reason}." if reason else None
+
+
+@contextmanager
+def running_cluster() -> Iterator[Cluster]:
+    """Start a cluster and end it; ServersUnavailableError where it is not to be had."""
+    if reason := why_no_cluster():
+        raise ServersUnavailableError(reason)
+    directory = Path(mkdtemp(prefix="credits-test-"))
+    with Reaper(directory) as reaper, closing(DockerClient().client) as client:
+        reaper.watch_containers()
+        cluster = Cluster(client, reaper.label)
+        cluster.launch()
+        cluster.wait_until_whole()
+        yield cluster

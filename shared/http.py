@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, cast
 import uvicorn
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.garbage import search_seldom
 
@@ -117,7 +117,8 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer by the shortcut where nothing is under way, or have the request parsed."""
-        is_at_rest = self._is_read and not (self.cycle and not self.cycle.response_complete)
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # there is none before the first request
+        is_at_rest = self._is_read and (cycle is None or cycle.response_complete)
         response = self._shortcut(data) if is_at_rest else None
         if response is None:
             super().data_received(data)

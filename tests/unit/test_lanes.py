@@ -163,6 +163,48 @@ async def test_too_many_in_flight_are_refused_before_they_are_sent() -> None:
     assert lanes.in_flight == 0
 
 
+async def test_slow_answers_to_many_are_overload_and_to_few_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Many are in flight for a moment when all come at once, and few are slow where commits are."""
+    monkeypatch.setattr("gateway.ledger_client.lanes.OVERLOADED_SECONDS", 0.01)
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10 * BATCH_QUESTIONS_MAX)
+    assert not lanes.is_overloaded(BATCH_QUESTIONS_MAX)
+    slow = ask(lanes, "slow")
+    await until_idle()
+    await asyncio.sleep(0.02)
+    await shard.answer()
+    await slow
+    assert not lanes.is_overloaded(BATCH_QUESTIONS_MAX - 1)
+    assert lanes.is_overloaded(BATCH_QUESTIONS_MAX)
+    quick = ask(lanes, "quick")
+    await until_idle()
+    await answer_all(shard, [quick])
+    assert not lanes.is_overloaded(BATCH_QUESTIONS_MAX)
+
+
+async def test_overload_begins_at_the_bound_however_fast_the_answers_are() -> None:
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 2)
+    tasks = await ask_all(lanes, "ab")
+    assert lanes.is_overloaded()
+    await answer_all(shard, tasks)
+    assert not lanes.is_overloaded(1)
+    assert lanes.is_overloaded(2)
+
+
+async def test_what_is_not_answered_at_all_is_an_outage_and_no_overload(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Who waits then is answered when it is over, if that is in time."""
+    monkeypatch.setattr("gateway.ledger_client.lanes.OVERLOADED_SECONDS", 0.01)
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10 * BATCH_QUESTIONS_MAX)
+    with pytest.raises(LedgerUnavailable, match="in time"):
+        await ask(lanes, "a", within_seconds=0.02)
+    assert not lanes.is_overloaded(BATCH_QUESTIONS_MAX)
+    await shard.answer()
+
+
 async def test_question_whose_deadline_passed_while_it_waited_is_never_sent() -> None:
     """The provider was told to ask again; what was never sent can't be posted behind its back."""
     shard = Shard()

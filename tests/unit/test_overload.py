@@ -1,0 +1,155 @@
+"""At the door of an overloaded ledger: each provider's own 'ask again', counted, and logged once a second."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Self
+
+import msgspec
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from gateway.app import CallbackRouter, create_app
+from gateway.ledger_client.contract import LedgerClient
+from gateway.providers import build
+from gateway.providers.contract import Callback, Provider, Win
+from shared.errors import LedgerUnavailable
+from shared.money import Currencies
+from shared.settings import Settings
+from shared.wire import Answer, Question
+from tests.client import Response, http_bytes, read_response
+from tests.simulator.history import Said
+from tests.simulator.replies import told
+from tests.system import INTEGRATIONS
+
+PROVIDERS: dict[str, Provider[Any, Any]] = {
+    name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()
+}
+
+
+class BusyLedger(LedgerClient):
+    """A ledger that has as many questions as it takes, less some, and is never to be asked."""
+
+    def __init__(self, room_for: int = 0) -> None:
+        self.room_for = room_for
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Nothing is open."""
+
+    async def ask_all(
+        self, questions: Sequence[Question], deadline: float
+    ) -> Sequence[Answer | LedgerUnavailable]:
+        raise AssertionError(f"{questions} was asked, by {deadline}")
+
+    def is_overloaded(self, more: int = 0) -> bool:
+        return more >= self.room_for
+
+    @property
+    def in_flight(self) -> int:
+        return 0
+
+
+def gateway(room_for: int = 0) -> CallbackRouter:
+    return create_app(Settings.model_validate({"integrations": INTEGRATIONS}), BusyLedger(room_for))
+
+
+def win(name: str, tx_id: str) -> Callback:
+    return PROVIDERS[name].compose(Win(tx_id, "player01", "session-1"))
+
+
+async def read(response: bytes | None) -> Response:
+    reader = asyncio.StreamReader()
+    reader.feed_data(response or b"")
+    reader.feed_eof()
+    return await read_response(reader)
+
+
+async def ask(app: CallbackRouter, method: str, path: str, callback: Callback) -> Response:
+    """Return the reply to what takes no shortcut."""
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": callback.body}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(name.encode(), value.encode()) for name, value in callback.headers.items()]
+    scope = {"type": "http", "method": method, "path": path, "headers": headers, "query_string": b""}
+    await app(scope, receive, send)
+    start, body = sent
+    told_headers = {name.decode().lower(): value.decode() for name, value in start["headers"]}
+    return Response(start["status"], body["body"], told_headers)
+
+
+async def counted(app: CallbackRouter, metric: str, **labels: str) -> float:
+    """Return what a counter says."""
+    exposition = (await ask(app, "GET", "/metrics", Callback("", b""))).body.decode()
+    (found,) = [
+        sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == metric and sample.labels == labels
+    ]
+    return float(found)
+
+
+@pytest.mark.parametrize("name", INTEGRATIONS)
+async def test_each_provider_is_told_in_its_own_words_to_ask_again(name: str) -> None:
+    app, tx_ids = gateway(), [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
+    for tx_id in tx_ids:
+        callback = win(name, tx_id)
+        response = await read(app.turn_away(http_bytes(name, callback)))
+        assert told(PROVIDERS[name], "EUR", response) == (Said.ASK_AGAIN, None)
+        usual = await ask(app, "POST", f"/{name}/{callback.path}", callback)
+        assert (response.status, response.body) == (usual.status, usual.body)
+        assert response.headers == usual.headers
+    assert await counted(app, "credits_outcomes_total", integration=name, result="unavailable") == 6
+    labels = {"integration": name, "path": callback.path, "status": str(response.status)}
+    assert await counted(app, "credits_requests_total", **labels) == 6
+
+
+async def test_each_item_of_a_bulk_is_told_to_ask_again() -> None:
+    app, tx_ids = gateway(), [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
+    items = [msgspec.Raw(win("hpgames", tx_id).body) for tx_id in tx_ids]
+    body = msgspec.json.encode({"creditRequests": items})
+    bulk = Callback("bulkCredit", body, {"content-type": "application/json"})
+    response = await read(app.turn_away(http_bytes("hpgames", bulk)))
+    replies = response.json["creditResponses"]
+    assert [(reply["errorCode"], reply["transactionId"]) for reply in replies] == [(1008, i) for i in tx_ids]
+    assert await counted(app, "credits_outcomes_total", integration="hpgames", result="unavailable") == 3
+
+
+async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:
+    """The ledger hears of it only when all that has come is read."""
+    app, request = gateway(room_for=2), http_bytes("klas", win("klas", "1"))
+    assert [app.turn_away(request) is None for _ in range(4)] == [True, True, False, False]
+    await asyncio.sleep(0)
+    assert app.turn_away(request) is None
+
+
+async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:
+    app, large = gateway(), Callback("credit", b" " * 65_537, {})
+    assert app.turn_away(http_bytes("klas", large)) is None
+    assert app.turn_away(http_bytes("klas", Callback("other", b"{}", {}))) is None
+    assert app.turn_away(b"GET /readyz HTTP/1.1\r\n\r\n") is None
+
+
+async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.overload.SAID_EVERY_SECONDS", 0.01)
+    app = gateway()
+    with capture_logs() as logged:
+        for name, number in {"klas": 3, "gpas": 1}.items():
+            for _ in range(number):
+                app.turn_away(http_bytes(name, win(name, "1")))
+        await asyncio.sleep(0.05)
+        app.turn_away(http_bytes("gpas", win("gpas", "1")))
+        await asyncio.sleep(0.05)
+    assert [(line["integration"], line["callbacks"]) for line in logged] == [
+        ("klas", 3),
+        ("gpas", 1),
+        ("gpas", 1),
+    ]

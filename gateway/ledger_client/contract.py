@@ -40,7 +40,7 @@ class LedgerClient(ABC):
 
     @abstractmethod
     def is_overloaded(self, more: int = 0) -> bool:
-        """Tell whether a question, asked after so many more, would only make all wait longer."""
+        """Tell whether who asks now, after so many more callers, would only make all wait longer."""
 
     @property
     @abstractmethod

@@ -38,7 +38,8 @@ ANSWERS_AT_ONCE: Final = 16
 the gateway would rest while the worker works, and the worker while the gateway does."""
 
 OVERLOADED_SECONDS: Final = 0.25
-"""When answers take so long while more than a batch of questions is in flight, too much is asked."""
+OVERLOADED_CALLS_MIN: Final = 500
+"""When answers take so long while so many callers wait, more is asked than can be answered."""
 
 _log = structlog.get_logger()
 
@@ -76,17 +77,17 @@ class Lanes:
         self._believed_until: Final = [0.0] * shards
         self._in_flight_max: Final = in_flight_max
         self.in_flight = 0
+        self._callers = 0
         self._answered_after_seconds = 0.0
         """How long the last answer took."""
 
     def is_overloaded(self, more: int = 0) -> bool:
-        """Tell whether a question, asked after so many more, would only make all wait longer.
+        """Tell whether who asks now, after so many more callers, would only make all wait longer.
 
         Not so while nothing is answered at all: that is an outage, after which those who wait are answered.
         """
-        waiting = self.in_flight + more
-        return waiting >= self._in_flight_max or (
-            waiting >= BATCH_QUESTIONS_MAX and self._answered_after_seconds > OVERLOADED_SECONDS
+        return self.in_flight + more >= self._in_flight_max or (
+            self._callers + more >= OVERLOADED_CALLS_MIN and self._answered_after_seconds > OVERLOADED_SECONDS
         )
 
     async def ask_all(
@@ -103,6 +104,7 @@ class Lanes:
         asked_at = loop.time()
         late = loop.call_at(deadline, _fail, answers, "no answer in time")
         self.in_flight += len(taken)
+        self._callers += 1
         try:
             told = [await answer for answer in answers]
             if told and not isinstance(told[-1], LedgerUnavailable):
@@ -110,6 +112,7 @@ class Lanes:
         finally:
             late.cancel()
             self.in_flight -= len(taken)
+            self._callers -= 1
         too_many = LedgerUnavailable("too many questions are in flight")
         return told + [too_many] * (len(questions) - len(taken))
 

@@ -63,7 +63,7 @@ class RabbitLedgerClient(LedgerClient):
         await self._lanes.close()
 
     def is_overloaded(self, more: int = 0) -> bool:
-        """Tell whether a question, asked after so many more, would only make all wait longer."""
+        """Tell whether who asks now, after so many more callers, would only make all wait longer."""
         return self._lanes.is_overloaded(more)
 
     @property

@@ -1,7 +1,6 @@
 """A broker of several nodes: whoever loses one goes to the next, and no win is lost or paid twice."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -99,11 +98,9 @@ async def test_gateway_leaves_a_node_that_confirms_nothing(
         (other,) = (wire for wire in paths.wires if not wire.in_use)
         taken.freeze()
         await ask(client)
-        began = time.monotonic()
         async with asyncio.timeout(SWITCHED_WITHIN_SECONDS):
             while not other.in_use or await ask(client) != "no answer in time":
                 await asyncio.sleep(0.02)
-        assert time.monotonic() - began < SILENT_SECONDS + 3
         await taken.drop_frozen()
 
 

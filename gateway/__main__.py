@@ -38,7 +38,7 @@ async def _serve(settings: Settings) -> None:
     ledger = create_ledger_client(settings)
     app = create_app(settings, ledger)
     async with ledger:
-        await serve_http(app, settings.gateway.host, settings.gateway.port, app.turn_away)
+        await serve_http(app, settings.gateway.host, settings.gateway.port, app.door)
 
 
 @cli.command()

@@ -13,6 +13,7 @@ from starlette.routing import Route, Router
 from starlette.types import Lifespan, Receive, Scope, Send
 
 from gateway.callback import Integration
+from gateway.door import CallbackDoor
 from gateway.endpoint import CallbackEndpoint
 from gateway.holders import Holders
 from gateway.ledger_client import create_ledger_client
@@ -21,7 +22,6 @@ from gateway.metrics import GatewayMetrics
 from gateway.overload import TurnedAway
 from gateway.providers import build
 from shared.errors import LedgerUnavailable, SettingsError
-from shared.http import plain_post
 from shared.money import Currencies
 from shared.outcome import Outcome
 from shared.settings import Settings
@@ -65,29 +65,8 @@ class CallbackRouter(Router):
         super().__init__(
             [*(Route(path, each) for path, each in callbacks.items()), *others], lifespan=lifespan
         )
-        self._ledger: Final = ledger
-        self._let_through = 0
         self._callbacks: Final = callbacks
-
-    def turn_away(self, received: bytes) -> bytes | None:
-        """Return the response to a callback that is told to ask again, or None where it is to be heard.
-
-        Takes what came on a connection at rest. Only what is an ordinary request in one piece is turned away
-        here, at a tenth of what a win costs; the rest is when its turn comes. All that is read in one turn of
-        the loop is asked after it, so what was let through is counted as if it had been asked already.
-        """
-        if not self._ledger.is_overloaded(self._let_through):
-            if not self._let_through:
-                asyncio.get_running_loop().call_soon(self._end_turn)
-            self._let_through += 1
-            return None
-        request = plain_post(received)
-        if request is None or (endpoint := self._callbacks.get(request.path)) is None:
-            return None
-        return endpoint.turn_away(request.body)
-
-    def _end_turn(self) -> None:
-        self._let_through = 0
+        self.door: Final = CallbackDoor(ledger, callbacks)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -4,7 +4,7 @@ import asyncio
 import re
 import resource
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, cast
@@ -24,17 +24,22 @@ BACKLOG: Final = 65_535
 KEPT_ALIVE_SECONDS_MIN: Final = 1.0
 """So long an idle connection is kept less than usual at most, so as not to set its timer at each refusal."""
 
-Shortcut = Callable[[bytes], bytes | None]
-"""Takes what came on a connection that was at rest; returns a whole response, or None to have it parsed."""
+
+class Door:
+    """Where requests come in: some may be answered before they are parsed."""
+
+    def answer(self, received: bytes) -> bytes | None:  # noqa: ARG002
+        """Take what came on a connection at rest; return a whole response, or None to have it parsed."""
+        return None
 
 
-async def serve(app: ASGIApp, host: str, port: int, shortcut: Shortcut = lambda _: None) -> None:
+async def serve(app: ASGIApp, host: str, port: int, door: Door | None = None) -> None:
     """Serve until SIGTERM or SIGINT; requests that are under way are answered first."""
     config = uvicorn.Config(
         app,
         host=host,
         port=port,
-        http=partial(Connection, shortcut),  # type: ignore[arg-type]  # it is called as the class is
+        http=partial(Connection, door or Door()),  # type: ignore[arg-type]  # it is called as the class is
         ws="none",
         backlog=BACKLOG,
         lifespan="off",  # what the application needs is opened by the caller, where a fault becomes one line
@@ -96,12 +101,12 @@ class Gathered:
 
 
 class Connection(HttpToolsProtocol):
-    """uvicorn's HTTP, but for a reply's head and body leaving together, and a shortcut before its parser."""
+    """uvicorn's HTTP, but for a reply's head and body leaving together, and a door before its parser."""
 
-    def __init__(self, shortcut: Shortcut, **of_uvicorn: Any) -> None:
-        """Take the shortcut, and what uvicorn gives to each connection."""
+    def __init__(self, door: Door, **of_uvicorn: Any) -> None:
+        """Take the door, and what uvicorn gives to each connection."""
         super().__init__(**of_uvicorn)
-        self._shortcut: Final = shortcut
+        self._door: Final = door
         self._is_read = True
         self._kept_alive_at = 0.0
 
@@ -116,10 +121,10 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def data_received(self, data: bytes) -> None:
-        """Answer by the shortcut where nothing is under way, or have the request parsed."""
+        """Answer at the door where nothing is under way, or have the request parsed."""
         cycle = cast("RequestResponseCycle | None", self.cycle)  # there is none before the first request
         is_at_rest = self._is_read and (cycle is None or cycle.response_complete)
-        response = self._shortcut(data) if is_at_rest else None
+        response = self._door.answer(data) if is_at_rest else None
         if response is None:
             super().data_received(data)
             return

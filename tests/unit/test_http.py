@@ -9,7 +9,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from shared.http import Connection, Shortcut, allow_connections, plain_post, response_bytes
+from shared.http import Connection, Door, allow_connections, plain_post, response_bytes
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n%s\r\n"
 REPLY_END = b"\r\n\r\nhi"
@@ -47,17 +47,21 @@ async def _say_hi(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"hi"})
 
 
-def connect(app: ASGIApp, shortcut: Shortcut) -> tuple[Wire, Callable[[bytes], None]]:
+def connection_of(app: ASGIApp, door: Door) -> Connection:
     config = uvicorn.Config(app, ws="none", log_config=None, access_log=False)
     config.load()
-    protocol, wire = Connection(shortcut, config=config, server_state=ServerState(), app_state={}), Wire()
+    return Connection(door, config=config, server_state=ServerState(), app_state={})
+
+
+def connect(app: ASGIApp, door: Door) -> tuple[Wire, Callable[[bytes], None]]:
+    protocol, wire = connection_of(app, door), Wire()
     protocol.connection_made(wire)
     return wire, protocol.data_received
 
 
 @pytest.fixture
 async def connection() -> tuple[Wire, Callable[[bytes], None]]:
-    return connect(_say_hi, lambda _: None)
+    return connect(_say_hi, Door())
 
 
 async def _turns() -> None:
@@ -120,9 +124,18 @@ AWAY = response_bytes(200, [("content-type", "application/json")], b"away")
 PLAIN = REQUEST % b"" + b"{}"
 
 
-async def test_shortcut_is_taken_between_requests_only() -> None:
+class Closed(Door):
+    """A door at which all are turned away, unless it is opened."""
+
+    is_open = False
+
+    def answer(self, received: bytes) -> bytes | None:
+        return None if self.is_open or plain_post(received) is None else AWAY
+
+
+async def test_door_is_between_requests_only() -> None:
     """What is not whole and alone goes the usual way, and so does all of a request whose begin did."""
-    wire, receive = connect(_say_hi, lambda received: AWAY if plain_post(received) else None)
+    wire, receive = connect(_say_hi, Closed())
     receive(PLAIN)
     assert wire.packets == [AWAY]
     receive(PLAIN[:40])
@@ -144,7 +157,7 @@ async def test_body_that_looks_like_a_request_is_not_taken_for_one() -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"hi"})
 
-    wire, receive = connect(answer_unread, lambda received: AWAY if plain_post(received) else None)
+    wire, receive = connect(answer_unread, Closed())
     receive(b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % (2 * len(PLAIN)))
     await _turns()
     receive(PLAIN)
@@ -153,12 +166,13 @@ async def test_body_that_looks_like_a_request_is_not_taken_for_one() -> None:
     assert [packet.endswith(REPLY_END) for packet in wire.packets] == [True]
 
 
-async def test_shortcut_overtakes_nobody() -> None:
+async def test_who_is_turned_away_overtakes_nobody() -> None:
     """A client that sends on without waiting gets its replies in their order."""
-    wire, receive = connect(_say_hi, lambda received: AWAY if wire_is_busy and plain_post(received) else None)
-    wire_is_busy = False
+    door = Closed()
+    wire, receive = connect(_say_hi, door)
+    door.is_open = True
     receive(PLAIN)
-    wire_is_busy = True
+    door.is_open = False
     receive(PLAIN)
     await _turns()
     receive(PLAIN)

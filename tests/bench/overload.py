@@ -90,6 +90,12 @@ def phases_at(peak_per_second: float) -> list[Phase]:
     return [Phase(name, s, steady[name], at_once.get(name, 0)) for name, s in SECONDS.items()]
 
 
+def hold_against_books(wins: int, told_paid: int, transfers: int) -> None:
+    """Raise VoidRunError if a win that was told as paid is not in the books, or one is there twice."""
+    if not told_paid <= transfers <= wins:
+        raise VoidRunError(f"{told_paid} of {wins} wins were told as paid, {transfers} are in the books")
+
+
 class Sample(NamedTuple):
     """What processes had used at an instant of the monotonic clock."""
 
@@ -122,11 +128,13 @@ class OverloadRun:
         transfers = await self._settled() - transfers_before
         self._sample({})
         told_paid = sum(one.fate is Fate.PAID for one in told.ended)
-        if not told_paid <= transfers <= wins:
-            raise VoidRunError(f"{told_paid} of {wins} wins were told as paid, {transfers} are in the books")
+        hold_against_books(wins, told_paid, transfers)
         verified = await self.system.command("verify")
         if verified.returncode:
             raise VoidRunError(f"the books are not right:\n{verified.stdout}{verified.stderr}")
+        return self._found(told, wins, told_paid, transfers)
+
+    def _found(self, told: Told, wins: int, told_paid: int, transfers: int) -> Overload:
         return Overload(
             situation=self.situation,
             peak_per_second=self.peak_per_second,

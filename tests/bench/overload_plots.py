@@ -6,6 +6,7 @@ from pathlib import Path
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.ticker import StrMethodFormatter
 
 from tests.bench.overload import Overloads
 from tests.bench.overload_findings import Overload, Second
@@ -16,14 +17,18 @@ def draw(overloads: Overloads, directory: Path) -> None:
     plt.switch_backend("agg")
     measured = overloads.measured
     figure, panels = plt.subplots(
-        2, len(measured), figsize=(7 * len(measured), 7.5), sharex=True, sharey="row", layout="constrained"
+        2, len(measured), figsize=(6.5 * len(measured), 7.5), sharex=True, sharey="row", layout="constrained"
     )
     for overload, counts, latency in zip(measured, *panels, strict=True):
         draw_counts(overload, counts)
         draw_latency(overload.seconds, latency)
         counts.set_title(f"{overload.situation}: peak {overload.peak_per_second:,.0f} credits/s")
     for axes in panels[:, 0]:
-        axes.legend(loc="upper right")
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for axes in panels[:, -1]:
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    for axes in panels.flat:
+        axes.label_outer()
     figure.suptitle("What became of wins, by the second in which they were due")
     figure.savefig(directory / "overload.png", dpi=120)
     plt.close(figure)
@@ -41,7 +46,7 @@ def draw_counts(overload: Overload, axes: Axes) -> None:
     for label, (counts, color) in became.items():
         axes.bar(range(len(seconds)), counts, 1.0, bottom=below, align="edge", color=color, label=label)
         below = [under + count for under, count in zip(below, counts, strict=True)]
-    axes.axhline(overload.peak_per_second, color="black", linestyle="--", label="peak, closed loop")
+    axes.axhline(overload.peak_per_second, color="black", linestyle="--", label="peak")
     axes.set(ylabel="credits/s", xlim=(0, len(seconds)), ylim=(0, None))
     _name_phases(seconds, axes)
 

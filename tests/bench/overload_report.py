@@ -5,46 +5,30 @@ from typing import Final
 
 import msgspec
 
-from tests.bench.overload import (
-    AT_ONCE_SHARE,
-    CALM_SHARE,
-    PEAK_CONNECTIONS,
-    PEAK_SECONDS,
-    SECONDS,
-    SURGE_SHARE,
-    Overloads,
-)
-from tests.bench.overload_findings import (
-    CALM,
-    CALM_AGAIN,
-    EDGE_SECONDS,
-    NORMAL_MS,
-    STORM,
-    SURGE,
-    Overload,
-    Second,
-)
+from tests.bench.fates import Phase
+from tests.bench.overload import PEAK_CONNECTIONS, PEAK_SECONDS, Overloads, phases_at
+from tests.bench.overload_findings import EDGE_SECONDS, NORMAL_MS, Overload, Second
 from tests.bench.report import table
+
+PERCENT: Final = 100.0
+"""A peak whose parts are percent."""
 
 _CONNECTIONS: Final = " and ".join(map(str, PEAK_CONNECTIONS))
 NOTES: Final = f"""\
 Everything runs on the machine named below: servers, one gateway, one worker, default settings, and the
 client, which shares the processors with them. 10,000 players, four providers in turn, new wins.
 
-- *The peak* is what is paid a second in a closed loop before, the better of {_CONNECTIONS} connections,
-  {PEAK_SECONDS:.0f} s each.
-- *Phases*: {SECONDS[CALM]} s of calm at {CALM_SHARE:g} x the peak; {SECONDS[SURGE]} s of surge at
-  {SURGE_SHARE:g} x the peak; {SECONDS[CALM_AGAIN]} s of calm; {SECONDS[STORM]} s of storm: the calm's load
-  and, in its first instant, {AT_ONCE_SHARE:g} s of the peak's wins all at once. What of these is not told
-  as paid is sent again a second later, all at once, until it is. Nothing else is sent again.
-- Wins come by chance, whatever is answered, and the latency of each counts from the instant at which it was
-  due. A provider hangs up when its window ends: *missed*. *Lost*: its connection was refused or reset.
-- *Goodput* of the surge: wins told as paid in their window, a second, by when they were due, without the
-  surge's first {EDGE_SECONDS[0]} s and its last {EDGE_SECONDS[1]} s. Of the storm: all wins that were told as
-  paid, the calm's too, until the last of those was that came at once.
-- *Normal* is a second in which all wins that were due were told as paid, 99 % of them within
-  {NORMAL_MS:.0f} ms or twice the p99 of the first calm, whichever is more; what is told is after how many
-  seconds it stayed so until the phase ended.
+- *The peak* is what is paid a second in a closed loop before, the better of
+  {_CONNECTIONS} connections, {PEAK_SECONDS:.0f} s each.
+- *Phases* follow each other as in the table below. Wins come by chance, whatever is answered, and the latency
+  of each counts from the instant at which it was due. What comes at once when the storm begins, and is not
+  told as paid, is sent again a second later, again all at once, until it is. Nothing else is sent again.
+- *Missed*: the provider hung up, because its window had ended. *Lost*: its connection was refused or reset.
+- *Goodput* of the surge is how many wins a second were told as paid in their window, by when they were due,
+  without the surge's first {EDGE_SECONDS[0]} s and last {EDGE_SECONDS[1]} s; of the storm, how many were told
+  as paid a second, the steady ones too, until the last of those was that came at once.
+- *Normal* is a second whose wins were all told as paid, 99 % of them within {NORMAL_MS:.0f} ms or
+  twice the p99 of the first calm, whichever is more. What is told is after how many seconds it stayed so.
 - Everything is held against the books: afterwards nothing is under way, they are verified, and hold at least
   as many of the wins as were told as paid; more, where a win was paid after its provider hung up."""
 
@@ -61,6 +45,8 @@ def markdown(overloads: Overloads) -> str:
             "# What becomes of wins when too many come",
             NOTES,
             table(("", ""), overloads.machine.items()),
+            "## Phases",
+            phases_table(phases_at(PERCENT)),
             "## In short",
             summary_table(overloads.measured),
             *(
@@ -68,6 +54,17 @@ def markdown(overloads: Overloads) -> str:
                 for overload in overloads.measured
             ),
         ]
+    )
+
+
+def phases_table(phases: Sequence[Phase]) -> str:
+    """Return a line for each phase of a system whose peak is PERCENT."""
+    return table(
+        ("", "seconds", "of the peak", "at once, of the peak's second"),
+        (
+            (p.name, f"{p.seconds:g}", f"{p.per_second:.0f} %", f"{p.at_once} %" if p.at_once else "")
+            for p in phases
+        ),
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from tests.bench import surge, traffic
 from tests.bench.fates import Ended, Fate, Phase, Told
+from tests.bench.overload import hold_against_books, phases_at
 from tests.bench.overload_findings import (
     CALM,
     CALM_AGAIN,
@@ -22,6 +23,7 @@ from tests.bench.overload_findings import (
     quantile,
 )
 from tests.bench.surge import Client
+from tests.bench.wrk import VoidRunError
 
 Reply = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 """What a server does when it has a whole request."""
@@ -247,3 +249,19 @@ def test_storm_is_over_when_the_last_that_came_at_once_was_told_as_paid() -> Non
 def test_quantile_of_few_is_one_of_them() -> None:
     assert [quantile([3, 1, 2], part) for part in (0.5, 0.99, 1)] == [2, 3, 3]
     assert quantile([], 0.99) == 0
+
+
+def test_void_is_a_run_that_the_books_do_not_bear_out() -> None:
+    hold_against_books(wins=100, told_paid=90, transfers=90)
+    hold_against_books(wins=100, told_paid=90, transfers=100)
+    with pytest.raises(VoidRunError, match="89 are in the books"):
+        hold_against_books(wins=100, told_paid=90, transfers=89)
+    with pytest.raises(VoidRunError, match="101 are in the books"):
+        hold_against_books(wins=100, told_paid=90, transfers=101)
+
+
+def test_three_times_the_peak_is_offered() -> None:
+    phases = phases_at(4_000)
+    assert [phase.name for phase in phases] == [CALM, SURGE, CALM_AGAIN, STORM]
+    assert [phase.per_second for phase in phases] == [2_000, 12_000, 2_000, 2_000]
+    assert [phase.at_once for phase in phases] == [0, 0, 0, 12_000]

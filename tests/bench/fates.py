@@ -45,6 +45,9 @@ class Ended(msgspec.Struct, frozen=True, array_like=True):
     at_once: bool
     """Whether it was sent with others all at once, or again after that."""
 
+    had_connection: bool = True
+    """Or it waited for one until its window ended, and the measured system never heard of it."""
+
 
 class Told(msgspec.Struct, frozen=True, array_like=True):
     """What became of all attempts."""

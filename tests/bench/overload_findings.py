@@ -54,6 +54,9 @@ class InSurge(msgspec.Struct, frozen=True):
 
     ask_again_share: float
     missed_share: float
+    never_sent_share: float
+    """Those of the missed that found no connection free in their window; they are in `missed_share` too."""
+
     lost_share: float
     ask_again_p50_ms: float
     ask_again_p99_ms: float
@@ -157,6 +160,7 @@ def in_surge(ended: Sequence[Ended], phases: Sequence[Phase]) -> InSurge:
         goodput_per_second=counted / (last - first),
         ask_again_share=len(ask_again_ms) / len(within),
         missed_share=len(of_fate[Fate.MISSED]) / len(within),
+        never_sent_share=sum(not one.had_connection for one in within) / len(within),
         lost_share=len(of_fate[Fate.LOST]) / len(within),
         ask_again_p50_ms=quantile(ask_again_ms, 0.5),
         ask_again_p99_ms=quantile(ask_again_ms, 0.99),

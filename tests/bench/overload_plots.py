@@ -1,7 +1,6 @@
 """A plot of what was measured of overload."""
 
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 from matplotlib import pyplot as plt
@@ -22,7 +21,10 @@ def draw(overloads: Overloads, directory: Path) -> None:
     for overload, counts, latency in zip(measured, *panels, strict=True):
         draw_counts(overload, counts)
         draw_latency(overload.seconds, latency)
+        _name_phases(overload.seconds, counts)
         counts.set_title(f"{overload.situation}: peak {overload.peak_per_second:,.0f} credits/s")
+    # Both share an axis, which ends above the highest bar of either and the phases' names.
+    panels[0, 0].set_ylim(0, 1.2 * max(_due(second) for overload in measured for second in overload.seconds))
     for axes in panels[:, 0]:
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     for axes in panels[:, -1]:
@@ -47,8 +49,8 @@ def draw_counts(overload: Overload, axes: Axes) -> None:
         axes.bar(range(len(seconds)), counts, 1.0, bottom=below, align="edge", color=color, label=label)
         below = [under + count for under, count in zip(below, counts, strict=True)]
     axes.axhline(overload.peak_per_second, color="black", linestyle="--", label="peak")
-    axes.set(ylabel="credits/s", xlim=(0, len(seconds)), ylim=(0, None))
-    _name_phases(seconds, axes)
+    axes.set(ylabel="credits/s", xlim=(0, len(seconds)))
+    _divide_phases(seconds, axes)
 
 
 def draw_latency(seconds: Sequence[Second], axes: Axes) -> None:
@@ -63,21 +65,33 @@ def draw_latency(seconds: Sequence[Second], axes: Axes) -> None:
     axes.set_yscale("log")
     axes.set(xlabel="seconds", ylabel="ms from when it was due")
     axes.grid(visible=True, which="major", alpha=0.3)
-    _name_phases(seconds, axes)
+    _divide_phases(seconds, axes)
+
+
+def _due(second: Second) -> int:
+    return second.paid + second.ask_again + second.missed + second.lost
+
+
+def _begins(seconds: Sequence[Second]) -> dict[int, str]:
+    """Return the phases' names by their first seconds."""
+    names = [second.phase for second in seconds]
+    return {names.index(name): name for name in names}
+
+
+def _divide_phases(seconds: Sequence[Second], axes: Axes) -> None:
+    for begin in _begins(seconds):
+        axes.axvline(begin, color="0.6", linewidth=0.8)
 
 
 def _name_phases(seconds: Sequence[Second], axes: Axes) -> None:
-    begin = 0
-    for phase, of_phase in groupby(seconds, lambda second: second.phase):
-        if begin:
-            axes.axvline(begin, color="0.6", linewidth=0.8)
+    """Write the phases' names along the top, by turns in two lines: some are longer than their phases."""
+    for turn, (begin, phase) in enumerate(_begins(seconds).items()):
         axes.annotate(
             phase,
             (begin, 1),
             xycoords=axes.get_xaxis_transform(),
-            xytext=(3, -3),
+            xytext=(3, -3 - turn % 2 * 12),
             textcoords="offset points",
             va="top",
             fontsize="small",
         )
-        begin += len(list(of_phase))

@@ -9,6 +9,7 @@ from tests.bench.fates import Phase
 from tests.bench.overload import PEAK_CONNECTIONS, PEAK_SECONDS, Overloads, phases_at
 from tests.bench.overload_findings import EDGE_SECONDS, NORMAL_MS, Overload, Second
 from tests.bench.report import table
+from tests.bench.surge import CONNECTIONS_MAX
 
 PERCENT: Final = 100.0
 """A peak whose parts are percent."""
@@ -23,7 +24,9 @@ client, which shares the processors with them. 10,000 players, four providers in
 - *Phases* follow each other as in the table below. Wins come by chance, whatever is answered, and the latency
   of each counts from the instant at which it was due. What comes at once when the storm begins, and is not
   told as paid, is sent again a second later, again all at once, until it is. Nothing else is sent again.
-- *Missed*: the provider hung up, because its window had ended. *Lost*: its connection was refused or reset.
+- *Missed*: the provider hung up, because its window had ended, which here is `reply_within_seconds`. *Never
+  sent*: it had waited until then for one of {CONNECTIONS_MAX:,} connections, as in a proxy. *Lost*: its
+  connection was refused or reset.
 - *Goodput* of the surge is how many wins a second were told as paid in their window, by when they were due,
   without the surge's first {EDGE_SECONDS[0]} s and last {EDGE_SECONDS[1]} s; of the storm, how many were told
   as paid a second, the steady ones too, until the last of those was that came at once.
@@ -84,6 +87,7 @@ def summary(overload: Overload) -> Iterator[tuple[str, str]]:
     yield "surge: goodput/s", _rate(overload, surge.goodput_per_second)
     yield "surge: told to ask again", f"{surge.ask_again_share:.1%}"
     yield "surge: missed", f"{surge.missed_share:.1%}"
+    yield "surge: of these never sent", f"{surge.never_sent_share:.1%}"
     yield "surge: lost", f"{surge.lost_share:.1%}"
     yield "surge: paid, p50 ms", f"{surge.paid_p50_ms:,.0f}"
     yield "surge: paid, p99 ms", f"{surge.paid_p99_ms:,.0f}"

@@ -83,7 +83,7 @@ class Client:
         self._again: Final[list[Attempt]] = []
         self._again_at = float("inf")
         self._swept_at = 0.0
-        self._ended: Final[list[tuple[float, float, Fate, bool]]] = []
+        self._ended: Final[list[tuple[float, float, tuple[Fate, bool, bool]]]] = []
         self._late_seconds_max = 0.0
 
     def run(self, requests: Iterator[bytes], phases: Sequence[Phase]) -> Told:
@@ -103,8 +103,8 @@ class Client:
         self._hang_up()
         ended = [
             # Rounded, or what is due as a phase begins may be of the second before it.
-            Ended(round(due - began, 6), seconds * 1_000, fate, at_once)
-            for due, seconds, fate, at_once in self._ended
+            Ended(round(due - began, 6), seconds * 1_000, *what)
+            for due, seconds, what in self._ended
         ]
         return Told(began, self._late_seconds_max * 1_000, ended)
 
@@ -199,9 +199,9 @@ class Client:
         wire.socket.close()
 
     def _end(self, attempt: Attempt, fate: Fate) -> None:
+        now, what = time.monotonic(), (fate, attempt.insists, attempt.wire is not None)
         attempt.fate, attempt.wire = fate, None
-        now = time.monotonic()
-        self._ended.append((attempt.due, now - attempt.due, fate, attempt.insists))
+        self._ended.append((attempt.due, now - attempt.due, what))
         if attempt.insists and fate is not Fate.PAID:
             self._again_at = min(self._again_at, now + RETRY_SECONDS)
             self._again.append(attempt)

@@ -130,6 +130,7 @@ async def test_win_that_finds_no_connection_in_its_window_is_missed(monkeypatch:
     monkeypatch.setattr(surge, "CONNECTIONS_MAX", 1)
     told = await offer(never, Phase("calm", seconds=0.001, per_second=2_000))
     assert fates(told) == [Fate.MISSED] * 2
+    assert sorted(one.had_connection for one in told.ended) == [False, True]
 
 
 async def test_connection_that_is_reset_is_lost() -> None:
@@ -195,12 +196,14 @@ def test_goodput_is_what_was_told_as_paid_in_the_middle_of_the_surge() -> None:
         *every_second([2, 3, 7, 8, 9], Fate.PAID, each=100),
         *every_second([4, 5, 6], Fate.PAID, each=20),
         *every_second([4, 5, 6], Fate.ASK_AGAIN, latency_ms=7, each=30),
-        *every_second([4], Fate.MISSED, each=50),
+        *every_second([4], Fate.MISSED, each=43),
+        *[Ended(4.5, 2_500, Fate.MISSED, at_once=False, had_connection=False)] * 7,
         *every_second([9], Fate.LOST, each=10),
     ]
     told = in_surge([*ended, *every_second([0, 1, 10, 11, 12], Fate.PAID)], PHASES)
     assert told.wins == 500 + 60 + 90 + 50 + 10
     assert told.goodput_per_second == 20
+    assert told.never_sent_share == 7 / 710
     assert (told.ask_again_share, told.missed_share, told.lost_share) == (90 / 710, 50 / 710, 10 / 710)
     assert (told.ask_again_p50_ms, told.ask_again_max_ms, told.paid_p99_ms) == (7, 7, 10)
 

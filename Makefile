@@ -22,7 +22,7 @@ test: $(VENV)/dev.stamp  ## run every test, on a real RabbitMQ, PostgreSQL and R
 bench: $(VENV)/bench.stamp  ## measure the whole way of a credit beside pgbench and a direct baseline, in three minutes
 	@$(PY) -m tests.bench $(ARGS)
 
-bench-full: $(VENV)/bench.stamp  ## measure longer, by turns, with larger books, slow commits and other settings
+bench-full: $(VENV)/bench.stamp  ## measure longer, by turns, with larger books, slow commits, other settings and overload
 	@$(PY) -m tests.bench --full $(ARGS)
 
 faults: $(VENV)/dev.stamp  ## let a system undergo every fault, and hold all that was sent and said against its ledger

@@ -1,7 +1,8 @@
 """`make bench`: what a credit costs from HTTP over the broker to the books, beside yardsticks.
 
 Prints one table, and writes it with all else as Markdown, JSON and plots to var/bench/. In full it also
-measures how that changes with slow commits, and with the settings that have a bound or a number.
+measures how that changes with slow commits, and with the settings that have a bound or a number, and what
+becomes of wins when three times as many come as can be paid.
 """
 
 import asyncio
@@ -23,7 +24,18 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from tests.bench import machine, plots, report, sizing, sizing_plots, sizing_report, targets
+from tests.bench import (
+    machine,
+    overload,
+    overload_plots,
+    overload_report,
+    plots,
+    report,
+    sizing,
+    sizing_plots,
+    sizing_report,
+    targets,
+)
 from tests.bench.findings import FULL, SHORT, Plan
 from tests.bench.suite import Tell, measure_all
 from tests.bench.wrk import VoidRunError
@@ -34,8 +46,9 @@ DIRECTORY: Final = Path("var/bench")
 
 def main(
     *,
-    full: Annotated[bool, typer.Option(help="Longer runs, by turns, larger books, and sizing.")] = False,
+    full: Annotated[bool, typer.Option(help="Longer, by turns, larger books, sizing and overload.")] = False,
     only_sizing: Annotated[bool, typer.Option("--sizing", help="Slow commits and settings only.")] = False,
+    only_overload: Annotated[bool, typer.Option("--overload", help="Three times the peak only.")] = False,
     books: Annotated[int, typer.Option(help="Transfers in the largest books, a power of ten.")] = 0,
 ) -> None:
     """Measure, and say what was measured."""
@@ -43,10 +56,12 @@ def main(
     if books:
         plan = plan._replace(book_sizes=[10**n for n in range(4, len(str(books)))])
     try:
-        if not only_sizing:
+        if not (only_sizing or only_overload):
             measure(plan)
         if full or only_sizing:
             measure_sizes(plan.rounds)
+        if full or only_overload:
+            measure_overloads()
     except (ServersUnavailableError, VoidRunError) as reason:
         print(f"bench: {reason}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(1) from None
@@ -79,6 +94,21 @@ def measure_sizes(rounds: int) -> None:
     (DIRECTORY / "sizing.md").write_text(sizing_report.markdown(sizes) + "\n")
     sizing_plots.draw(sizes, DIRECTORY)
     print(f"Slow commits and settings are in {DIRECTORY}/sizing.md.")  # noqa: T201
+
+
+def measure_overloads() -> None:
+    """Measure three times the peak. Raises ServersUnavailableError and VoidRunError."""
+    with telling(overload.STEPS) as tell:
+        tell("starting the servers")
+        machine.provide_tools()
+        with running_servers() as servers:
+            overloads = asyncio.run(overload.measure_overloads(servers, tell))
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    (DIRECTORY / "overload.json").write_bytes(overload_report.json(overloads))
+    (DIRECTORY / "overload.md").write_text(overload_report.markdown(overloads) + "\n")
+    overload_plots.draw(overloads, DIRECTORY)
+    print(overload_report.summary_table(overloads.measured))  # noqa: T201
+    print(f"Second by second it is in {DIRECTORY}/overload.md.")  # noqa: T201
 
 
 @contextmanager

@@ -7,19 +7,20 @@ Runs in a process of its own, and prints what became of each attempt:
 `python -m tests.bench.surge URL FILE PHASES`.
 """
 
+import gc
 import select
 import socket
 import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from enum import IntEnum
 from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
 
+from tests.bench.fates import Ended, Fate, Phase, Told
 from tests.bench.open_loop import due_times
 from tests.bench.traffic import PAID, TURNS, WINDOW_SECONDS, read
 
@@ -43,45 +44,6 @@ _SENT_AT_ONCE: Final = 64
 _REPLY_BYTES_MAX: Final = 65_536
 _ALREADY_PAID: Final = {"igamingace": b'"code":11'}
 """What stands in a reply to a repeat, of an integration whose repeats don't get the original reply."""
-
-
-class Fate(IntEnum):
-    """What became of an attempt."""
-
-    PAID = 0
-    ASK_AGAIN = 1
-    MISSED = 2
-    """No reply within the provider's window."""
-
-    LOST = 3
-    """The connection was refused or reset."""
-
-
-class Phase(msgspec.Struct, frozen=True):
-    """A time of steady load."""
-
-    name: str
-    seconds: float
-    per_second: float
-    at_once: int = 0
-    """So many more are sent in the phase's first instant, and again until they are told as paid."""
-
-    @property
-    def wins(self) -> int:
-        """How many new wins it takes."""
-        return self.at_once + int(self.seconds * self.per_second)
-
-
-class Ended(msgspec.Struct, frozen=True, array_like=True):
-    """An attempt that has ended."""
-
-    due_seconds: float
-    """When it was due, from the first phase's begin."""
-
-    latency_ms: float
-    """From then."""
-
-    fate: Fate
 
 
 class Attempt:
@@ -121,25 +83,46 @@ class Client:
         self._again: Final[list[Attempt]] = []
         self._again_at = float("inf")
         self._swept_at = 0.0
-        self.ended: Final[list[tuple[float, float, Fate]]] = []
+        self._ended: Final[list[tuple[float, float, tuple[Fate, bool, bool]]]] = []
+        self._late_seconds_max = 0.0
 
-    def run(self, requests: Iterator[bytes], phases: Sequence[Phase]) -> list[Ended]:
+    def run(self, requests: Iterator[bytes], phases: Sequence[Phase]) -> Told:
         """Send the requests when they are due, and return what became of each attempt."""
-        begin = time.monotonic() + HEAD_START_SECONDS
-        due = list(_attempts(requests, phases, begin))
-        due.reverse()
-        while due or self._again or any(self._under_way):
+        times = list(_due_times(phases))
+        began = time.monotonic() + HEAD_START_SECONDS
+        attempts = _attempts(requests, times, began)
+        coming = next(attempts, None)
+        while coming or self._again or any(self._under_way):
             now = time.monotonic()
-            for _ in range(_SENT_AT_ONCE):
-                if not due or due[-1].due > now:
-                    break
-                self._start(due.pop())
+            coming = self._start_due(coming, attempts, now)
             if now >= self._again_at:
                 self._send_again(now)
-            self._read(0.0 if due and due[-1].due <= now else 0.001)
+            self._read(0.0 if coming and coming.due <= now else 0.001)
             if now >= self._swept_at + SWEEP_SECONDS:
                 self._sweep(now)
-        return [Ended(at - begin, seconds * 1_000, fate) for at, seconds, fate in self.ended]
+        self._hang_up()
+        ended = [
+            # Rounded, or what is due as a phase begins may be of the second before it.
+            Ended(round(due - began, 6), seconds * 1_000, *what)
+            for due, seconds, what in self._ended
+        ]
+        return Told(began, self._late_seconds_max * 1_000, ended)
+
+    def _start_due(self, coming: Attempt | None, after: Iterator[Attempt], now: float) -> Attempt | None:
+        """Start some of those that are due; return the one that comes then."""
+        if coming and coming.due <= now:
+            self._late_seconds_max = max(self._late_seconds_max, now - coming.due)
+        for _ in range(_SENT_AT_ONCE):
+            if not coming or coming.due > now:
+                break
+            self._start(coming)
+            coming = next(after, None)
+        return coming
+
+    def _hang_up(self) -> None:
+        for wire in list(self._wires.values()):
+            self._close(wire)
+        self._poll.close()
 
     def _start(self, attempt: Attempt) -> None:
         self._under_way[attempt.number % len(TURNS)].append(attempt)
@@ -189,6 +172,8 @@ class Client:
                 continue
             try:
                 got = wire.socket.recv(_REPLY_BYTES_MAX)
+            except BlockingIOError:
+                continue  # the event was of a connection whose number this one has got since
             except OSError:
                 got = b""
             if not got:
@@ -214,9 +199,9 @@ class Client:
         wire.socket.close()
 
     def _end(self, attempt: Attempt, fate: Fate) -> None:
+        now, what = time.monotonic(), (fate, attempt.insists, attempt.wire is not None)
         attempt.fate, attempt.wire = fate, None
-        now = time.monotonic()
-        self.ended.append((attempt.due, now - attempt.due, fate))
+        self._ended.append((attempt.due, now - attempt.due, what))
         if attempt.insists and fate is not Fate.PAID:
             self._again_at = min(self._again_at, now + RETRY_SECONDS)
             self._again.append(attempt)
@@ -242,14 +227,20 @@ class Client:
         self._send_waiting()
 
 
-def _attempts(requests: Iterator[bytes], phases: Sequence[Phase], begin: float) -> Iterator[Attempt]:
-    number = 0
+def _due_times(phases: Sequence[Phase]) -> Iterator[tuple[float, bool]]:
+    """Yield when each win is due, in seconds from the first phase's begin, and whether at once."""
+    begin = 0.0
     for phase in phases:
-        steady = due_times(phase.wins - phase.at_once, phase.per_second)
-        for nth, after in enumerate([0.0] * phase.at_once + steady):
-            yield Attempt(number, begin + after, next(requests), insists=nth < phase.at_once)
-            number += 1
+        yield from [(begin, True)] * phase.at_once
+        yield from ((begin + t, False) for t in due_times(phase.wins - phase.at_once, phase.per_second))
         begin += phase.seconds
+
+
+def _attempts(
+    requests: Iterator[bytes], times: Sequence[tuple[float, bool]], began: float
+) -> Iterator[Attempt]:
+    for number, (seconds, at_once) in enumerate(times):
+        yield Attempt(number, began + seconds, next(requests), insists=at_once)
 
 
 def _is_whole(reply: bytes) -> bool:
@@ -265,6 +256,7 @@ def _fate(attempt: Attempt, reply: bytes) -> Fate:
 
 
 if __name__ == "__main__":
+    gc.disable()  # it would stop the sending for ever longer, and there are no cycles to be found
     client = Client(sys.argv[1])
     told = client.run(read(Path(sys.argv[2])), msgspec.json.decode(sys.argv[3], type=list[Phase]))
     sys.stdout.buffer.write(msgspec.msgpack.encode(told))

@@ -6,6 +6,7 @@ three times what a gateway can pay little was left to pay with.
 
 import asyncio
 from collections.abc import Mapping
+from time import perf_counter
 from typing import Final
 
 from gateway.endpoint import CallbackEndpoint
@@ -21,17 +22,19 @@ class CallbackDoor(Door):
         self._ledger: Final = ledger
         self._callbacks: Final = callbacks
         self._let_through = 0
+        self._turn_seconds = 0.0
 
     def answer(self, received: bytes) -> bytes | None:
         """Return the response to a callback that is told to ask again, or None where it is to be heard.
 
         Only what is an ordinary request in one piece is turned away here; the rest is when its turn comes.
         All that is read in one turn of the loop is asked after it, so what was let through is counted as if
-        it had been asked already.
+        it had been asked already. It may have come just after the turn before had read, and waited for all
+        of it: so a gateway that is itself too slow is known by its turns.
         """
-        if not self._ledger.is_overloaded(self._let_through):
+        if not self._ledger.is_overloaded(self._let_through, self._turn_seconds):
             if not self._let_through:
-                asyncio.get_running_loop().call_soon(self._end_turn)
+                asyncio.get_running_loop().call_soon(self._work, perf_counter())
             self._let_through += 1
             return None
         request = plain_post(received)
@@ -39,5 +42,10 @@ class CallbackDoor(Door):
             return None
         return endpoint.turn_away(request.body)
 
-    def _end_turn(self) -> None:
+    def _work(self, began: float) -> None:
+        """All that came is read; the loop goes on with what waits in it, and reads again after that."""
         self._let_through = 0
+        asyncio.get_running_loop().call_soon(self._end_turn, began)
+
+    def _end_turn(self, began: float) -> None:
+        self._turn_seconds = perf_counter() - began

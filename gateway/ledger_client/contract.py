@@ -39,8 +39,11 @@ class LedgerClient(ABC):
         return answer
 
     @abstractmethod
-    def is_overloaded(self, more: int = 0) -> bool:
-        """Tell whether who asks now, after so many more callers, would only make all wait longer."""
+    def is_overloaded(self, more: int = 0, waited_seconds: float = 0.0) -> bool:
+        """Tell whether who asks now would only make all wait longer.
+
+        So many more callers are about to ask, and have waited for so long before they could.
+        """
 
     @property
     @abstractmethod

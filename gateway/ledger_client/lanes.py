@@ -38,7 +38,7 @@ ANSWERS_AT_ONCE: Final = 16
 the gateway would rest while the worker works, and the worker while the gateway does."""
 
 OVERLOADED_SECONDS: Final = 0.25
-OVERLOADED_CALLS_MIN: Final = 500
+OVERLOADED_CALLS_MIN: Final = 250
 """When answers take so long while so many callers wait, more is asked than can be answered."""
 
 _log = structlog.get_logger()
@@ -81,13 +81,16 @@ class Lanes:
         self._answered_after_seconds = 0.0
         """How long the last answer took."""
 
-    def is_overloaded(self, more: int = 0) -> bool:
-        """Tell whether who asks now, after so many more callers, would only make all wait longer.
+    def is_overloaded(self, more: int = 0, waited_seconds: float = 0.0) -> bool:
+        """Tell whether who asks now would only make all wait longer.
+
+        So many more callers are about to ask, and have waited for so long before they could.
 
         Not so while nothing is answered at all: that is an outage, after which those who wait are answered.
         """
         return self.in_flight + more >= self._in_flight_max or (
-            self._callers + more >= OVERLOADED_CALLS_MIN and self._answered_after_seconds > OVERLOADED_SECONDS
+            self._callers + more >= OVERLOADED_CALLS_MIN
+            and self._answered_after_seconds + waited_seconds > OVERLOADED_SECONDS
         )
 
     async def ask_all(

@@ -28,7 +28,7 @@ from tests.client import send_all
 from tests.servers import Servers
 from tests.system import ROOT, System
 
-SITUATIONS: Final = {"as it is": 0, "commits delayed by 20 ms": 20}
+SITUATIONS: Final = {"as it is": 0, "commits delayed by 50 ms": 50}
 """By how many ms each commit is delayed."""
 
 SECONDS: Final = {CALM: 5, SURGE: 60, CALM_AGAIN: 10, STORM: 15}

@@ -32,6 +32,7 @@ class BusyLedger(LedgerClient):
 
     def __init__(self, room_for: int = 0) -> None:
         self.room_for = room_for
+        self.waited_seconds = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -44,7 +45,8 @@ class BusyLedger(LedgerClient):
     ) -> Sequence[Answer | LedgerUnavailable]:
         raise AssertionError(f"{questions} was asked, by {deadline}")
 
-    def is_overloaded(self, more: int = 0) -> bool:
+    def is_overloaded(self, more: int = 0, waited_seconds: float = 0.0) -> bool:
+        self.waited_seconds = waited_seconds
         return more >= self.room_for
 
     @property

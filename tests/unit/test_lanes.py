@@ -10,7 +10,6 @@ from gateway.ledger_client.lanes import (
     ANSWERS_AT_ONCE,
     BATCH_QUESTIONS_MAX,
     BATCHES_UNDER_WAY_MAX,
-    OVERLOADED_CALLS_MIN,
     PATIENCE_SECONDS,
     Answered,
     Lanes,
@@ -18,8 +17,8 @@ from gateway.ledger_client.lanes import (
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
 from shared.topology import shard_of
-from shared.wire import FindPlayer, Question
-from tests.lanes import NEVER, Shard, answer_all, answered_for, ask, ask_all, learn_workers, until_idle
+from shared.wire import Question
+from tests.lanes import Shard, answer_all, answered_for, ask, ask_all, learn_workers, until_idle
 
 
 async def test_question_on_an_idle_lane_leaves_at_once() -> None:
@@ -162,53 +161,6 @@ async def test_too_many_in_flight_are_refused_before_they_are_sent() -> None:
     await asyncio.gather(*tasks)
     assert shard.batches == [["a"], ["b"]]
     assert lanes.in_flight == 0
-
-
-async def test_slow_answers_to_many_are_overload_and_to_few_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Many are in flight for a moment when all come at once, and few are slow where commits are."""
-    monkeypatch.setattr("gateway.ledger_client.lanes.OVERLOADED_SECONDS", 0.01)
-    shard = Shard()
-    lanes = Lanes(shard.send, 1, 10 * OVERLOADED_CALLS_MIN)
-    assert not lanes.is_overloaded(OVERLOADED_CALLS_MIN)
-    slow = ask(lanes, "slow")
-    await until_idle()
-    await asyncio.sleep(0.02)
-    await shard.answer()
-    await slow
-    bulk = asyncio.create_task(lanes.ask_all([FindPlayer("a")] * OVERLOADED_CALLS_MIN, deadline=NEVER))
-    await until_idle()
-    assert not lanes.is_overloaded()
-    bulk.cancel()
-    await until_idle()
-    assert not lanes.is_overloaded(OVERLOADED_CALLS_MIN - 1)
-    assert lanes.is_overloaded(OVERLOADED_CALLS_MIN)
-    quick = ask(lanes, "quick")
-    await until_idle()
-    await answer_all(shard, [quick])
-    assert not lanes.is_overloaded(OVERLOADED_CALLS_MIN)
-
-
-async def test_overload_begins_at_the_bound_however_fast_the_answers_are() -> None:
-    shard = Shard()
-    lanes = Lanes(shard.send, 1, 2)
-    tasks = await ask_all(lanes, "ab")
-    assert lanes.is_overloaded()
-    await answer_all(shard, tasks)
-    assert not lanes.is_overloaded(1)
-    assert lanes.is_overloaded(2)
-
-
-async def test_what_is_not_answered_at_all_is_an_outage_and_no_overload(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Who waits then is answered when it is over, if that is in time."""
-    monkeypatch.setattr("gateway.ledger_client.lanes.OVERLOADED_SECONDS", 0.01)
-    shard = Shard()
-    lanes = Lanes(shard.send, 1, 10 * OVERLOADED_CALLS_MIN)
-    with pytest.raises(LedgerUnavailable, match="in time"):
-        await ask(lanes, "a", within_seconds=0.02)
-    assert not lanes.is_overloaded(OVERLOADED_CALLS_MIN)
-    await shard.answer()
 
 
 async def test_question_whose_deadline_passed_while_it_waited_is_never_sent() -> None:

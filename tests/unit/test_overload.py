@@ -1,6 +1,7 @@
 """At the door of an overloaded ledger: each provider's own 'ask again', counted, and logged once a second."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from shared.money import Currencies
 from shared.settings import Settings
 from shared.wire import Answer, Question
 from tests.client import Response, http_bytes, read_response
+from tests.lanes import until_idle
 from tests.simulator.history import Said
 from tests.simulator.replies import told
 from tests.system import INTEGRATIONS
@@ -55,7 +57,11 @@ class BusyLedger(LedgerClient):
 
 
 def gateway(room_for: int = 0) -> CallbackRouter:
-    return create_app(Settings.model_validate({"integrations": INTEGRATIONS}), BusyLedger(room_for))
+    return gateway_to(BusyLedger(room_for))
+
+
+def gateway_to(ledger: BusyLedger) -> CallbackRouter:
+    return create_app(Settings.model_validate({"integrations": INTEGRATIONS}), ledger)
 
 
 def win(name: str, tx_id: str) -> Callback:
@@ -131,6 +137,18 @@ async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:
     assert [app.door.answer(request) is None for _ in range(4)] == [True, True, False, False]
     await asyncio.sleep(0)
     assert app.door.answer(request) is None
+
+
+async def test_ledger_is_told_how_long_callbacks_wait_for_a_turn() -> None:
+    """What comes while the gateway works is read after that: a gateway at its limit is known by it."""
+    ledger, request = BusyLedger(room_for=10), http_bytes("klas", win("klas", "1"))
+    door = gateway_to(ledger).door
+    door.answer(request)
+    assert not ledger.waited_seconds
+    asyncio.get_running_loop().call_soon(time.sleep, 0.03)
+    await until_idle()
+    door.answer(request)
+    assert ledger.waited_seconds >= 0.03
 
 
 async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:

@@ -113,10 +113,6 @@ class System:
     new_worker: Callable[[], Process]
     """Make a further worker, without starting it."""
 
-    new_gateway: Callable[[int], Process]
-    """Make a gateway on a port, without starting it."""
-
-    further_gateways: list[Process] = field(default_factory=list)
     providers: Mapping[str, Provider[Any, Any]] = field(default_factory=dict)
 
     def add_worker(self) -> Process:
@@ -126,18 +122,10 @@ class System:
         worker.start()
         return worker
 
-    def add_gateway(self) -> str:
-        """Start a further gateway, and return its URL; it answers a moment later."""
-        (port,) = free_ports(1)
-        gateway = self.new_gateway(port)
-        self.further_gateways.append(gateway)
-        gateway.start()
-        return f"http://127.0.0.1:{port}"
-
     @property
     def processes(self) -> list[Process]:
-        """The gateways and the workers."""
-        return [self.gateway, *self.further_gateways, *self.workers]
+        """The gateway and the workers."""
+        return [self.gateway, *self.workers]
 
     async def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m worker ...` on this system's ledger."""
@@ -253,17 +241,12 @@ def _make_system(
         log = directory / f"worker-{next(numbers)}.log"
         return Process(("worker", "run"), environment, log, reaper)
 
-    def new_gateway(port: int) -> Process:
-        its_own = {**environment, **of_gateway, "CREDITS_GATEWAY__PORT": str(port)}
-        return Process(("gateway",), its_own, directory / f"gateway-{port}.log", reaper)
-
     return System(
         url=f"http://127.0.0.1:{port}",
-        gateway=new_gateway(port),
+        gateway=Process(("gateway",), {**environment, **of_gateway}, directory / "gateway.log", reaper),
         workers=[],
         engine=engine,
         environment=environment,
         new_worker=new_worker,
-        new_gateway=new_gateway,
         providers={name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()},
     )

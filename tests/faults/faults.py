@@ -33,7 +33,7 @@ def _cache(rig: Rig) -> Server:
 
 
 _kinds = [
-    Fault("a worker is killed", strikes.kill(lambda rig: rig.serving), in_ci=True),
+    Fault("a worker is killed", strikes.kill(lambda rig: rig.serving)),
     Fault("all workers are killed, and stay away beyond the window", strikes.all_workers_killed),
     Fault(
         "all workers are away beyond the window, and no provider sends again",

@@ -19,8 +19,8 @@ from gateway.holders import Holders
 from gateway.ledger_client import create_ledger_client
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
-from gateway.overload import TurnedAway
 from gateway.providers import build
+from gateway.turned_away import TurnedAway
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.money import Currencies
 from shared.outcome import Outcome

@@ -16,8 +16,8 @@ import structlog
 from gateway.holders import Holders
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
-from gateway.overload import TurnedAway
 from gateway.providers.contract import Callback, Provider, Refused, Reply
+from gateway.turned_away import TurnedAway
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder, Outcome, Result

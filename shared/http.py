@@ -21,8 +21,8 @@ DRAIN_SECONDS_MAX: Final = 15
 BACKLOG: Final = 65_535
 """So many connections may wait to be accepted; the kernel allows as many as net.core.somaxconn says."""
 
-KEPT_ALIVE_SECONDS_MIN: Final = 1.0
-"""So long an idle connection is kept less than usual at most, so as not to set its timer at each refusal."""
+KEEP_ALIVE_SET_EVERY_SECONDS: Final = 1.0
+"""Its timer is not set at each refusal: an idle connection may be closed so much sooner than usual."""
 
 
 class Door:
@@ -129,7 +129,7 @@ class Connection(HttpToolsProtocol):
             super().data_received(data)
             return
         self._gathered.write_now(response)
-        if (now := self.loop.time()) > self._kept_alive_at + KEPT_ALIVE_SECONDS_MIN:
+        if (now := self.loop.time()) > self._kept_alive_at + KEEP_ALIVE_SET_EVERY_SECONDS:
             self._kept_alive_at = now
             self.on_response_complete()  # which lets the connection idle for its time anew
 

@@ -137,8 +137,8 @@ class Provider(ABC, Generic[SettingsType, Message]):
     content_types: ClassVar[frozenset[str]] = frozenset({"application/json"})
     """The bodies it may send. A request that names no type is read as JSON."""
 
-    echoes: ClassVar = False
-    """Whether a refusal repeats something of its request."""
+    echoes: ClassVar = True
+    """Whether 'ask again' depends on the request, such as by an id or a number of items. Said once if not."""
 
     settings_type: ClassVar[type[IntegrationSettings]]
     """What `[integrations.NAME]` holds for this provider; the same type as SettingsType."""

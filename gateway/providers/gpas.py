@@ -136,6 +136,7 @@ class Gpas(Provider[GpasSettings, Movement]):
     """One GPAS account."""
 
     paths: ClassVar = ("movements/credit",)
+    echoes: ClassVar = False
     settings_type: ClassVar = GpasSettings
 
     def __init__(self, name: str, settings: GpasSettings, secrets: Secrets, currencies: Currencies) -> None:

@@ -152,7 +152,6 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
     """One HPGames account."""
 
     paths: ClassVar = ("credit", "bulkCredit")
-    echoes: ClassVar = True
     settings_type: ClassVar = HpGamesSettings
 
     def __init__(

@@ -147,6 +147,7 @@ class IGamingAce(Provider[IGamingAceSettings, Deposit]):
     """One iGamingAce agent."""
 
     paths: ClassVar = ("Deposit",)
+    echoes: ClassVar = False
     content_types: ClassVar = frozenset({"application/json", FORM})
     settings_type: ClassVar = IGamingAceSettings
 

@@ -117,6 +117,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
     """One Klas account."""
 
     paths: ClassVar = ("credit", "balance")
+    echoes: ClassVar = False
     settings_type: ClassVar = KlasSettings
 
     def authenticate(self, callback: Callback) -> None:

@@ -67,7 +67,12 @@ def due_times(number: int, per_second: float) -> list[float]:
 def quantiles(values: Sequence[float]) -> list[float]:
     """Return the values at QUANTILES: the least that so large a part does not exceed."""
     ordered = sorted(values)
-    return [ordered[max(0, math.ceil(q * len(ordered)) - 1)] for q in QUANTILES]
+    return [quantile(ordered, q) for q in QUANTILES]
+
+
+def quantile(ordered: Sequence[float], part: float) -> float:
+    """Return the least of values in their order that so large a part does not exceed."""
+    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 class Connection(asyncio.Protocol):

@@ -1,12 +1,12 @@
 """What became of wins in an overload, second by second, and the few numbers that say it."""
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
 import msgspec
 
+from tests.bench import open_loop
 from tests.bench.fates import Ended, Fate, Phase
 
 CALM: Final = "calm"
@@ -209,5 +209,4 @@ def span(phases: Sequence[Phase], name: str) -> tuple[float, float]:
 
 def quantile(values: Sequence[float], part: float) -> float:
     """Return the least value that so large a part does not exceed; 0 of none."""
-    ordered = sorted(values)
-    return ordered[max(0, math.ceil(part * len(ordered)) - 1)] if ordered else 0.0
+    return open_loop.quantile(sorted(values), part) if values else 0.0

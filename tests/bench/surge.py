@@ -21,19 +21,14 @@ from urllib.parse import urlsplit
 import msgspec
 
 from tests.bench.fates import Ended, Fate, Phase, Told
-from tests.bench.open_loop import due_times
+from tests.bench.open_loop import HEAD_START_SECONDS, IDLE_SECONDS_MAX, due_times
 from tests.bench.traffic import PAID, TURNS, WINDOW_SECONDS, read
-
-HEAD_START_SECONDS: Final = 0.2
 
 SWEEP_SECONDS: Final = 0.05
 """So often those whose window has ended are looked for."""
 
 RETRY_SECONDS: Final = 1.0
 """After so long what was sent at once and not told as paid is sent again, also all at once."""
-
-IDLE_SECONDS_MAX: Final = 3.0
-"""Less than the five after which uvicorn closes an idle connection."""
 
 CONNECTIONS_MAX: Final = 1_000
 """As of a proxy in front of gateways: what finds none free waits for one, or until its window ends."""

@@ -8,7 +8,6 @@ import typer
 import uvloop
 
 from gateway.app import create_app
-from gateway.ledger_client import create_ledger_client
 from gateway.providers import build
 from gateway.providers.contract import Win
 from gateway.samples import curl_line
@@ -35,9 +34,8 @@ def serve(context: typer.Context) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    ledger = create_ledger_client(settings)
-    app = create_app(settings, ledger)
-    async with ledger:
+    app = create_app(settings)
+    async with app.lifespan_context(app):
         await serve_http(app, settings.gateway.host, settings.gateway.port, app.door)
 
 

@@ -40,15 +40,16 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "Callb
     """
     client = ledger or create_ledger_client(settings)
     metrics = GatewayMetrics(lambda: client.in_flight)
+    turned_away = TurnedAway(metrics)
 
     @asynccontextmanager
     async def lifespan(_app: Router) -> AsyncIterator[None]:
         async with client:
             yield
+        turned_away.say()
 
-    return CallbackRouter(
-        client, _callbacks(settings, client, metrics), _operations(client, metrics), lifespan
-    )
+    callbacks = _callbacks(settings, client, metrics, turned_away)
+    return CallbackRouter(client, callbacks, _operations(client, metrics, turned_away), lifespan)
 
 
 class CallbackRouter(Router):
@@ -74,12 +75,11 @@ class CallbackRouter(Router):
 
 
 def _callbacks(
-    settings: Settings, client: LedgerClient, metrics: GatewayMetrics
+    settings: Settings, client: LedgerClient, metrics: GatewayMetrics, turned_away: TurnedAway
 ) -> dict[str, CallbackEndpoint]:
     if not settings.integrations:
         raise SettingsError("[integrations]: there are none, so there is nothing to answer")
     currencies, holders = Currencies(settings.currencies), Holders(client)
-    turned_away = TurnedAway(metrics)
     endpoints = {}
     for name, table in settings.integrations.items():
         provider = build(name, table, currencies)
@@ -92,7 +92,7 @@ def _callbacks(
     return endpoints
 
 
-def _operations(client: LedgerClient, metrics: GatewayMetrics) -> list[Route]:
+def _operations(client: LedgerClient, metrics: GatewayMetrics, turned_away: TurnedAway) -> list[Route]:
     async def healthz(_request: Request) -> Response:
         return JSONResponse({"status": "up"})
 
@@ -103,6 +103,7 @@ def _operations(client: LedgerClient, metrics: GatewayMetrics) -> list[Route]:
         return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
 
     async def exposition(_request: Request) -> Response:
+        turned_away.count()
         return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", exposition)]

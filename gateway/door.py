@@ -6,7 +6,6 @@ three times what a gateway can pay little was left to pay with.
 
 import asyncio
 from collections.abc import Mapping
-from time import perf_counter
 from typing import Final
 
 from gateway.endpoint import CallbackEndpoint
@@ -22,30 +21,32 @@ class CallbackDoor(Door):
         self._ledger: Final = ledger
         self._callbacks: Final = callbacks
         self._let_through = 0
-        self._turn_seconds = 0.0
+        self._is_open = self._is_new_turn = True
 
     def answer(self, received: bytes) -> bytes | None:
         """Return the response to a callback that is told to ask again, or None where it is to be heard.
 
         Only what is an ordinary request in one piece is turned away here; the rest is when its turn comes.
         All that is read in one turn of the loop is asked after it, so what was let through is counted as if
-        it had been asked already. It may have come just after the turn before had read, and waited for all
-        of it: so a gateway that is itself too slow is known by its turns.
+        it had been asked already; and once there is no room, there is none until the next turn.
         """
-        if not self._ledger.is_overloaded(self._let_through, self._turn_seconds):
-            if not self._let_through:
-                asyncio.get_running_loop().call_soon(self._work, perf_counter())
-            self._let_through += 1
+        if self._is_open and self._has_room():
             return None
         request = plain_post(received)
         if request is None or (endpoint := self._callbacks.get(request.path)) is None:
             return None
         return endpoint.turn_away(request.body)
 
-    def _work(self, began: float) -> None:
-        """All that came is read; the loop goes on with what waits in it, and reads again after that."""
-        self._let_through = 0
-        asyncio.get_running_loop().call_soon(self._end_turn, began)
+    def _has_room(self) -> bool:
+        """Let one more through, if the ledger is not overloaded."""
+        if self._is_new_turn:
+            self._is_new_turn = False
+            asyncio.get_running_loop().call_soon(self._end_turn)
+        self._is_open = not self._ledger.is_overloaded(self._let_through)
+        self._let_through += self._is_open
+        return self._is_open
 
-    def _end_turn(self, began: float) -> None:
-        self._turn_seconds = perf_counter() - began
+    def _end_turn(self) -> None:
+        """Count no more what has been let through: it asks in this turn."""
+        self._let_through = 0
+        self._is_open = self._is_new_turn = True

@@ -43,17 +43,18 @@ class CallbackEndpoint:
         if len(body) > self._body_bytes_max:
             return None
         integration = self._integration
-        if self._turned_away is None:
+        name, turned_away = integration.provider.name, integration.turned_away
+        known = self._turned_away
+        if known is None:
             reply = integration.turn_away(Callback(self._path, body))
             headers = ("content-type", "application/json"), *reply.headers
-            turned_away = reply.status, response_bytes(reply.status, headers, reply.body)
+            known = reply.status, response_bytes(reply.status, headers, reply.body)
             if not integration.provider.echoes:
-                self._turned_away = turned_away
+                self._turned_away = known
         else:
-            turned_away = self._turned_away
-            integration.turned_away.add(integration.provider.name, 1)
-        status, response = turned_away
-        integration.metrics.requests(integration.provider.name, self._path, status).inc()
+            turned_away.add(name, 1)
+        status, response = known
+        turned_away.add_request(name, self._path, status)
         return response
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:

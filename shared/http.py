@@ -83,8 +83,11 @@ class Gathered:
 
     def write_now(self, data: bytes) -> None:
         """Send it, with what was written before."""
-        self._written.append(data)
-        self._send()
+        if self._written:
+            self._written.append(data)
+            self._send()
+        else:
+            self._transport.write(data)
 
     def close(self) -> None:
         """Send what was written, then close."""

@@ -39,11 +39,8 @@ class LedgerClient(ABC):
         return answer
 
     @abstractmethod
-    def is_overloaded(self, more: int = 0, waited_seconds: float = 0.0) -> bool:
-        """Tell whether who asks now would only make all wait longer.
-
-        So many more callers are about to ask, and have waited for so long before they could.
-        """
+    def is_overloaded(self, more: int = 0) -> bool:
+        """Tell whether who asks now would only make all wait longer; so many more are about to ask."""
 
     @property
     @abstractmethod

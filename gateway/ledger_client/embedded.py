@@ -37,9 +37,9 @@ class EmbeddedLedgerClient(LedgerClient):
         await self._lanes.close()
         await self._opened.aclose()
 
-    def is_overloaded(self, more: int = 0, waited_seconds: float = 0.0) -> bool:
+    def is_overloaded(self, more: int = 0) -> bool:
         """Tell whether who asks now would only make all wait longer."""
-        return self._lanes.is_overloaded(more, waited_seconds)
+        return self._lanes.is_overloaded(more)
 
     @property
     def in_flight(self) -> int:

@@ -15,6 +15,7 @@ from weakref import WeakSet
 
 import structlog
 
+from gateway.ledger_client.callers import Callers
 from shared.errors import LedgerUnavailable
 from shared.topology import shard_of
 from shared.wire import Answer, FindSession, Question
@@ -36,10 +37,6 @@ BELIEVED_SECONDS: Final = 2.0
 ANSWERS_AT_ONCE: Final = 16
 """So many are told before the loop looks at what came: else everyone's next question would come at once, and
 the gateway would rest while the worker works, and the worker while the gateway does."""
-
-OVERLOADED_SECONDS: Final = 0.25
-OVERLOADED_CALLS_MIN: Final = 250
-"""When answers take so long while so many callers wait, more is asked than can be answered."""
 
 _log = structlog.get_logger()
 
@@ -77,20 +74,12 @@ class Lanes:
         self._believed_until: Final = [0.0] * shards
         self._in_flight_max: Final = in_flight_max
         self.in_flight = 0
-        self._callers = 0
-        self._answered_after_seconds = 0.0
-        """How long the last answer took."""
+        self._callers: Final = Callers()
 
-    def is_overloaded(self, more: int = 0, waited_seconds: float = 0.0) -> bool:
-        """Tell whether who asks now would only make all wait longer.
-
-        So many more callers are about to ask, and have waited for so long before they could.
-
-        Not so while nothing is answered at all: that is an outage, after which those who wait are answered.
-        """
-        return self.in_flight + more >= self._in_flight_max or (
-            self._callers + more >= OVERLOADED_CALLS_MIN
-            and self._answered_after_seconds + waited_seconds > OVERLOADED_SECONDS
+    def is_overloaded(self, more: int = 0) -> bool:
+        """Tell whether who asks now would only make all wait longer; so many more are about to ask."""
+        return self.in_flight + more >= self._in_flight_max or self._callers.are_too_many(
+            more, asyncio.get_running_loop().time()
         )
 
     async def ask_all(
@@ -104,18 +93,17 @@ class Lanes:
         taken = questions[: max(0, self._in_flight_max - self.in_flight)]
         answers = [self._put(question, deadline) for question in taken]
         loop = asyncio.get_running_loop()
-        asked_at = loop.time()
         late = loop.call_at(deadline, _fail, answers, "no answer in time")
         self.in_flight += len(taken)
-        self._callers += 1
+        self._callers.waiting += 1
         try:
             told = [await answer for answer in answers]
             if told and not isinstance(told[-1], LedgerUnavailable):
-                self._answered_after_seconds = loop.time() - asked_at
+                self._callers.answered(loop.time())
         finally:
             late.cancel()
             self.in_flight -= len(taken)
-            self._callers -= 1
+            self._callers.waiting -= 1
         too_many = LedgerUnavailable("too many questions are in flight")
         return told + [too_many] * (len(questions) - len(taken))
 

@@ -62,9 +62,9 @@ class RabbitLedgerClient(LedgerClient):
             await self._connecting
         await self._lanes.close()
 
-    def is_overloaded(self, more: int = 0, waited_seconds: float = 0.0) -> bool:
+    def is_overloaded(self, more: int = 0) -> bool:
         """Tell whether who asks now would only make all wait longer."""
-        return self._lanes.is_overloaded(more, waited_seconds)
+        return self._lanes.is_overloaded(more)
 
     @property
     def in_flight(self) -> int:

@@ -74,9 +74,9 @@ class DirectLedger(LedgerClient):
         del deadline  # whoever measures it counts what came too late
         return [await self._answer(question) for question in questions]
 
-    def is_overloaded(self, more: int = 0, waited_seconds: float = 0.0) -> bool:
+    def is_overloaded(self, more: int = 0) -> bool:
         """Tell that it never is: it has no bound."""
-        del more, waited_seconds
+        del more
         return False
 
     @property

@@ -42,8 +42,8 @@ AT_ONCE_SHARE: Final = 3.0
 """Of what is paid in a second at the peak: so many come all at once when the storm begins."""
 
 WARM_UP_CONNECTIONS: Final = 64
-PEAK_CONNECTIONS: Final = (200, 500)
-PEAK_SECONDS: Final = 3.0
+PEAK_CONNECTIONS: Final = (200, 400)
+PEAK_SECONDS: Final = 10.0
 PER_SECOND_MAX: Final = 8_000
 SAMPLE_SECONDS: Final = 1.0
 

@@ -27,6 +27,9 @@ from tests.bench.traffic import PAID, TURNS, WINDOW_SECONDS, read
 SWEEP_SECONDS: Final = 0.05
 """So often those whose window has ended are looked for."""
 
+REST_SECONDS: Final = 0.001
+"""So long it rests when nothing is due, deaf: to wake it for each reply would cost the measured system."""
+
 RETRY_SECONDS: Final = 1.0
 """After so long what was sent at once and not told as paid is sent again, also all at once."""
 
@@ -92,7 +95,9 @@ class Client:
             coming = self._start_due(coming, attempts, now)
             if now >= self._again_at:
                 self._send_again(now)
-            self._read(0.0 if coming and coming.due <= now else 0.001)
+            if coming is None or coming.due > now:
+                time.sleep(REST_SECONDS)
+            self._read()
             if now >= self._swept_at + SWEEP_SECONDS:
                 self._sweep(now)
         self._hang_up()
@@ -156,8 +161,8 @@ class Client:
         except OSError:
             self._lose(wire)
 
-    def _read(self, seconds: float) -> None:
-        for descriptor, event in self._poll.poll(seconds):
+    def _read(self) -> None:
+        for descriptor, event in self._poll.poll(0):
             wire = self._wires.get(descriptor)
             if wire is None:
                 continue

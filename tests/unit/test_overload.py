@@ -1,7 +1,6 @@
 """At the door of an overloaded ledger: each provider's own 'ask again', counted, and logged once a second."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -19,7 +18,6 @@ from shared.money import Currencies
 from shared.settings import Settings
 from shared.wire import Answer, Question
 from tests.client import Response, http_bytes, read_response
-from tests.lanes import until_idle
 from tests.simulator.history import Said
 from tests.simulator.replies import told
 from tests.system import INTEGRATIONS
@@ -34,7 +32,6 @@ class BusyLedger(LedgerClient):
 
     def __init__(self, room_for: int = 0) -> None:
         self.room_for = room_for
-        self.waited_seconds = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -47,8 +44,7 @@ class BusyLedger(LedgerClient):
     ) -> Sequence[Answer | LedgerUnavailable]:
         raise AssertionError(f"{questions} was asked, by {deadline}")
 
-    def is_overloaded(self, more: int = 0, waited_seconds: float = 0.0) -> bool:
-        self.waited_seconds = waited_seconds
+    def is_overloaded(self, more: int = 0) -> bool:
         return more >= self.room_for
 
     @property
@@ -137,18 +133,6 @@ async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:
     assert [app.door.answer(request) is None for _ in range(4)] == [True, True, False, False]
     await asyncio.sleep(0)
     assert app.door.answer(request) is None
-
-
-async def test_ledger_is_told_how_long_callbacks_wait_for_a_turn() -> None:
-    """What comes while the gateway works is read after that: a gateway at its limit is known by it."""
-    ledger, request = BusyLedger(room_for=10), http_bytes("klas", win("klas", "1"))
-    door = gateway_to(ledger).door
-    door.answer(request)
-    assert not ledger.waited_seconds
-    asyncio.get_running_loop().call_soon(time.sleep, 0.03)
-    await until_idle()
-    door.answer(request)
-    assert ledger.waited_seconds >= 0.03
 
 
 async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:

@@ -157,3 +157,11 @@ async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.
         ("gpas", 1),
         ("gpas", 1),
     ]
+
+
+async def test_log_tells_of_everyone_when_the_gateway_stops() -> None:
+    app = gateway()
+    with capture_logs() as logged:
+        async with app.lifespan_context(app):
+            app.door.answer(http_bytes("klas", win("klas", "1")))
+    assert [(line["integration"], line["callbacks"]) for line in logged] == [("klas", 1)]

@@ -49,11 +49,13 @@ class DeadMessage(msgspec.Struct, frozen=True):
 
 
 Choose = Callable[[DeadMessage], bool]
+Where = Callable[[DeadMessage], str | None]
+"""To which queue a message goes; None: to none any more."""
 
 
 async def look(settings: BrokerSettings) -> list[DeadMessage]:
     """Return all that is put aside. Raises BrokerUnavailable, and SettingsError where there is no broker."""
-    return [message for message, _ in await _sort(settings, lambda _: False)]
+    return [message for message, _ in await _sort(settings, lambda _: DEAD_QUEUE)]
 
 
 async def send_back(settings: BrokerSettings, choose: Choose) -> list[DeadMessage]:
@@ -62,11 +64,21 @@ async def send_back(settings: BrokerSettings, choose: Choose) -> list[DeadMessag
     They go to the late queue, where credits are posted with nobody waiting. One whose credit is posted by
     then moves nothing.
     """
-    return [message for message, sent in await _sort(settings, choose) if sent]
+
+    def where(message: DeadMessage) -> str:
+        return LATE_QUEUE if message.can_be_sent_back and choose(message) else DEAD_QUEUE
+
+    return [message for message, queue in await _sort(settings, where) if queue == LATE_QUEUE]
 
 
-async def _sort(settings: BrokerSettings, choose: Choose) -> list[tuple[DeadMessage, bool]]:
-    """Take each message out once, and put it into the late queue if it is chosen, else behind the others."""
+async def drop(settings: BrokerSettings, choose: Choose) -> list[DeadMessage]:
+    """Remove those that are chosen for good; return them. Raises as `look` does."""
+    sorted_ = await _sort(settings, lambda message: None if choose(message) else DEAD_QUEUE)
+    return [message for message, queue in sorted_ if queue is None]
+
+
+async def _sort(settings: BrokerSettings, where: Where) -> list[tuple[DeadMessage, str | None]]:
+    """Take each message out once, and put it where it is to go."""
     sorted_ = []
     try:
         async with _channel(settings) as channel:
@@ -77,10 +89,10 @@ async def _sort(settings: BrokerSettings, choose: Choose) -> list[tuple[DeadMess
                 if taken is None:  # somebody else has taken some meanwhile
                     break
                 message = _read(taken)
-                sent = message.can_be_sent_back and choose(message)
-                await _put(channel, taken, LATE_QUEUE if sent else DEAD_QUEUE)
+                if (queue_name := where(message)) is not None:
+                    await _put(channel, taken, queue_name)
                 await taken.ack()
-                sorted_.append((message, sent))
+                sorted_.append((message, queue_name))
     except BROKER_FAULTS as error:
         raise BrokerUnavailable(f"no answer from the broker: {type(error).__name__}: {error}") from error
     return sorted_

@@ -116,6 +116,34 @@ async def test_what_was_mended_is_sent_back_and_paid_once(system: System, publis
     assert again.returncode == End.NO
 
 
+async def test_what_nobody_needs_is_dropped_and_what_is_owed_only_if_told_to(
+    system: System, publish: Publish
+) -> None:
+    await publish(SHARD, b"garbage")
+    await publish(SHARD, batch(UNPOSTABLE, win("paid")))
+    await publish(DEAD_QUEUE, batch(win("paid")), headers={"reason": "a defect of ours"})
+    await publish(DEAD_QUEUE, b"other garbage", headers={"reason": "not ours"})
+    found = {message["reason"].split(":")[0]: message["id"] for message in await until_dead(system, 4)}
+    named = [found["not a batch"], found["unpostable"], found["a defect of ours"]]
+
+    dropped = await system.command("dead", "drop", *named)
+    assert dropped.returncode == End.NO
+    assert found["unpostable"] in dropped.stderr
+    assert b"garbage".hex(" ") in dropped.stdout
+    assert "10.50 EUR to anna (klas paid)  paid" in dropped.stdout
+    assert {message["id"] for message in await until_dead(system, 2)} == {
+        found["unpostable"],
+        found["not ours"],
+    }
+
+    dropped = await system.command("dead", "drop", "--unpaid", "--json", found["unpostable"])
+    assert [message["id"] for message in json.loads(dropped.stdout)] == [found["unpostable"]]
+    assert [message["id"] for message in await until_dead(system, 1)] == [found["not ours"]]
+    again = await system.command("dead", "drop", found["unpostable"])
+    assert (again.returncode, again.stdout) == (End.NO, "nothing was dropped\n")
+    assert await system.balances() == {"anna": 1050, "ben": 0}
+
+
 async def test_commands_say_what_is_wrong_in_one_line(system: System) -> None:
     url = system.environment["CREDITS_LEDGER__DATABASE_URL"]
     unreachable = await run(url, "dead", "list", CREDITS_BROKER__URL="amqp://127.0.0.1:9/")

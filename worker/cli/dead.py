@@ -82,6 +82,35 @@ def send_back_dead(
         end(End.NO, f"not put aside, or can't be decoded: {', '.join(missing)}")
 
 
+@dead.command("drop")
+def drop_dead(
+    message_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As `dead list` names them.")],
+    *,
+    unpaid: Annotated[
+        bool, typer.Option("--unpaid", help="Also what asks for a credit that is not paid.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Remove messages for good, and print what they were.
+
+    One that asks for a credit that is not paid stays, unless you say that it may go.
+    """
+    from worker.dead import drop  # noqa: PLC0415  (see above)
+
+    settings, (currencies, messages) = load_settings(), _all()
+    named = {message.id: message for message in messages if message.id in message_ids}
+    found = {
+        message_id: read(settings, _whether_posted, message.credits) for message_id, message in named.items()
+    }
+    owed = {message_id for message_id, credits_ in found.items() if not all(c.posted for c in credits_)}
+    may_go = named.keys() - (set() if unpaid else owed)
+    gone = asyncio.run(drop(settings.broker, lambda message: message.id in may_go))
+    text = "\n\n".join(_text(message, found[message.id], currencies) for message in gone)
+    say(gone, text or "nothing was dropped", as_json=as_json)
+    if kept := sorted(set(message_ids) - may_go):
+        end(End.NO, f"not put aside, or with a credit that is not paid: {', '.join(kept)}")
+
+
 def _all() -> "tuple[Currencies, list[DeadMessage]]":
     from worker.dead import look  # noqa: PLC0415  (see above)
 

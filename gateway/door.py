@@ -21,7 +21,7 @@ class CallbackDoor(Door):
         self._ledger: Final = ledger
         self._callbacks: Final = callbacks
         self._let_through = 0
-        self._is_open = self._is_new_turn = True
+        self._is_open = True
 
     def answer(self, received: bytes) -> bytes | None:
         """Return the response to a callback that is told to ask again, or None where it is to be heard.
@@ -39,8 +39,7 @@ class CallbackDoor(Door):
 
     def _has_room(self) -> bool:
         """Let one more through, if the ledger is not overloaded."""
-        if self._is_new_turn:
-            self._is_new_turn = False
+        if not self._let_through:  # the first of this turn: had it found no room, none would be looked for
             asyncio.get_running_loop().call_soon(self._end_turn)
         self._is_open = not self._ledger.is_overloaded(self._let_through)
         self._let_through += self._is_open
@@ -49,4 +48,4 @@ class CallbackDoor(Door):
     def _end_turn(self) -> None:
         """Count no more what has been let through: it asks in this turn."""
         self._let_through = 0
-        self._is_open = self._is_new_turn = True
+        self._is_open = True

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from gateway.ledger_client.callers import CALLERS_MAX
 from tests.bench import closed_loop, machine, overload_findings, subjects, traffic
 from tests.bench.closed_loop import CLIENT, Load, requests_file
 from tests.bench.fates import Fate, Phase, Told
@@ -42,7 +43,9 @@ AT_ONCE_SHARE: Final = 3.0
 """Of what is paid in a second at the peak: so many come all at once when the storm begins."""
 
 WARM_UP_CONNECTIONS: Final = 64
-PEAK_CONNECTIONS: Final = (200, 400)
+PEAK_CONNECTIONS: Final = (CALLERS_MAX // 2, CALLERS_MAX)
+"""As many as a gateway lets wait: more would be turned away, and come again at once."""
+
 PEAK_SECONDS: Final = 10.0
 PER_SECOND_MAX: Final = 8_000
 SAMPLE_SECONDS: Final = 1.0

@@ -12,8 +12,9 @@ from gateway.ledger_client.callers import (
     Callers,
 )
 from gateway.ledger_client.lanes import Lanes
+from shared.errors import LedgerUnavailable
 from shared.wire import FindPlayer
-from tests.lanes import NEVER, Shard, answer_all, ask_all, until_idle
+from tests.lanes import NEVER, Shard, answer_all, ask, ask_all, until_idle
 
 STEP_SECONDS = 0.1
 
@@ -97,6 +98,17 @@ async def test_a_bulk_is_one_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     bulk.cancel()
     await until_idle()
     assert not lanes.is_overloaded(CALLERS_MAX - 1)
+
+
+async def test_a_call_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In an outage calls end, too, each when its provider's window does."""
+    monkeypatch.setattr("gateway.ledger_client.callers.CROWD_SECONDS", 0.0)
+    shard = Shard()
+    lanes = Lanes(shard.send, 1, 10 * CALLERS_MAX)
+    with pytest.raises(LedgerUnavailable, match="in time"):
+        await ask(lanes, "a", within_seconds=0.02)
+    assert not lanes.is_overloaded(CALLERS_MAX)
+    await shard.answer()
 
 
 async def test_overload_begins_at_the_bound_on_credits_at_once() -> None:

@@ -53,11 +53,7 @@ class BusyLedger(LedgerClient):
 
 
 def gateway(room_for: int = 0) -> CallbackRouter:
-    return gateway_to(BusyLedger(room_for))
-
-
-def gateway_to(ledger: BusyLedger) -> CallbackRouter:
-    return create_app(Settings.model_validate({"integrations": INTEGRATIONS}), ledger)
+    return create_app(Settings.model_validate({"integrations": INTEGRATIONS}), BusyLedger(room_for))
 
 
 def win(name: str, tx_id: str) -> Callback:

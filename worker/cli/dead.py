@@ -87,28 +87,32 @@ def drop_dead(
     message_ids: Annotated[list[str], typer.Argument(metavar="ID...", help="As `dead list` names them.")],
     *,
     unpaid: Annotated[
-        bool, typer.Option("--unpaid", help="Also what asks for a credit that is not paid.")
+        bool, typer.Option("--unpaid", help="Also what asks, or may ask, for a credit that is not paid.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Remove messages for good, and print what they were.
 
-    One that asks for a credit that is not paid stays, unless you say that it may go.
+    One that asks for a credit that is not paid stays, as does one that can't be decoded, which may ask for
+    one, unless you say that it may go.
     """
     from worker.dead import drop  # noqa: PLC0415  (see above)
 
     settings, (currencies, messages) = load_settings(), _all()
-    named = {message.id: message for message in messages if message.id in message_ids}
-    found = {
-        message_id: read(settings, _whether_posted, message.credits) for message_id, message in named.items()
-    }
-    owed = {message_id for message_id, credits_ in found.items() if not all(c.posted for c in credits_)}
-    may_go = named.keys() - (set() if unpaid else owed)
+    named = [message for message in messages if message.id in message_ids]
+    asked = [credit for message in named for credit in message.credits]
+    posted = {c.credit.identity: c.posted for c in read(settings, _whether_posted, asked)}
+
+    def credits_of(message: "DeadMessage") -> list[DeadCredit]:
+        return [DeadCredit(credit, posted[credit.identity]) for credit in message.credits]
+
+    paid = {m.id for m in named if not m.defect and all(c.posted for c in credits_of(m))}
+    may_go = {message.id for message in named} if unpaid else paid
     gone = asyncio.run(drop(settings.broker, lambda message: message.id in may_go))
-    text = "\n\n".join(_text(message, found[message.id], currencies) for message in gone)
+    text = "\n\n".join(_text(message, credits_of(message), currencies) for message in gone)
     say(gone, text or "nothing was dropped", as_json=as_json)
     if kept := sorted(set(message_ids) - may_go):
-        end(End.NO, f"not put aside, or with a credit that is not paid: {', '.join(kept)}")
+        end(End.NO, f"not put aside, or not known to be paid: {', '.join(kept)}")
 
 
 def _all() -> "tuple[Currencies, list[DeadMessage]]":

@@ -42,10 +42,19 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
     details: dict[str, str] = {}
     """What else the provider said, kept for support staff and never interpreted."""
 
+    signed_digest: bytes | None = None
+    """SHA-256 of the signed message where it does not determine the fields that were signed; the ledger
+    posts one content for each (integration, digest)."""
+
     @property
     def identity(self) -> tuple[str, str]:
         """What money dedups on."""
         return self.integration, self.provider_tx_id
+
+    @property
+    def signed_identity(self) -> tuple[str, bytes] | None:
+        """The integration and the digest, where the signed message may pay one content only."""
+        return None if self.signed_digest is None else (self.integration, self.signed_digest)
 
 
 FINGERPRINT: Final = ("player_id", "currency", "amount_minor", "kind", "round_id", "game_id", "bet_id")

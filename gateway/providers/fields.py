@@ -12,9 +12,10 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.providers.contract import TEXT_CHARACTERS_MAX, Message, Refused, Text, is_printable
+from gateway.providers.contract import TEXT_CHARACTERS_MAX, Callback, Message, Refused, Text, is_printable
 from shared.outcome import Result
 
+FORM: Final = "application/x-www-form-urlencoded"
 FORM_FIELDS_MAX: Final = 64
 REFERENCE_BYTES_MAX: Final = 2_000
 """How long a round may be in UTF-8: with a player's id beside it, PostgreSQL still takes it into an index."""
@@ -39,8 +40,14 @@ def decode(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
         raise Refused(Result.MALFORMED, "nested too deeply") from None
 
 
-def decode_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
-    """Read a form, whose fields are JSON strings to the schema. Raises Refused with what is wrong."""
+def decode_json_or_form(decoder: msgspec.json.Decoder[Message], callback: Callback) -> Message:
+    """Read JSON, also under a form's name, or a form. Raises Refused with what is wrong and where."""
+    is_form = callback.media_type == FORM and not callback.body.lstrip().startswith(b"{")
+    return (_decode_form if is_form else decode)(decoder, callback.body)
+
+
+def _decode_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
+    """Read a form, whose fields are JSON strings to the schema."""
     try:
         fields = parse_qsl(
             body.decode(),
@@ -89,8 +96,9 @@ def spoken(raw: Anything) -> str:
 def reference(raw: Anything, characters_max: int = TEXT_CHARACTERS_MAX) -> str | None:
     """Return a round, game, bet or session as it can be stored and looked up, or None where it can't."""
     text = spoken(raw)
-    usable = len(text) <= characters_max and is_printable(text)
-    return text if usable and (text.isascii() or len(text.encode()) <= REFERENCE_BYTES_MAX) else None
+    if len(text) > characters_max or not is_printable(text):
+        return None
+    return text if text.isascii() or len(text.encode()) <= REFERENCE_BYTES_MAX else None
 
 
 def unusable(raw: Anything, usable: str | None) -> str | None:

@@ -62,9 +62,9 @@ from gateway.providers.contract import (
 )
 from gateway.providers.fields import (
     ABSENT,
+    FORM,
     Anything,
-    decode,
-    decode_form,
+    decode_json_or_form,
     lexeme,
     noted,
     recorded,
@@ -105,7 +105,6 @@ CODES: Final[Mapping[Result, Code]] = {
     Result.UNAVAILABLE: Code(1, send_again=True),
     Result.UNPOSTABLE: Code(1, send_again=True),
 }
-FORM: Final = "application/x-www-form-urlencoded"
 _SIGNED_DECIMALS: Final = 2
 _VERSIONS: Final[Mapping[str | int, tuple[int, ...]]] = {"auto": (2, 1), 2: (2,), 1: (1,)}
 _log = structlog.get_logger()
@@ -145,10 +144,10 @@ class Deposit(msgspec.Struct, frozen=True):
 
 
 class SignedDeposit(NamedTuple):
-    """A request, and the SHA-256 of the message that its sign has verified."""
+    """A request, and the message that its sign has verified."""
 
     body: Deposit
-    digest: bytes
+    signed: bytes
 
 
 _deposit: Final = msgspec.json.Decoder(Deposit)
@@ -189,6 +188,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         """Check that the currency is one. Raises SettingsError."""
         super().__init__(name, settings, secrets, currencies)
         self._versions = _VERSIONS[settings.sign_version]
+        self._verified: tuple[Callback, SignedDeposit] | None = None
         try:
             if settings.currency is not None:
                 currencies.exponent(settings.currency)
@@ -202,31 +202,33 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
     def authenticate(self, callback: Callback) -> None:
         """Verify the agent and the sign."""
-        body = _read(callback)
+        self._verified = callback, self._verify(callback)
+
+    def parse(self, callback: Callback) -> SignedDeposit:
+        """Return what `authenticate` has read and verified."""
+        known = self._verified
+        return known[1] if known and known[0] is callback else self._verify(callback)
+
+    def _verify(self, callback: Callback) -> SignedDeposit:
+        body = decode_json_or_form(_deposit, callback)
         if body.agent_id != self.settings.agent_id:
             raise Refused(Result.UNKNOWN_CALLER, "agentID is not the configured one")
-        version = self._verified_version(body)
-        if version is None:
-            raise Refused(Result.BAD_SIGNATURE)
+        for version in self._versions:
+            message = signed_message(body, version)
+            if self._is_signed(body, message):
+                self._learn(version, body)
+                return SignedDeposit(body, message)
+        raise Refused(Result.BAD_SIGNATURE)
+
+    def _is_signed(self, body: Deposit, message: bytes) -> bool:
+        return self.secrets.verify(body.sign or "", lambda key: hmac_sha256_hex(key, message).upper())
+
+    def _learn(self, version: int, body: Deposit) -> None:
+        """Accept the current version alone, once a message of it has verified."""
         # Without a gameID both versions sign the same, which tells nothing of what iGamingAce speaks.
         if version != self._versions[-1] and spoken(body.game_id):
             self._versions = (version,)
             _log.info("sign version found", integration=self.name, sign_version=version)
-
-    def _verified_version(self, body: Deposit) -> int | None:
-        """Return the first version, of those still accepted, that the sign verifies."""
-        return next((version for version in self._versions if self._is_signed(body, version)), None)
-
-    def _is_signed(self, body: Deposit, version: int) -> bool:
-        message = signed_message(body, version)
-        return self.secrets.verify(body.sign or "", lambda key: hmac_sha256_hex(key, message).upper())
-
-    def parse(self, callback: Callback) -> SignedDeposit:
-        """Read the whole body, and tell which message was signed."""
-        body, version = _read(callback), self._versions[-1]
-        if len(self._versions) > 1:
-            version = self._verified_version(body) or version
-        return SignedDeposit(body, hashlib.sha256(signed_message(body, version)).digest())
 
     def whose(self, message: SignedDeposit) -> FindPlayer | None:
         """Ask for the player's own currency, unless a setting says it."""
@@ -256,7 +258,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
                 gameID=unusable(body.game_id, game_id),
                 refTransactionID=unusable(body.bet_id, bet_id),
             ),
-            signed_digest=message.digest,
+            signed_digest=hashlib.sha256(message.signed).digest(),
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
@@ -291,9 +293,3 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         message = signed_message(_deposit.decode(msgspec.json.encode(request)), version)
         request["sign"] = hmac_sha256_hex(self.secrets.signing, message).upper()
         return Callback("Deposit", msgspec.json.encode(request), {"content-type": "application/json"})
-
-
-def _read(callback: Callback) -> Deposit:
-    """Read a form or JSON, which is known by its first byte where it comes under a form's name."""
-    is_form = callback.media_type == FORM and not callback.body.lstrip().startswith(b"{")
-    return (decode_form if is_form else decode)(_deposit, callback.body)

@@ -32,22 +32,22 @@ ANSWERS: Final = (
     Outcome(Result.WRONG_CURRENCY),
     Outcome(Result.UNPOSTABLE),
 )
-TEXTS: Final = st.sampled_from(
-    [
-        MARKER,
-        f"'{MARKER}",
-        f'"{MARKER}\\ - at `$.{MARKER}`',
-        f"{MARKER}\0",
-        f"\n{MARKER}",
-        MARKER * 200,
-        "१" + MARKER,
-        f"1e{MARKER}",
-        f"{NUMBER}.12345",
-        f"-{NUMBER}",
-    ]
+QUOTED: Final = (
+    MARKER,
+    f"'{MARKER}",
+    f'"{MARKER}\\ - at `$.{MARKER}`',
+    f"{MARKER}\0",
+    f"\n{MARKER}",
+    MARKER * 200,
+    "१" + MARKER,
+    f"1e{MARKER}",
+    f"{NUMBER}.12345",
+    f"-{NUMBER}",
 )
+NUMBERS: Final = (NUMBER, -NUMBER, NUMBER + 0.123, NUMBER**3)
+TEXTS: Final = st.sampled_from(QUOTED)
 VALUES: Final = st.recursive(
-    TEXTS | st.sampled_from([NUMBER, -NUMBER, NUMBER / 1000, NUMBER**3]),
+    TEXTS | st.sampled_from(NUMBERS),
     lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
     max_leaves=3,
 )
@@ -100,6 +100,15 @@ def _assert_silent(speaker: Dialect, callback: Callback, outcome: Outcome) -> No
         assert marker not in body
         assert marker not in logged
     assert lines
+
+
+@each_provider
+def test_field_that_is_wrong_by_itself_is_not_quoted(speaker: Dialect) -> None:
+    for name in (*speaker.fields(FACTS), *speaker.more_fields):
+        if name != speaker.tx_field:
+            for value in (*QUOTED, *NUMBERS, [MARKER], {MARKER: NUMBER}):
+                changed = speaker.signed({**speaker.fields(FACTS), name: value}, facts=FACTS)
+                _assert_silent(speaker, changed, ANSWERS[0])
 
 
 @each_provider

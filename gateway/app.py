@@ -19,7 +19,7 @@ from gateway.holders import Holders
 from gateway.ledger_client import create_ledger_client
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
-from gateway.providers import build
+from gateway.providers import build_all
 from gateway.turned_away import TurnedAway
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.money import Currencies
@@ -81,8 +81,8 @@ def _callbacks(
         raise SettingsError("[integrations]: there are none, so there is nothing to answer")
     currencies, holders = Currencies(settings.currencies), Holders(client)
     endpoints = {}
-    for name, table in settings.integrations.items():
-        provider = build(name, table, currencies)
+    for provider in build_all(settings.integrations, currencies):
+        name = provider.name
         if (notice := provider.notice()) is not None:
             _log.warning("notice", integration=name, about=notice)
         integration = Integration(provider, client, holders, metrics, turned_away)

@@ -42,10 +42,6 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
     details: dict[str, str] = {}
     """What else the provider said, kept for support staff and never interpreted."""
     signed_digest: bytes | None = None
-    """SHA-256 of the signed message where it does not determine the fields that were signed; the ledger posts
-    one content for each (integration, digest)."""
-
-    signed_digest: bytes | None = None
     """SHA-256 of the signed message where it does not determine the fields that were signed; the ledger
     posts one content for each (integration, digest)."""
 

@@ -28,7 +28,8 @@ DECISIONS
   code 1: `unavailable_status = 502`, or 200 to the letter of 'always HTTP 200', where it may give up.
 - `sign_version = "auto"` takes either version until one of version 2 has verified in this process, then that
   alone, since such a message cut elsewhere is one of version 1; the log says it once. A message of version 1
-  can be cut into one of version 2, too, by who got hold of one: set 2 or 1 as soon as it is known.
+  can be cut into one of version 2, too, by whoever got hold of one, so that version 1 is then told to send
+  again, and the log says why: set 2 or 1 as soon as it is known.
 - It waits 10 s, so `reply_within_seconds` is 8.
 
 >>> from gateway.signing import hmac_sha256_hex
@@ -218,6 +219,10 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
             if self._is_signed(body, message):
                 self._learn(version, body)
                 return SignedDeposit(body, message)
+        # The version 2 that was seen may have been cut out of a captured request of version 1. So that one is
+        # to be sent again: a final answer would lose every honest win until somebody looks.
+        if self.settings.sign_version == "auto" and self._is_signed(body, signed_message(body, 1)):
+            raise Refused(Result.UNAVAILABLE, "sign version 1 after version 2: set sign_version")
         raise Refused(Result.BAD_SIGNATURE)
 
     def _is_signed(self, body: Deposit, message: bytes) -> bool:

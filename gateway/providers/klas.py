@@ -19,7 +19,8 @@ Quirks
 - Only player_id, transfer_id, amount and currency are needed. Any other field may hold anything, as on a
   promotion without a round: what is no id is recorded among the details.
 - The signature covers the whole body, so a signed message determines its fields: no `signed_digest`.
-- No signature names its operation. A bet's body is told by its reason, BET, and is never paid as a win.
+- No signature names its operation. A bet's body is told by its reason, BET, a refund's by its reference_id
+  without a round_completed; neither is ever paid as a win.
 - The signature names no account either, so two integrations may have no secret in common.
 
 DECISIONS
@@ -114,6 +115,7 @@ class CreditRequest(msgspec.Struct, frozen=True):
     round_id: Anything = ABSENT
     round_completed: Anything = ABSENT
     reason: Anything = ABSENT
+    reference_id: Anything = ABSENT
     gift_spin: Anything = ABSENT
     jackpot_wins: Anything = ABSENT
     deduction: Anything = ABSENT
@@ -149,8 +151,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         del holder  # the request names the player itself
         if isinstance(message, BalanceRequest):
             return FindPlayer(message.player_id)
-        if spoken(message.reason).strip().lower() == BET:
-            raise Refused(Result.MALFORMED, "reason: a bet is not paid as a win")
+        _refuse_other_operations(message)
         kind = Kind.WIN if says_nothing(message.gift_spin) else Kind.FREE_SPIN
         round_id, game_id = reference(message.round_id), reference(message.game_code)
         session_id = reference(message.session_id, ID_CHARACTERS_MAX)
@@ -238,3 +239,14 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         )
         signature = hmac_sha256_hex(self.secrets.signing, body)
         return Callback("credit", body, {"content-type": "application/json", "x-signature": signature})
+
+
+def _refuse_other_operations(message: CreditRequest) -> None:
+    """Raise Refused for the signed body of a bet or of a refund, whose signature names no operation either.
+
+    A refund has the `reference_id` that no win has, and lacks the `round_completed` that every win has.
+    """
+    if spoken(message.reason).strip().lower() == BET:
+        raise Refused(Result.MALFORMED, "reason: a bet is not paid as a win")
+    if not says_nothing(message.reference_id) and bytes(message.round_completed) == bytes(ABSENT):
+        raise Refused(Result.MALFORMED, "reference_id: a refund is not paid as a win")

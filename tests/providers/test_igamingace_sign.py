@@ -79,11 +79,20 @@ def test_either_version_verifies_until_the_current_one_has() -> None:
         assert _verifies(provider, _of_version(1))
         assert lines == []
         assert _verifies(provider, _of_version(2))
-        assert not _verifies(provider, _of_version(1))
         assert _verifies(provider, _of_version(2))
     assert lines == [
         {"event": "sign version found", "log_level": "info", "integration": "ace", "sign_version": 2}
     ]
+
+
+def test_older_version_after_the_current_one_is_to_be_sent_again() -> None:
+    """A thief may have cut the current one out of an older one: a final answer would lose honest wins."""
+    provider = _provider()
+    assert _verifies(provider, _of_version(2))
+    with pytest.raises(Refused) as refused:
+        provider.authenticate(_of_version(1))
+    assert refused.value.outcome.result is Result.UNAVAILABLE
+    assert provider.render(_of_version(1), refused.value.outcome).status == 502
 
 
 def test_message_that_both_versions_share_tells_nothing_of_the_version() -> None:

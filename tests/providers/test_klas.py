@@ -201,6 +201,21 @@ async def test_signed_bet_is_never_paid_as_a_win(stack: Stack, facts: Facts, rea
     assert line["detail"] == "reason: a bet is not paid as a win"
 
 
+async def test_signed_refund_is_never_paid_as_a_win(stack: Stack, facts: Facts) -> None:
+    said = {"reason": "REFUND", "reference_id": "refund-1"}
+    refund = DIALECT.saying(facts, **said)
+    fields = msgspec.json.decode(refund.body, type=dict[str, msgspec.Raw])
+    del fields["round_completed"]
+    response = await stack.send("klas", signed_request(body_of(fields)))
+    DIALECT.assert_error(response, "malformed", tx=None)
+    assert await stack.transfers(facts.player_id) == []
+
+
+async def test_win_with_a_reference_is_owed(stack: Stack, facts: Facts) -> None:
+    response = await stack.send("klas", DIALECT.saying(facts, reference_id="any"))
+    DIALECT.read_paid(response, facts, replay=False)
+
+
 @pytest.mark.parametrize("amount", [msgspec.Raw(b"10.50"), msgspec.Raw(b"1.05E+1")])
 async def test_amount_may_be_a_number(stack: Stack, facts: Facts, amount: object) -> None:
     response = await stack.send("klas", DIALECT.saying(facts, amount=amount))

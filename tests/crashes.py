@@ -243,9 +243,10 @@ class UnluckyChannel:
         routing_key: str,
         properties: Basic.Properties,
         mandatory: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109  (aiormq's own)
         wait: bool = True,
     ) -> None:
-        del wait
+        del wait, timeout
         assert properties.message_type == MESSAGE_TYPE
         if routing_key == DEAD_QUEUE:
             assert mandatory

@@ -28,7 +28,7 @@ SHARD_PREFETCH_MESSAGES: Final = 32
 
 LATE_PREFETCH_MESSAGES: Final = 8
 
-BIND_EVERY_SECONDS: Final = 5.0
+BIND_EVERY_SECONDS: Final = 2.0
 """How often the exchange and its bindings are made again: nobody tells a worker that they were deleted."""
 
 _log = structlog.get_logger()
@@ -52,7 +52,7 @@ class Consumer:
         async with (
             connection.channel(publisher_confirms=False) as live,
             connection.channel(publisher_confirms=False) as late,
-            connection.channel() as confirming,
+            connection.channel(on_return_raises=True) as confirming,
             connection.channel() as binding,
         ):
             await declare_topology(binding, self.shards)

@@ -124,7 +124,7 @@ async def _dead_channel(settings: BrokerSettings) -> AsyncIterator[tuple[Channel
     """Yield a channel, and how many messages are put aside now."""
     async with (
         await connect_to_any(settings) as connection,
-        connection.channel(publisher_confirms=True) as channel,
+        connection.channel(on_return_raises=True) as channel,
     ):
         await declare_topology(channel, settings.shards)
         queue = await channel.get_queue(DEAD_QUEUE)

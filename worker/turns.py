@@ -46,6 +46,9 @@ from worker.metrics import WorkerMetrics
 LATE_REST_SECONDS: Final = 1.0
 """How long late credits wait after the ledger could not be reached."""
 
+CONFIRM_SECONDS_MAX: Final = 10
+"""Longer than a queue needs to get another leader. After that the connection is taken for lost."""
+
 POISON_MESSAGES_MAX: Final = 100
 """In one turn: a flood of them must not keep what was signed from being posted."""
 
@@ -210,7 +213,11 @@ class Turns:
         )
         # Mandatory: the broker would confirm what it drops because somebody has deleted the queue.
         await self.confirming.basic_publish(
-            body, routing_key=DEAD_QUEUE, properties=properties, mandatory=True
+            body,
+            routing_key=DEAD_QUEUE,
+            properties=properties,
+            mandatory=True,
+            timeout=CONFIRM_SECONDS_MAX,
         )
 
     async def _reply(self, deliveries: Iterable[Delivery], answers: Iterator[Answer]) -> None:

@@ -129,7 +129,7 @@ class RabbitLedgerClient(LedgerClient):
         """Use one connection until it is lost, silent while there are other nodes, or we stop."""
         if not await self._exchange_is_there(connection):
             return
-        channel = await connection.channel(publisher_confirms=True)
+        channel = await connection.channel(on_return_raises=True)
         replies = await channel.declare_queue(exclusive=True)
         wire = await wire_channel(channel)
         await wire.basic_consume(replies.name, self._on_reply, no_ack=True)

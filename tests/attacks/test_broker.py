@@ -363,3 +363,21 @@ async def test_what_was_deleted_is_made_again_without_a_restart(
         return await transfers(system) == before + 1
 
     await until(is_posted)
+
+
+async def test_gateway_whose_reply_queue_is_deleted_makes_another(
+    servers: Servers, system: System, stranger: Stranger
+) -> None:
+    assert await pay(system) == 1
+    _, answered = await stranger.overheard_batch()
+    vhost = system.environment["CREDITS_BROKER__URL"].rpartition("/")[2]
+    command = ("rabbitmqctl", "--quiet", "delete_queue", "-p", vhost, answered.reply_to)
+    await asyncio.to_thread(servers.rabbitmq.run, *command)
+    await stranger.forget()
+
+    async def is_served() -> bool:
+        return await pay(system) == 1
+
+    await until(is_served)
+    _, later = await stranger.overheard_batch()
+    assert later.reply_to != answered.reply_to

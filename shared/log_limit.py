@@ -12,10 +12,11 @@ LINE_EVERY_SECONDS: Final = 1.0
 class LimitedLog:
     """Logs an event of a kind at once, and none within the next second; the line after that says how many."""
 
-    def __init__(self, event: str) -> None:
-        """Take what is logged. Kinds are a small closed set: one line is remembered for each."""
+    def __init__(self, event: str, level: str) -> None:
+        """Take what is logged, and how serious it is. Kinds are a small closed set; each has its own line."""
         self._log: Final = structlog.get_logger()
         self._event: Final = event
+        self._level: Final = level
         self._unlogged: Final = Counter[str]()
         self._next_at: Final[dict[str, float]] = {}
 
@@ -25,4 +26,5 @@ class LimitedLog:
         now = time.monotonic()
         if now >= self._next_at.get(kind, 0.0):
             self._next_at[kind] = now + LINE_EVERY_SECONDS
-            self._log.error(self._event, kind=kind, times=self._unlogged.pop(kind), **fields)
+            line = {"kind": kind, "times": self._unlogged.pop(kind), **fields}
+            getattr(self._log, self._level)(self._event, **line)

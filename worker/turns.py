@@ -128,7 +128,7 @@ class Turns:
     keys: MessageKeys
     worker_id: str
     batch_credits_max: int
-    poison_log: LimitedLog = field(default_factory=lambda: LimitedLog("poison message"))
+    poison_log: LimitedLog = field(default_factory=lambda: LimitedLog("poison message", "error"))
 
     async def work(self) -> None:
         """Do one turn."""

@@ -82,7 +82,7 @@ class RabbitLedgerClient(LedgerClient):
             ["reason"],
             registry=None,
         )
-        self._dropped_log: Final = LimitedLog("reply dropped")
+        self._dropped_log: Final = LimitedLog("reply dropped", "warning")
         self._channel: Channel | None = None
         self._absence = _NO_BROKER
         self._reply_queue = ""

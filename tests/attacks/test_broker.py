@@ -2,26 +2,16 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import suppress
-from functools import partial
-from uuid import uuid4
+from collections.abc import AsyncIterator
 
-import httpx
 import pytest
-from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError
-from pamqp.commands import Basic
-from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.providers.contract import Win
-from shared.credit import Credit
 from shared.message_keys import MessageKeys, Purpose
 from shared.outcome import Holder, Outcome, Receipt, Result
-from shared.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE, shard_of, shard_queue
+from shared.topology import DEAD_QUEUE, LATE_QUEUE, shard_queue
 from shared.wire import (
     BATCH_QUESTIONS_MAX,
     MESSAGE_BYTES_MAX,
-    MESSAGE_TYPE,
     STALE_SECONDS,
     UNSIGNED_TYPE,
     Answer,
@@ -32,17 +22,21 @@ from shared.wire import (
     encode,
     unix_ms,
 )
-from tests.client import http_bytes, send_all
-from tests.credits import win
 from tests.servers import Servers
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.stranger import GARBAGE, WAIT_SECONDS, Stranger, put_aside, stranger_to
-from tests.system import KEYS, SESSION, System, running_system
+from tests.support.attacked import (
+    SHARD,
+    attacked_system,
+    batch,
+    credit,
+    dropped,
+    pay,
+    queued,
+    transfers,
+    until,
+)
+from tests.support.stranger import GARBAGE, Stranger, put_aside, stranger_to
+from tests.system import KEYS, System
 
-PLAYERS = ("anna", "ben", "mallory")
-SHARD = shard_queue(shard_of("anna", 16))
-SIGNED = Basic.Properties(message_type=MESSAGE_TYPE, delivery_mode=2)
 THIEF = MessageKeys([b"a key that the thief has made up himself"])
 FLOOD_MESSAGES = 3_000
 BITS = (0, 8 * 31, 8 * 32 + 3, 8 * 60)
@@ -50,66 +44,14 @@ BITS = (0, 8 * 31, 8 * 32 + 3, 8 * 60)
 
 @pytest.fixture(scope="module")
 async def system(servers: Servers) -> AsyncIterator[System]:
-    """One system for all attacks: what one of them left broken, the next would find."""
-    patient = {f"CREDITS_INTEGRATIONS__{name}__REPLY_WITHIN_SECONDS": "4" for name in ("KLAS", "GPAS")}
-    async with running_system(servers, workers=1, **patient) as started:
-        await started.add_players(PLAYERS)
+    async with attacked_system(servers) as started:
         yield started
-        assert all(process.is_running for process in started.processes)
-        assert (await started.command("verify", "--full")).returncode == 0
 
 
 @pytest.fixture
 async def stranger(system: System) -> AsyncIterator[Stranger]:
     async with stranger_to(system) as connected:
         yield connected
-
-
-@pytest.fixture
-async def vandal(system: System) -> AsyncIterator[Stranger]:
-    """One whose own queue takes nothing: what can't be routed comes back to the gateway."""
-    async with stranger_to(system, overhears=False) as connected:
-        yield connected
-
-
-def credit(player_id: str = "mallory") -> Credit:
-    return win(str(uuid4()), player_id=player_id, round_id=None)
-
-
-def batch(*credits_: Credit, reply_to: str = "", number: int = 1) -> bytes:
-    return encode(Batch(number, unix_ms() + 60_000, list(credits_), reply_to))
-
-
-async def pay(system: System, count: int = 1, player_id: str = "anna", integration: str = "klas") -> int:
-    """Send so many honest wins at once; return how many were told as paid."""
-    provider = system.providers[integration]
-    wins = [Win(str(uuid4()), player_id, SESSION + player_id) for _ in range(count)]
-    requests = [http_bytes(integration, provider.compose(one)) for one in wins]
-    responses = await send_all(system.url, requests, min(count, 20))
-    return sum(told(provider, "EUR", response)[0] is Said.PAID for response in responses)
-
-
-async def dropped(system: System) -> dict[str, float]:
-    """Return how many replies the gateway has dropped, by reason."""
-    async with httpx.AsyncClient(base_url=system.url) as client:
-        exposition = (await client.get("/metrics")).text
-    return {
-        sample.labels["reason"]: sample.value
-        for family in text_string_to_metric_families(exposition)
-        for sample in family.samples
-        if sample.name == "credits_gateway_dropped_replies_total"
-    }
-
-
-async def until(holds: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while not await holds():
-            await asyncio.sleep(0.05)
-
-
-async def transfers(system: System) -> int:
-    ((number,),) = await system.query("SELECT count(*) FROM transfers")
-    return int(number)
 
 
 def flipped(body: bytes, bit: int) -> bytes:
@@ -300,84 +242,3 @@ async def test_flood_of_poison_keeps_no_honest_win_waiting_for_long(
     await until(is_over)
     assert system.workers[0].log.read_text().count("poison message") < FLOOD_MESSAGES / 10
     await stranger.channel.queue_purge(DEAD_QUEUE)
-
-
-async def queued(stranger: Stranger, queue: str) -> int:
-    declared = await stranger.channel.queue_declare(queue, passive=True)
-    return declared.message_count or 0
-
-
-async def is_gone(system: System, queue: str) -> bool:
-    async with stranger_to(system, overhears=False) as other:
-        try:
-            await queued(other, queue)
-        except ChannelNotFoundEntity:
-            return True
-    return False
-
-
-async def delete_queue(stranger: Stranger, queue: str) -> None:
-    await stranger.channel.queue_delete(queue)
-
-
-async def delete_exchange(stranger: Stranger, exchange: str) -> None:
-    await stranger.channel.exchange_delete(exchange)
-
-
-async def unbind(stranger: Stranger, queue: str) -> None:
-    await stranger.channel.queue_unbind(queue, EXCHANGE, routing_key=queue)
-
-
-Deletion = Callable[[Stranger, str], Awaitable[None]]
-DELETED: Sequence[tuple[Deletion, str]] = (
-    (delete_queue, SHARD),
-    (delete_queue, LATE_QUEUE),
-    (delete_queue, DEAD_QUEUE),
-    (delete_exchange, EXCHANGE),
-    (unbind, SHARD),
-)
-
-
-@pytest.mark.parametrize(("delete", "name"), DELETED)
-async def test_what_was_deleted_is_made_again_without_a_restart(
-    system: System, vandal: Stranger, delete: Deletion, name: str
-) -> None:
-    await delete(vandal, name)
-    if name == DEAD_QUEUE:
-        await until(partial(is_gone, system, name))  # what comes to a queue while it goes, goes with it
-        await vandal.publish(b"poison", SHARD)
-        await put_aside(system, 1)
-
-    async def is_served() -> bool:
-        return await pay(system) == 1
-
-    await until(is_served)
-    before = await transfers(system)
-    body = KEYS.sign(Purpose.BATCH, batch(credit("anna")))
-
-    async def is_posted() -> bool:
-        with suppress(DeliveryError):  # as long as there is no such queue
-            await vandal.channel.basic_publish(
-                body, routing_key=LATE_QUEUE, properties=SIGNED, mandatory=True
-            )
-        return await transfers(system) == before + 1
-
-    await until(is_posted)
-
-
-async def test_gateway_whose_reply_queue_is_deleted_makes_another(
-    servers: Servers, system: System, stranger: Stranger
-) -> None:
-    assert await pay(system) == 1
-    _, answered = await stranger.overheard_batch()
-    vhost = system.environment["CREDITS_BROKER__URL"].rpartition("/")[2]
-    command = ("rabbitmqctl", "--quiet", "delete_queue", "-p", vhost, answered.reply_to)
-    await asyncio.to_thread(servers.rabbitmq.run, *command)
-    await stranger.forget()
-
-    async def is_served() -> bool:
-        return await pay(system) == 1
-
-    await until(is_served)
-    _, later = await stranger.overheard_batch()
-    assert later.reply_to != answered.reply_to

@@ -40,6 +40,8 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "Callb
     """
     client = ledger or create_ledger_client(settings)
     metrics = GatewayMetrics(lambda: client.in_flight)
+    for counter in client.counters:
+        metrics.registry.register(counter)
     turned_away = TurnedAway(metrics)
 
     @asynccontextmanager

@@ -7,6 +7,7 @@ and `serve` begins anew on the next, which is to another node where the broker h
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from itertools import cycle
 from random import sample, uniform
 from typing import Final, cast
@@ -16,14 +17,20 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError
 from aiormq import Channel
+from pamqp.commands import Basic
 
+from shared.amqp_properties import read_any_properties
 from shared.broker_url import node_of
+from shared.errors import CreditsError
 from shared.settings import BrokerSettings
 
 CONNECT_SECONDS_MAX: Final = 5
 CLOSE_SECONDS_MAX: Final = 0.5
 PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 1.0
+
+DEFECT_PAUSES: Final = 10
+"""A defect of ours pauses as if all nodes had been tried so often in vain: for PAUSE_SECONDS_MAX."""
 
 BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
 """What a lost broker looks like. aiormq says RuntimeError for a connection that is closing, and
@@ -34,6 +41,7 @@ _log = structlog.get_logger()
 
 async def connect(settings: BrokerSettings, url: str) -> AbstractConnection:
     """Connect to one node within CONNECT_SECONDS_MAX. Raises one of BROKER_FAULTS."""
+    read_any_properties()
     return await aio_pika.connect(url, heartbeat=settings.heartbeat_seconds, timeout=CONNECT_SECONDS_MAX)
 
 
@@ -56,7 +64,8 @@ async def keep_connected(
     """Run `serve` on a connection, and again on one to the next node whenever it ends, until `stop` is set.
 
     `serve` returns, or raises one of BROKER_FAULTS, when the connection is of no more use. Pauses grow
-    only when every node was tried in vain.
+    only when every node was tried in vain. Whatever else it raises is logged as a defect and survived: the
+    broker delivers again what was not settled. Raises CreditsError as `serve` does.
     """
     nodes = _by_chance(settings.urls)
     refused = 0
@@ -72,6 +81,11 @@ async def keep_connected(
         except BROKER_FAULTS as error:
             refused += 1
             _log.warning("broker lost", node=node_of(url), error=type(error).__name__, reason=str(error))
+        except CreditsError:
+            raise
+        except Exception:  # noqa: BLE001  (a process that ends in a loop serves nobody)
+            refused += DEFECT_PAUSES * len(nodes)
+            _log.exception("serving failed", node=node_of(url))
         if not stop.is_set():
             await _pause(_pause_seconds(max(0, refused - 1) // len(nodes)), stop)
         if stop.is_set():
@@ -116,8 +130,25 @@ async def lost(connection: AbstractConnection, *channels: AbstractChannel) -> No
 
 
 async def wire_channel(channel: AbstractChannel) -> Channel:
-    """Return aiormq's channel under aio-pika's: its calls cost a fraction, and can leave out waiting."""
-    return cast("Channel", await channel.get_underlay_channel())
+    """Return aiormq's channel under aio-pika's: its calls cost a fraction, and can leave out waiting.
+
+    When the broker ends one of its consumers, because a queue was deleted or has lost its quorum, the channel
+    is closed, and with it found to be `lost`: nothing else would ever be delivered to that consumer.
+    """
+    wire = cast("Channel", await channel.get_underlay_channel())
+    ends: set[asyncio.Future[None]] = set()  # a task that nobody holds may be collected before it has run
+
+    def on_cancel(frame: Basic.Cancel) -> None:
+        _log.warning("consumer ended by the broker", consumer=frame.consumer_tag)
+        ends.add(asyncio.ensure_future(_close_channel(channel)))
+
+    wire.on_consumer_cancel_callbacks.add(on_cancel)
+    return wire
+
+
+async def _close_channel(channel: AbstractChannel) -> None:
+    with suppress(*BROKER_FAULTS):
+        await channel.close()
 
 
 async def _pause(seconds: float, stop: asyncio.Event) -> None:

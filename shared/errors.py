@@ -6,8 +6,13 @@ CreditsError
 +-- CursorError          a text is no cursor of that list
 +-- LedgerUnavailable    no answer from the ledger in time: whether money moved is unknown
 +-- BrokerUnavailable    no answer from the broker
-+-- PoisonMessage        a message that this version can't decode
++-- PoisonMessage        a message that can't be decoded, or that nobody of ours has signed
 """
+
+from typing import Final, Literal
+
+PoisonKind = Literal["undecodable", "unsigned", "oversized", "stale"]
+"""Why a message is poison: it has no meaning, no valid MAC, more than its bound, or it is too old."""
 
 
 class CreditsError(Exception):
@@ -35,4 +40,9 @@ class BrokerUnavailable(CreditsError):  # noqa: N818
 
 
 class PoisonMessage(CreditsError):  # noqa: N818
-    """A message that can't be decoded, now or by a retry."""
+    """A message that is not to be acted on, now or at a retry."""
+
+    def __init__(self, reason: str, kind: PoisonKind = "undecodable") -> None:
+        """Take why, for people, and of what kind it is, for counters."""
+        super().__init__(reason)
+        self.kind: Final = kind

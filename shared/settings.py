@@ -60,6 +60,8 @@ class BrokerSettings(_Table):
 
     shards: int = Field(default=16, ge=1, le=256)
     heartbeat_seconds: int = Field(default=10, ge=1)
+    keys: Annotated[tuple[str, ...], Field(max_length=8)] = ()
+    """Each a literal, `env:NAME` or `file:PATH`. The first signs messages, any verifies them."""
 
     @property
     def urls(self) -> tuple[str, ...]:

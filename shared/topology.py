@@ -6,13 +6,20 @@
 | `credits.late` | the broker | credits that nobody could serve in time: posted with nobody waiting |
 | `credits.dead` | workers | what can't be decoded or posted, with the reason, for a person |
 | `amq.gen-...` | workers | each gateway connection's own replies |
+
+Gateways publish to an exchange that reaches the shards alone: over the default exchange, permission to
+publish is permission to publish to every queue. Workers make the exchange, the queues and the bindings.
 """
 
 from typing import Final
 from zlib import crc32
 
+from aio_pika import ExchangeType
 from aio_pika.abc import AbstractChannel
 from pamqp.common import FieldTable
+
+EXCHANGE: Final = "credits"
+"""Routes a gateway's batch to the shard's queue of that name."""
 
 LATE_QUEUE: Final = "credits.late"
 DEAD_QUEUE: Final = "credits.dead"
@@ -57,9 +64,19 @@ def consumer_priority(worker_id: str, shard: int) -> int:
     return crc32(f"{worker_id}/{shard}".encode()) % 1_000
 
 
-async def declare_queues(channel: AbstractChannel, shards: int) -> None:
-    """Declare every durable queue; each process does so at each connection, in any order."""
+async def declare_topology(channel: AbstractChannel, shards: int) -> None:
+    """Declare the exchange, every durable queue and the bindings; each worker does so at each connection."""
     await channel.declare_queue(DEAD_QUEUE, durable=True, arguments=_DEAD_ARGUMENTS)
     await channel.declare_queue(LATE_QUEUE, durable=True, arguments=_LATE_ARGUMENTS)
     for shard in range(shards):
         await channel.declare_queue(shard_queue(shard), durable=True, arguments=_SHARD_ARGUMENTS)
+    await bind_shards(channel, shards)
+
+
+async def bind_shards(channel: AbstractChannel, shards: int) -> None:
+    """Declare the exchange and bind the shards to it. Fails if a shard's queue is gone."""
+    exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.DIRECT, durable=True)
+    for shard in range(shards):
+        name = shard_queue(shard)
+        queue = await channel.get_queue(name, ensure=False)
+        await queue.bind(exchange, routing_key=name)

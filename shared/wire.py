@@ -1,20 +1,44 @@
-"""The messages between gateway and worker: MessagePack, read and written by msgspec.
+"""The messages between gateway and worker: signed MessagePack, read and written by msgspec.
 
-A gateway sends a `Batch` of questions to a shard; a worker sends back a list of `BatchReply`, one message per
-gateway for all the batches it answered together, with its own id as the AMQP `app_id`: who serves the shard.
-A new optional field goes last: older readers pass over it.
+A gateway sends a `Batch` of questions to a shard; a worker sends back one `Replies` to each gateway, for all
+its batches that it answered together. Credits that are put aside or sent back by hand are a `Batch` that
+nobody waits for. Everything that matters is in the signed payload, whom a reply goes to included: AMQP's own
+properties are what anyone with the broker's password can write. A new optional field goes last: older
+readers pass over it.
+
+A message can be captured and sent again. A repeated batch pays nothing twice, since the ledger posts each
+(integration, provider_tx_id) once, and its reply goes to the queue that the batch names and no other. What
+was refused in its time could be posted later by it, and so a batch that is older than a day is left to a
+person. A repeated reply answers a batch that waits no more, under a number that is never used again.
 """
 
+import time
 from typing import Final
 
 import msgspec
 
 from shared.credit import Credit
 from shared.errors import PoisonMessage
+from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
 from shared.outcome import Holder, Outcome
 
-MESSAGE_TYPE: Final = "credits.v1"
+MESSAGE_TYPE: Final = "credits.v2"
 """The AMQP `type` of every message. A worker puts a type that it doesn't know aside as poison."""
+
+UNSIGNED_TYPE: Final = "credits.v1"
+"""Of earlier versions, which did not sign."""
+
+BATCH_QUESTIONS_MAX: Final = 500
+BATCH_BYTES_MAX: Final = 1 << 20
+"""A gateway sends more than this in several messages."""
+
+MESSAGE_BYTES_MAX: Final = 2 << 20
+"""A larger message is of nobody's making here: a batch is split, and a single question is far smaller."""
+
+STALE_SECONDS: Final = 86_400
+"""A batch is left to a person so long after its deadline. The clocks of all machines agree far better."""
+
+BATCH_NUMBER_BITS: Final = 63
 
 
 class FindPlayer(msgspec.Struct, frozen=True, array_like=True, tag="player"):
@@ -40,7 +64,7 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     """Questions that left a gateway together."""
 
     number: int
-    """Names the batch within its gateway's connection."""
+    """Names the batch to its gateway; random, so that nobody can guess the next."""
 
     deadline_unix_ms: int
     """When the last of those who wait for an answer gives up, by the gateway's clock: for who looks at it.
@@ -49,6 +73,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     """
 
     questions: list[Question]
+    reply_to: str = ""
+    """The reply queue of the gateway that waits; "" if nobody does."""
 
 
 class BatchReply(msgspec.Struct, frozen=True, array_like=True):
@@ -58,29 +84,94 @@ class BatchReply(msgspec.Struct, frozen=True, array_like=True):
     answers: list[Answer]
 
 
+class Replies(msgspec.Struct, frozen=True, array_like=True):
+    """What one worker answers to one gateway."""
+
+    reply_to: str
+    """The queue that it is meant for."""
+
+    worker_id: str
+    batches: list[BatchReply]
+
+
 _encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
-_replies = msgspec.msgpack.Decoder(list[BatchReply])
+_replies = msgspec.msgpack.Decoder(Replies)
 
 
-def encode(message: Batch | list[BatchReply]) -> bytes:
-    """Return the message's bytes."""
+def encode(message: Batch | Replies) -> bytes:
+    """Return the message's payload, which `MessageKeys.sign` makes a body of."""
     return _encoder.encode(message)
 
 
-def decode_batch(body: bytes, message_type: str | None) -> Batch:
-    """Read a batch. Raises PoisonMessage when it is none of this version's."""
-    if message_type != MESSAGE_TYPE:
-        raise PoisonMessage(f"message type {message_type!r} is not {MESSAGE_TYPE!r}")
+def unix_ms() -> int:
+    """Return the time, as deadlines are given."""
+    return int(time.time() * 1_000)
+
+
+def read_batch(keys: MessageKeys, body: bytes, message_type: str | None, *purposes: Purpose) -> Batch:
+    """Read a batch that was signed for one of the purposes. Raises PoisonMessage for anything else."""
+    batch = _decode_batch(_authentic(keys, body, message_type, *purposes))
+    if len(batch.questions) > BATCH_QUESTIONS_MAX:
+        raise PoisonMessage(
+            f"{len(batch.questions)} questions, and {BATCH_QUESTIONS_MAX} are the most", "oversized"
+        )
+    return batch
+
+
+def read_unsigned_batch(body: bytes, message_type: str | None) -> Batch:
+    """Read a batch that nobody vouches for, of this version or the one before. Raises PoisonMessage."""
+    _refuse_size(body)
+    if message_type not in {MESSAGE_TYPE, UNSIGNED_TYPE}:
+        raise _unknown_type(message_type)
+    return _decode_batch(memoryview(body)[MAC_BYTES if message_type == MESSAGE_TYPE else 0 :])
+
+
+def refuse_stale(batch: Batch) -> None:
+    """Raise PoisonMessage for a batch whose deadline was more than STALE_SECONDS ago."""
+    age_seconds = (unix_ms() - batch.deadline_unix_ms) // 1_000
+    if age_seconds > STALE_SECONDS:
+        raise PoisonMessage(f"stale: its deadline was {age_seconds} s ago", "stale")
+
+
+def read_replies(keys: MessageKeys, body: bytes, message_type: str | None, reply_to: str) -> Replies:
+    """Read a worker's replies to the gateway whose queue is `reply_to`. Raises PoisonMessage for others."""
+    payload = _authentic(keys, body, message_type, Purpose.REPLY)
     try:
-        return _batches.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        replies = _replies.decode(payload)
+    except _UNDECODABLE as error:
+        raise PoisonMessage(f"not replies: {error}") from error
+    if replies.reply_to != reply_to:
+        raise PoisonMessage("replies to another gateway", "unsigned")
+    return replies
+
+
+def _authentic(keys: MessageKeys, body: bytes, message_type: str | None, *purposes: Purpose) -> memoryview:
+    _refuse_size(body)
+    if message_type == UNSIGNED_TYPE:
+        raise PoisonMessage(f"unsigned: of type {UNSIGNED_TYPE!r}, from an earlier version", "unsigned")
+    if message_type != MESSAGE_TYPE:
+        raise _unknown_type(message_type)
+    payload = keys.verify(body, *purposes)
+    if payload is None:
+        raise PoisonMessage("unsigned: not signed with any of [broker] keys", "unsigned")
+    return payload
+
+
+def _refuse_size(body: bytes) -> None:
+    if len(body) > MESSAGE_BYTES_MAX:
+        raise PoisonMessage(f"{len(body)} bytes, and {MESSAGE_BYTES_MAX} are the most", "oversized")
+
+
+def _unknown_type(message_type: str | None) -> PoisonMessage:
+    return PoisonMessage(f"message type {message_type!r} is not {MESSAGE_TYPE!r}")
+
+
+def _decode_batch(payload: memoryview) -> Batch:
+    try:
+        return _batches.decode(payload)
+    except _UNDECODABLE as error:
         raise PoisonMessage(f"not a batch: {error}") from error
 
 
-def decode_replies(body: bytes) -> list[BatchReply]:
-    """Read a worker's replies. Raises PoisonMessage when they are none of this version's."""
-    try:
-        return _replies.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise PoisonMessage(f"not replies: {error}") from error
+_UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable
+from shared.message_keys import Purpose
 from shared.outcome import Holder
 from shared.topology import DEAD_QUEUE
 from shared.wire import (
@@ -25,10 +26,12 @@ from shared.wire import (
     BatchReply,
     Lookup,
     Question,
-    decode_batch,
-    decode_replies,
     encode,
+    read_batch,
+    read_replies,
+    unix_ms,
 )
+from tests.system import KEYS
 from worker.bookkeeper import Bookkeeper
 from worker.dedup import MemoryCache
 from worker.inbox import Arrival, Inbox
@@ -206,12 +209,13 @@ class UnluckyChannel:
         while self._source:
             batch, tag = self._source.popleft(), next(self._tags)
             self.unsettled[tag] = batch
-            properties = Basic.Properties(message_type=MESSAGE_TYPE, reply_to=gateway_of(batch))
+            properties = Basic.Properties(message_type=MESSAGE_TYPE)
             header = ContentHeader(properties=properties)
             deliver = Basic.Deliver(delivery_tag=tag, routing_key="shard")
             channel: Any = self
-            message = DeliveredMessage(deliver, header, encode(batch), channel)
-            inbox.append(Arrival(message, UNTIL_THE_END if batch.deadline_unix_ms else 0.0))
+            body = KEYS.sign(Purpose.BATCH, encode(batch))
+            message = DeliveredMessage(deliver, header, body, channel)
+            inbox.append(Arrival(message, 0.0 if is_expired(batch) else UNTIL_THE_END))
 
     def return_unsettled(self) -> None:
         """Put back, in its order, what was delivered and not settled, as a broker does for the dead."""
@@ -233,14 +237,23 @@ class UnluckyChannel:
         self._luck.after("reject")
 
     async def basic_publish(
-        self, body: bytes, *, routing_key: str, properties: Basic.Properties, wait: bool = True
+        self,
+        body: bytes,
+        *,
+        routing_key: str,
+        properties: Basic.Properties,
+        mandatory: bool = False,
+        timeout: float | None = None,  # noqa: ASYNC109  (aiormq's own)
+        wait: bool = True,
     ) -> None:
-        del wait
+        del wait, timeout
         assert properties.message_type == MESSAGE_TYPE
         if routing_key == DEAD_QUEUE:
+            assert mandatory
             self._queues.dead.append(body)
             return
-        self._queues.replies += ((routing_key, reply) for reply in decode_replies(body))
+        replies = read_replies(KEYS, body, MESSAGE_TYPE, routing_key)
+        self._queues.replies += ((routing_key, reply) for reply in replies.batches)
         self._luck.after("reply")
 
 
@@ -255,7 +268,9 @@ class UnluckyWorker:
         self._late = UnluckyChannel(queues, queues.late, self.luck)
         live: Any = self._live
         bookkeeper = UnluckyBookkeeper(UnluckyLedger(engine, self.luck), cache, self.luck)
-        self._turns = Turns(bookkeeper, METRICS, self._inbox, live, live, "worker", batch_credits_max=1_000)
+        self._turns = Turns(
+            bookkeeper, METRICS, self._inbox, live, live, KEYS, "worker", batch_credits_max=1_000
+        )
 
     def take(self) -> tuple[list[Batch], list[Batch]]:
         """Receive all deliveries; return which batches the next turn takes, live ones and late ones."""
@@ -264,7 +279,7 @@ class UnluckyWorker:
         self._inbox.late_rests_until = 0.0  # as a moment after an outage
         live = [_batch(arrival.message) for arrival in self._inbox.live]
         late = [_batch(arrival.message) for arrival in self._inbox.late]
-        return [b for b in live if b.deadline_unix_ms], late[:1]
+        return [b for b in live if not is_expired(b)], late[:1]
 
     @property
     def has_work(self) -> bool:
@@ -285,13 +300,18 @@ class UnluckyWorker:
 
 def batch_of(number: int, questions: Sequence[Question], *, expired: bool = False) -> Batch:
     """Return a batch as a gateway sends it."""
-    return Batch(number, 0 if expired else UNTIL_THE_END, list(questions))
+    return Batch(number, unix_ms() if expired else UNTIL_THE_END, list(questions), f"gateway-{number % 2}")
+
+
+def is_expired(batch: Batch) -> bool:
+    """Tell whether a batch was sent as one that nobody waits for."""
+    return batch.deadline_unix_ms < UNTIL_THE_END
 
 
 def gateway_of(batch: Batch) -> str:
     """Return the reply queue of the gateway that sent a batch: there are two."""
-    return f"gateway-{batch.number % 2}"
+    return batch.reply_to
 
 
 def _batch(message: DeliveredMessage) -> Batch:
-    return decode_batch(message.body, MESSAGE_TYPE)
+    return read_batch(KEYS, message.body, MESSAGE_TYPE, Purpose.BATCH)

@@ -1,6 +1,7 @@
 """The product as it runs in production: gateway and worker processes over real servers."""
 
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -14,14 +15,17 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import aio_pika
 import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from gateway.providers import build
 from gateway.providers.contract import Provider
+from shared.message_keys import MessageKeys
 from shared.money import Currencies
-from shared.settings import LedgerSettings
+from shared.settings import BrokerSettings, LedgerSettings
+from shared.topology import declare_topology
 from tests.servers import Servers, fresh_database, fresh_vhost
 from tests.servers.reaper import Reaper
 from tests.servers.server import free_ports
@@ -31,6 +35,9 @@ ROOT = Path(__file__).parent.parent
 READY_WITHIN_SECONDS = 30.0
 SESSION = "session-of-"
 """A player's gpas session is this and the player's id."""
+
+BROKER_KEY = "a key of the tests, of 32 bytes at least"
+KEYS = MessageKeys([BROKER_KEY.encode()])
 
 _KINDS = "(VALUES ('REAL'), ('BONUS')) AS kinds (kind)"
 
@@ -216,6 +223,12 @@ async def running_system(
             await engine.dispose()
 
 
+async def make_topology(broker_url: str, shards: int = BrokerSettings().shards) -> None:
+    """Make on a broker what the first worker makes there."""
+    async with await aio_pika.connect(broker_url) as connection, connection.channel() as channel:
+        await declare_topology(channel, shards)
+
+
 def _environment() -> dict[str, str]:
     """Return the settings of the four integrations as environment variables; no file is read."""
     environment = {
@@ -223,7 +236,12 @@ def _environment() -> dict[str, str]:
         for name, table in INTEGRATIONS.items()
         for key, value in table.items()
     }
-    return {**environment, "CREDITS_CONFIG": "", "CREDITS_LOG__FORMAT": "json"}
+    return {
+        **environment,
+        "CREDITS_BROKER__KEYS": json.dumps([BROKER_KEY]),
+        "CREDITS_CONFIG": "",
+        "CREDITS_LOG__FORMAT": "json",
+    }
 
 
 def _make_system(

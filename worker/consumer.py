@@ -7,15 +7,17 @@ ledger's unique index and locks decide.
 
 import asyncio
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel
 
-from shared.amqp import lost, wire_channel
-from shared.topology import LATE_QUEUE, consumer_priority, declare_queues, shard_queue
+from shared.amqp import BROKER_FAULTS, lost, wire_channel
+from shared.message_keys import MessageKeys
+from shared.topology import LATE_QUEUE, bind_shards, consumer_priority, declare_topology, shard_queue
 from worker.bookkeeper import Bookkeeper
 from worker.inbox import Inbox
 from worker.metrics import WorkerMetrics
@@ -26,6 +28,9 @@ SHARD_PREFETCH_MESSAGES: Final = 32
 
 LATE_PREFETCH_MESSAGES: Final = 8
 
+BIND_EVERY_SECONDS: Final = 2.0
+"""How often the exchange and its bindings are made again: nobody tells a worker that they were deleted."""
+
 _log = structlog.get_logger()
 
 
@@ -35,6 +40,7 @@ class Consumer:
 
     bookkeeper: Bookkeeper
     metrics: WorkerMetrics
+    keys: MessageKeys
     worker_id: str
     shards: int
     batch_credits_max: int
@@ -46,9 +52,10 @@ class Consumer:
         async with (
             connection.channel(publisher_confirms=False) as live,
             connection.channel(publisher_confirms=False) as late,
-            connection.channel() as confirming,
+            connection.channel(on_return_raises=True) as confirming,
+            connection.channel() as binding,
         ):
-            await declare_queues(live, self.shards)
+            await declare_topology(binding, self.shards)
             await live.set_qos(prefetch_count=SHARD_PREFETCH_MESSAGES)
             await late.set_qos(prefetch_count=LATE_PREFETCH_MESSAGES)
             live_wire, late_wire = await wire_channel(live), await wire_channel(late)
@@ -58,12 +65,24 @@ class Consumer:
                 inbox,
                 live_wire,
                 await wire_channel(confirming),
+                self.keys,
                 self.worker_id,
                 self.batch_credits_max,
             )
             await self._consume(inbox, live_wire, late_wire)
             _log.info("worker serves", worker=self.worker_id, shards=self.shards)
-            await self._work(turns, inbox, lost(connection, live, late, confirming))
+            bound = asyncio.ensure_future(self._keep_bound(binding))
+            try:
+                await self._work(turns, inbox, lost(connection, live, late, confirming, binding))
+            finally:
+                bound.cancel()
+
+    async def _keep_bound(self, channel: AbstractChannel) -> None:
+        """Make the bindings again and again; where a shard's queue is gone, the broker closes the channel."""
+        with suppress(*BROKER_FAULTS):
+            while True:
+                await asyncio.sleep(BIND_EVERY_SECONDS)
+                await bind_shards(channel, self.shards)
 
     async def _consume(self, inbox: Inbox, live: Channel, late: Channel) -> None:
         for shard in range(self.shards):

@@ -3,26 +3,44 @@
 To look at a message takes it out and puts it back behind the others: the broker counts how often one is
 returned to it, and throws away what comes back too often. It is put back, and that is confirmed, before it is
 taken out, so that a crash between leaves it twice and never loses it; twice is harmless, as everywhere here.
+
+Anyone with the broker's password can put a message there. One that a gateway or a worker has signed is
+authentic; what asks for money in any other is a stranger's word, or that of a version that did not sign.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Final
 
-import aio_pika
 import msgspec
-from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
+from aiormq import Channel
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
 
-from shared.amqp import BROKER_FAULTS, connect_to_any
+from shared.amqp import BROKER_FAULTS, connect_to_any, wire_channel
+from shared.amqp_properties import repeated_type
 from shared.credit import Credit
 from shared.errors import BrokerUnavailable, PoisonMessage, SettingsError
+from shared.message_keys import MessageKeys, Purpose, read_message_keys
 from shared.settings import MEMORY, BrokerSettings
-from shared.topology import DEAD_QUEUE, LATE_QUEUE, declare_queues
-from shared.wire import decode_batch
+from shared.topology import DEAD_QUEUE, LATE_QUEUE, declare_topology
+from shared.wire import (
+    BATCH_BYTES_MAX,
+    BATCH_QUESTIONS_MAX,
+    MESSAGE_TYPE,
+    Batch,
+    encode,
+    read_batch,
+    read_unsigned_batch,
+    unix_ms,
+)
 
-ID_DIGITS: Final = 12
+ID_DIGITS: Final = 32
+"""So many that nobody can make two messages of one id, to have one looked at and the other sent back."""
+
+REASON_CHARACTERS_MAX: Final = 1_000
 
 
 class DeadMessage(msgspec.Struct, frozen=True):
@@ -34,6 +52,9 @@ class DeadMessage(msgspec.Struct, frozen=True):
     reason: str
     put_aside_at: datetime | None
     message_type: str | None
+    authentic: bool
+    """Whether a gateway or worker has signed it. Its reason and time are nobody's word even then."""
+
     credits: list[Credit]
     """What it asks to be paid; none if it can't be decoded."""
 
@@ -61,8 +82,8 @@ async def look(settings: BrokerSettings) -> list[DeadMessage]:
 async def send_back(settings: BrokerSettings, choose: Choose) -> list[DeadMessage]:
     """Have workers try those again that are chosen and can be decoded; return them. Raises as `look` does.
 
-    They go to the late queue, where credits are posted with nobody waiting. One whose credit is posted by
-    then moves nothing.
+    They are signed anew and go to the late queue, where credits are posted with nobody waiting. One whose
+    credit is posted by then moves nothing.
     """
 
     def where(message: DeadMessage) -> str:
@@ -79,68 +100,97 @@ async def drop(settings: BrokerSettings, choose: Choose) -> list[DeadMessage]:
 
 async def _sort(settings: BrokerSettings, where: Where) -> list[tuple[DeadMessage, str | None]]:
     """Take each message out once, and put it where it is to go."""
-    sorted_ = []
+    if settings.url == MEMORY:
+        raise SettingsError("[broker] url: there is no broker, and so nothing that was put aside")
+    keys, sorted_ = read_message_keys(settings), []
     try:
-        async with _channel(settings) as channel:
-            await declare_queues(channel, settings.shards)
-            queue = await channel.get_queue(DEAD_QUEUE)
-            for _ in range(queue.declaration_result.message_count or 0):
-                taken = await queue.get(fail=False)
-                if taken is None:  # somebody else has taken some meanwhile
+        async with _dead_channel(settings) as (channel, count):
+            for _ in range(count):
+                taken = await channel.basic_get(DEAD_QUEUE)
+                if isinstance(taken.delivery, Basic.GetEmpty):  # somebody else has taken some meanwhile
                     break
-                message = _read(taken)
-                if (queue_name := where(message)) is not None:
-                    await _put(channel, taken, queue_name)
-                await taken.ack()
-                sorted_.append((message, queue_name))
+                message = _read(keys, taken)
+                if (queue := where(message)) is not None:
+                    await _put(channel, keys, taken, message, queue)
+                await channel.basic_ack(taken.delivery_tag or 0)
+                sorted_.append((message, queue))
     except BROKER_FAULTS as error:
         raise BrokerUnavailable(f"no answer from the broker: {type(error).__name__}: {error}") from error
     return sorted_
 
 
 @asynccontextmanager
-async def _channel(settings: BrokerSettings) -> AsyncIterator[AbstractChannel]:
-    if settings.url == MEMORY:
-        raise SettingsError("[broker] url: there is no broker, and so nothing that was put aside")
+async def _dead_channel(settings: BrokerSettings) -> AsyncIterator[tuple[Channel, int]]:
+    """Yield a channel, and how many messages are put aside now."""
     async with (
         await connect_to_any(settings) as connection,
-        connection.channel(publisher_confirms=True) as channel,
+        connection.channel(on_return_raises=True) as channel,
     ):
-        yield channel
+        await declare_topology(channel, settings.shards)
+        queue = await channel.get_queue(DEAD_QUEUE)
+        yield await wire_channel(channel), queue.declaration_result.message_count or 0
 
 
-async def _put(channel: AbstractChannel, taken: AbstractIncomingMessage, queue: str) -> None:
-    """Publish a copy, and return when the broker has it."""
-    copy = aio_pika.Message(
-        taken.body,
-        delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
-        headers={"reason": _reason(taken)},
-        type=taken.type,
-        timestamp=taken.timestamp,
+async def _put(
+    channel: Channel, keys: MessageKeys, taken: DeliveredMessage, message: DeadMessage, queue: str
+) -> None:
+    """Publish a copy, or its credits signed anew, and return when the broker has it."""
+    bodies: Sequence[bytes] = [message.body]
+    message_type = message.message_type
+    if queue == LATE_QUEUE:
+        bodies, message_type = list(_signed(keys, message.credits)), MESSAGE_TYPE
+    properties = Basic.Properties(
+        delivery_mode=2,
+        headers={"reason": message.reason},
+        message_type=repeated_type(message_type),
+        timestamp=taken.header.properties.timestamp,
     )
-    await channel.default_exchange.publish(copy, routing_key=queue)
+    for body in bodies:
+        await channel.basic_publish(body, routing_key=queue, properties=properties, mandatory=True)
 
 
-def _read(taken: AbstractIncomingMessage) -> DeadMessage:
-    credits_: list[Credit] = []
-    defect = ""
-    try:
-        questions = decode_batch(taken.body, taken.type).questions
-        credits_ = [question for question in questions if isinstance(question, Credit)]
-    except PoisonMessage as poison:
-        defect = str(poison)
+def _signed(keys: MessageKeys, credits_: Sequence[Credit]) -> Iterator[bytes]:
+    """Return the messages that ask for the credits, each within the bounds that workers keep to."""
+    payload = encode(Batch(0, unix_ms(), list(credits_)))
+    fits = len(credits_) <= BATCH_QUESTIONS_MAX and len(payload) <= BATCH_BYTES_MAX
+    if fits or len(credits_) == 1:
+        yield keys.sign(Purpose.DEAD, payload)
+        return
+    half = len(credits_) // 2
+    yield from _signed(keys, credits_[:half])
+    yield from _signed(keys, credits_[half:])
+
+
+def _read(keys: MessageKeys, taken: DeliveredMessage) -> DeadMessage:
+    body, properties = taken.body, taken.header.properties
+    batch, authentic, defect = _batch_of(keys, body, properties.message_type)
     return DeadMessage(
-        id=sha256(f"{taken.type}\n".encode() + taken.body).hexdigest()[:ID_DIGITS],
+        id=sha256(f"{properties.message_type}\n".encode() + body).hexdigest()[:ID_DIGITS],
         reason=_reason(taken),
-        put_aside_at=taken.timestamp and taken.timestamp.astimezone(UTC),
-        message_type=taken.type,
-        credits=credits_,
+        put_aside_at=properties.timestamp and properties.timestamp.astimezone(UTC),
+        message_type=properties.message_type,
+        authentic=authentic,
+        credits=[question for question in batch.questions if isinstance(question, Credit)],
         defect=defect,
-        body=taken.body,
+        body=body,
     )
 
 
-def _reason(taken: AbstractIncomingMessage) -> str:
+def _batch_of(keys: MessageKeys, body: bytes, message_type: str | None) -> tuple[Batch, bool, str]:
+    """Return what a message holds, whether it is authentic, and why it can't be decoded."""
+    try:
+        return read_batch(keys, body, message_type, Purpose.BATCH, Purpose.DEAD), True, ""
+    except PoisonMessage:
+        verified = keys.verify(body, Purpose.BATCH, Purpose.DEAD)
+        authentic = message_type == MESSAGE_TYPE and verified is not None
+    try:
+        return read_unsigned_batch(body, message_type), authentic, ""
+    except PoisonMessage as poison:
+        return Batch(0, 0, []), authentic, str(poison)
+
+
+def _reason(taken: DeliveredMessage) -> str:
     """Return what a worker wrote, or why the broker itself moved the message."""
-    said = taken.headers.get("reason") or taken.headers.get("x-first-death-reason")
-    return said if isinstance(said, str) else "unknown"
+    headers = taken.header.properties.headers or {}
+    said = headers.get("reason") or headers.get("x-first-death-reason")
+    return said[:REASON_CHARACTERS_MAX] if isinstance(said, str) else "unknown"

@@ -13,7 +13,21 @@ from aiormq.abc import DeliveredMessage
 LATE_LOOK_SECONDS: Final = 0.5
 """How often an idle worker looks whether late credits have rested long enough."""
 
+EXPIRATION_DIGITS_MAX: Final = 12
+
 Intake = Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
+
+
+def _patience_seconds(expiration: str | None) -> float:
+    """Return how long somebody waits for a message, by its property: for ever if it has none.
+
+    For one that a stranger wrote and that is no number of milliseconds nobody waits.
+    """
+    if not expiration:
+        return inf
+    if len(expiration) > EXPIRATION_DIGITS_MAX or not (expiration.isascii() and expiration.isdecimal()):
+        return 0.0
+    return int(expiration) / 1_000
 
 
 class Arrival(NamedTuple):
@@ -47,9 +61,8 @@ class Inbox:
         """
 
         async def take_in(message: DeliveredMessage) -> None:
-            milliseconds = message.header.properties.expiration
-            patience = float(milliseconds) / 1_000 if milliseconds else inf
-            queue.append(Arrival(message, time.monotonic() + patience))
+            seconds = _patience_seconds(message.header.properties.expiration)
+            queue.append(Arrival(message, time.monotonic() + seconds))
             self.changed.set()
 
         return take_in

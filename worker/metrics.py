@@ -30,7 +30,7 @@ class WorkerMetrics:
         )
         self.dead: Final = Counter(
             "credits_worker_dead_messages",
-            "Messages put aside as poison, by reason",
+            "Messages put aside, by reason",
             ["reason"],
             registry=self.registry,
         )

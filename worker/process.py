@@ -12,6 +12,7 @@ from prometheus_client import start_http_server
 from shared.amqp import keep_connected
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.garbage import search_seldom
+from shared.message_keys import MessageKeys, read_message_keys
 from shared.settings import MEMORY, Settings
 from worker.bookkeeper import open_bookkeeper
 from worker.consumer import Consumer
@@ -25,6 +26,7 @@ async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError when the settings or the tables forbid it."""
     if settings.broker.url == MEMORY:
         raise SettingsError("[broker] url: a worker needs RabbitMQ; with memory:// the gateway does its work")
+    keys = read_message_keys(settings.broker)
     search_seldom()
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
@@ -34,15 +36,16 @@ async def run(settings: Settings) -> None:
         start_http_server(settings.worker.metrics_port, registry=metrics.registry)
     while not stop.is_set():
         try:
-            await _serve(settings, metrics, stop)
+            await _serve(settings, keys, metrics, stop)
         except LedgerUnavailable as error:
             _log.warning("waiting for the database", reason=str(error))
             await asyncio.sleep(LEDGER_PAUSE_SECONDS)
 
 
-async def _serve(settings: Settings, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
+async def _serve(settings: Settings, keys: MessageKeys, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
     worker_id, shards = f"{socket.gethostname()}/{os.getpid()}", settings.broker.shards
+    credits_max = settings.worker.batch_credits_max
     async with open_bookkeeper(settings) as bookkeeper:
-        consumer = Consumer(bookkeeper, metrics, worker_id, shards, settings.worker.batch_credits_max, stop)
+        consumer = Consumer(bookkeeper, metrics, keys, worker_id, shards, credits_max, stop)
         await keep_connected(settings.broker, consumer.serve, stop)
     _log.info("worker stopped", worker=worker_id)

@@ -2,33 +2,58 @@
 
 Ack after commit and reply: a redelivery is harmless, a lost credit is not. What is past its deadline, or
 meets a ledger that can't be reached, is rejected, whereupon the broker moves it to the late queue: it will
-be posted with nobody waiting.
+be posted with nobody waiting. Only what a gateway has signed is posted, or answered at all.
 """
 
+import asyncio
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
+from shared.amqp_properties import repeated_type
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable, PoisonMessage
+from shared.log_limit import LimitedLog
+from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
 from shared.outcome import Outcome, Result
 from shared.topology import DEAD_QUEUE
-from shared.wire import MESSAGE_TYPE, Answer, Batch, BatchReply, Question, decode_batch, encode
+from shared.wire import (
+    MESSAGE_BYTES_MAX,
+    MESSAGE_TYPE,
+    Answer,
+    Batch,
+    BatchReply,
+    Question,
+    Replies,
+    encode,
+    read_batch,
+    refuse_stale,
+    unix_ms,
+)
 from worker.bookkeeper import Bookkeeper
 from worker.inbox import Arrival, Inbox
 from worker.metrics import WorkerMetrics
 
 LATE_REST_SECONDS: Final = 1.0
 """How long late credits wait after the ledger could not be reached."""
+
+CONFIRM_SECONDS_MAX: Final = 10
+"""Longer than a queue needs to get another leader. After that the connection is taken for lost."""
+
+POISON_MESSAGES_MAX: Final = 100
+"""In one turn: a flood of them must not keep what was signed from being posted."""
+
+POISON_BYTES_MAX: Final = 4 << 20
+"""In one turn, as soon as there are more: so much is copied, and waits for the broker's confirmation."""
 
 _UNAVAILABLE: Final = Outcome(Result.UNAVAILABLE)
 _log = structlog.get_logger()
@@ -46,21 +71,35 @@ class Delivery:
         """What the delivery is settled by."""
         return self.message.delivery_tag or 0
 
-    @property
-    def reply_to(self) -> str:
-        """The reply queue of the gateway that waits."""
-        return self.message.header.properties.reply_to or ""
+
+class Poison(NamedTuple):
+    """A delivered message that is not to be acted on, and why."""
+
+    message: DeliveredMessage
+    fault: PoisonMessage
 
 
 @dataclass(slots=True)
 class Turn:
-    """What is answered together."""
+    """What is answered together, and what is put aside beside it."""
 
     live: list[Delivery] = field(default_factory=list)
     late: list[Delivery] = field(default_factory=list)
+    poison: list[Poison] = field(default_factory=list)
+    poison_bytes: int = 0
 
     def __len__(self) -> int:
         return sum(len(delivery.batch.questions) for delivery in (*self.live, *self.late))
+
+    def add_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
+        """Note what is to be put aside."""
+        self.poison.append(Poison(message, fault))
+        self.poison_bytes += len(message.body)
+
+    @property
+    def is_full_of_poison(self) -> bool:
+        """Whether no more is taken for what was put aside."""
+        return len(self.poison) >= POISON_MESSAGES_MAX or self.poison_bytes > POISON_BYTES_MAX
 
     @property
     def questions(self) -> list[Question]:
@@ -86,18 +125,26 @@ class Turns:
     confirming: Channel
     """Publishes what must not be lost."""
 
+    keys: MessageKeys
     worker_id: str
     batch_credits_max: int
+    poison_log: LimitedLog = field(default_factory=lambda: LimitedLog("poison message", "error"))
 
     async def work(self) -> None:
         """Do one turn."""
         began = time.monotonic()
         taken = await self._take()
+        if taken.poison:
+            await self._put_all_aside(taken.poison)
         questions = taken.questions
         try:
             answers = await self.bookkeeper.answer(questions)
         except LedgerUnavailable as error:
             _log.warning("ledger unavailable", reason=str(error), questions=len(questions))
+            await self._give_back(taken)
+            return
+        except Exception:  # noqa: BLE001  (a defect, but the credits are owed: they are tried again, later)
+            _log.exception("ledger failed", questions=len(questions))
             await self._give_back(taken)
             return
         await self._bury(questions, answers)
@@ -108,32 +155,42 @@ class Turns:
     async def _take(self) -> Turn:
         """Take live deliveries up to the bound, and one late delivery: neither starves the other."""
         taken = Turn()
-        while self.inbox.live and len(taken) < self.batch_credits_max:
-            message, waited_for_until = self.inbox.live.popleft()
-            delivery = await self._open(message)
-            if delivery is None:
+        live = self.inbox.live
+        while live and len(taken) < self.batch_credits_max and not taken.is_full_of_poison:
+            message, waited_for_until = live.popleft()
+            try:
+                delivery = self._open(message, Purpose.BATCH)
+            except PoisonMessage as fault:
+                taken.add_poison(message, fault)
                 continue
             if waited_for_until < time.monotonic():
                 await self.channel.basic_reject(delivery.tag, requeue=False, wait=False)
             else:
                 taken.live.append(delivery)
         if self.inbox.late and time.monotonic() >= self.inbox.late_rests_until:
-            delivery = await self._open(self.inbox.late.popleft().message)
-            if delivery is not None:
+            message = self.inbox.late.popleft().message
+            try:
+                taken.late.append(self._open(message, Purpose.BATCH, Purpose.DEAD))
                 self.metrics.late.inc()
-                taken.late.append(delivery)
+            except PoisonMessage as fault:
+                taken.add_poison(message, fault)
         return taken
 
-    async def _open(self, message: DeliveredMessage) -> Delivery | None:
-        """Decode a delivery; put poison aside, so that it is neither lost nor delivered for ever."""
-        try:
-            return Delivery(message, decode_batch(message.body, message.header.properties.message_type))
-        except PoisonMessage as poison:
-            _log.error("poison message", queue=message.routing_key, reason=str(poison))
-            await self._put_aside(message.body, str(poison), message.header.properties.message_type)
-            self.metrics.dead.labels("undecodable").inc()
-            await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
-            return None
+    def _open(self, message: DeliveredMessage, *purposes: Purpose) -> Delivery:
+        """Read a delivery. Raises PoisonMessage."""
+        batch = read_batch(self.keys, message.body, message.header.properties.message_type, *purposes)
+        refuse_stale(batch)
+        return Delivery(message, batch)
+
+    async def _put_all_aside(self, poison: Iterable[Poison]) -> None:
+        """Keep poison for a person: it is neither lost nor delivered for ever. Waits for all at once."""
+        await asyncio.gather(*(self._put_poison_aside(*each) for each in poison))
+
+    async def _put_poison_aside(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
+        self.poison_log.record(fault.kind, queue=message.routing_key, reason=str(fault))
+        await self._put_aside(message.body, str(fault), repeated_type(message.header.properties.message_type))
+        self.metrics.dead.labels(fault.kind).inc()
+        await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
 
     async def _bury(self, questions: list[Question], answers: list[Answer]) -> None:
         """Keep each credit that the ledger can't take for a person; the provider is told to ask again."""
@@ -143,7 +200,8 @@ class Turns:
                 and answer.result is Result.UNPOSTABLE
                 and isinstance(question, Credit)
             ):
-                await self._put_aside(encode(Batch(0, 0, [question])), "unpostable", MESSAGE_TYPE)
+                body = self.keys.sign(Purpose.DEAD, encode(Batch(0, unix_ms(), [question])))
+                await self._put_aside(body, "unpostable", MESSAGE_TYPE)
                 self.metrics.dead.labels("unpostable").inc()
 
     async def _put_aside(self, body: bytes, reason: str, message_type: str | None) -> None:
@@ -153,20 +211,36 @@ class Turns:
             headers={"reason": reason[:1_000]},
             timestamp=datetime.now(UTC),
         )
-        await self.confirming.basic_publish(body, routing_key=DEAD_QUEUE, properties=properties)
+        # Mandatory: the broker would confirm what it drops because somebody has deleted the queue.
+        await self.confirming.basic_publish(
+            body,
+            routing_key=DEAD_QUEUE,
+            properties=properties,
+            mandatory=True,
+            timeout=CONFIRM_SECONDS_MAX,
+        )
 
     async def _reply(self, deliveries: Iterable[Delivery], answers: Iterator[Answer]) -> None:
-        """Send one message to each gateway."""
+        """Send one message to each gateway, or several if it would be too large."""
         replies: dict[str, list[BatchReply]] = defaultdict(list)
         for delivery in deliveries:
             batch = delivery.batch
-            replies[delivery.reply_to].append(
+            replies[batch.reply_to].append(
                 BatchReply(batch.number, list(islice(answers, len(batch.questions))))
             )
         for reply_to, batch_replies in replies.items():
-            properties = Basic.Properties(message_type=MESSAGE_TYPE, app_id=self.worker_id)
-            body = encode(batch_replies)
-            await self.channel.basic_publish(body, routing_key=reply_to, properties=properties, wait=False)
+            await self._send_replies(reply_to, batch_replies)
+
+    async def _send_replies(self, reply_to: str, batch_replies: list[BatchReply]) -> None:
+        payload = encode(Replies(reply_to, self.worker_id, batch_replies))
+        if MAC_BYTES + len(payload) > MESSAGE_BYTES_MAX and len(batch_replies) > 1:
+            half = len(batch_replies) // 2
+            await self._send_replies(reply_to, batch_replies[:half])
+            await self._send_replies(reply_to, batch_replies[half:])
+            return
+        body = self.keys.sign(Purpose.REPLY, payload)
+        properties = Basic.Properties(message_type=MESSAGE_TYPE)
+        await self.channel.basic_publish(body, routing_key=reply_to, properties=properties, wait=False)
 
     async def _settle(self, taken: Turn) -> None:
         if taken.live:
@@ -179,7 +253,8 @@ class Turns:
         await self._reply(taken.live, iter([_UNAVAILABLE] * len(taken.questions)))
         for delivery in taken.live:
             await self.channel.basic_reject(delivery.tag, requeue=False, wait=False)
-        self.inbox.late.extendleft(Arrival(delivery.message) for delivery in taken.late)
+        # Behind the others: what no ledger can take must not keep them from being paid.
+        self.inbox.late.extend(Arrival(delivery.message) for delivery in taken.late)
         self.inbox.late_rests_until = time.monotonic() + LATE_REST_SECONDS
 
     def _count(self, questions: list[Question], answers: list[Answer], seconds: float) -> None:

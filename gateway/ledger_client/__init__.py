@@ -1,11 +1,12 @@
 """The call to the ledger: over RabbitMQ, or in this process for the embedded mode."""
 
 from gateway.ledger_client.contract import LedgerClient
+from shared.message_keys import read_message_keys
 from shared.settings import MEMORY, Settings
 
 
 def create_ledger_client(settings: Settings) -> LedgerClient:
-    """Return the client that `[broker] url` names."""
+    """Return the client that `[broker] url` names. Raises SettingsError for missing `[broker] keys`."""
     if settings.broker.url == MEMORY:
         # The gateway of a real installation never loads the worker's code, nor SQLAlchemy.
         from gateway.ledger_client.embedded import EmbeddedLedgerClient  # noqa: PLC0415
@@ -13,4 +14,5 @@ def create_ledger_client(settings: Settings) -> LedgerClient:
         return EmbeddedLedgerClient(settings)
     from gateway.ledger_client.rabbit import RabbitLedgerClient  # noqa: PLC0415
 
-    return RabbitLedgerClient(settings.broker, settings.gateway.in_flight_max)
+    keys = read_message_keys(settings.broker)
+    return RabbitLedgerClient(settings.broker, keys, settings.gateway.in_flight_max)

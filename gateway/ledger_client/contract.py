@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
+from prometheus_client import Counter
+
 from shared.errors import LedgerUnavailable
 from shared.wire import Answer, Question
 
@@ -41,6 +43,11 @@ class LedgerClient(ABC):
     @abstractmethod
     def is_overloaded(self, more: int = 0) -> bool:
         """Tell whether who asks now would only make all wait longer; so many more are about to ask."""
+
+    @property
+    def counters(self) -> Sequence[Counter]:
+        """What the client counts itself, in no registry yet."""
+        return ()
 
     @property
     @abstractmethod

@@ -18,9 +18,7 @@ import structlog
 from gateway.ledger_client.callers import Callers
 from shared.errors import LedgerUnavailable
 from shared.topology import shard_of
-from shared.wire import Answer, FindSession, Question
-
-BATCH_QUESTIONS_MAX: Final = 500
+from shared.wire import BATCH_QUESTIONS_MAX, Answer, FindSession, Question
 
 BATCHES_UNDER_WAY_MAX: Final = 4
 """Of a lane: a worker that has answered one need not wait for the next."""

@@ -3,22 +3,25 @@
 The reply queue is the broker's to name and new for every connection, so that a reply can never be taken for
 another's, and nothing is left of a connection that is lost. When it is lost every call that is under way
 fails at once: whether its credits were posted is unknown, and the provider must ask again.
+
+Nobody who can publish to that queue is believed for it: a reply counts if it is signed, for this queue, and
+answers a batch that waits. The client makes nothing on the broker but that queue; the rest is the workers'.
 """
 
 import asyncio
 import logging
-import time
 from collections.abc import Sequence
-from itertools import count
+from secrets import randbits
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import DeliveryError
+from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
 from pamqp.commands import Basic
+from prometheus_client import Counter
 
 from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import Answered, Lanes
@@ -26,24 +29,62 @@ from gateway.ledger_client.silence import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SE
 from shared.amqp import BROKER_FAULTS, keep_connected, lost, wire_channel
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable, PoisonMessage
+from shared.log_limit import LimitedLog
+from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
+from shared.outcome import Outcome, Result
 from shared.settings import BrokerSettings
-from shared.topology import declare_queues, shard_queue
-from shared.wire import MESSAGE_TYPE, Answer, Batch, Question, decode_replies, encode
+from shared.topology import EXCHANGE, shard_queue
+from shared.wire import (
+    BATCH_BYTES_MAX,
+    BATCH_NUMBER_BITS,
+    MESSAGE_BYTES_MAX,
+    MESSAGE_TYPE,
+    Answer,
+    Batch,
+    Question,
+    encode,
+    read_replies,
+    unix_ms,
+)
+
+EXCHANGE_LOOK_SECONDS: Final = 0.5
+"""How often a gateway looks whether a worker has made the exchange."""
+
+_NO_BROKER: Final = "no connection to the broker"
+_NO_EXCHANGE: Final = f"the broker has no exchange {EXCHANGE!r}: no worker has served there yet"
 
 _log = structlog.get_logger()
+
+
+class _Message(NamedTuple):
+    """A batch on its way out."""
+
+    shard: int
+    number: int
+    questions: Sequence[Question]
+    body: bytes
+    milliseconds: int
 
 
 class RabbitLedgerClient(LedgerClient):
     """Calls the ledger workers."""
 
-    def __init__(self, settings: BrokerSettings, in_flight_max: int) -> None:
-        """Take `[broker]` and how many questions may wait at once."""
+    def __init__(self, settings: BrokerSettings, keys: MessageKeys, in_flight_max: int) -> None:
+        """Take `[broker]`, its keys, and how many questions may wait at once."""
         self._settings: Final = settings
+        self._keys: Final = keys
         self._lanes: Final = Lanes(self._send, settings.shards, in_flight_max)
         self._stop: Final = asyncio.Event()
         self._pending: Final[dict[int, asyncio.Future[Answered]]] = {}
-        self._numbers: Final = count(1)
+        self._dropped: Final = Counter(
+            "credits_gateway_dropped_replies",
+            "Replies that were not believed, or that nobody waited for, by reason",
+            ["reason"],
+            registry=None,
+        )
+        self._dropped_log: Final = LimitedLog("reply dropped", "warning")
         self._channel: Channel | None = None
+        self._absence = _NO_BROKER
         self._reply_queue = ""
         self._unconfirmed, self._unanswered = _silences()
         self._connecting: asyncio.Task[None] | None = None
@@ -71,18 +112,24 @@ class RabbitLedgerClient(LedgerClient):
         """How many questions wait for their answer."""
         return self._lanes.in_flight
 
+    @property
+    def counters(self) -> Sequence[Counter]:
+        """Replies that were dropped."""
+        return (self._dropped,)
+
     async def ask_all(
         self, questions: Sequence[Question], deadline: float
     ) -> Sequence[Answer | LedgerUnavailable]:
         """Return the ledger's answers by `deadline` on the loop's clock."""
         if self._channel is None:
-            return [LedgerUnavailable("no connection to the broker")] * len(questions)
+            return [LedgerUnavailable(self._absence)] * len(questions)
         return await self._lanes.ask_all(questions, deadline)
 
     async def _serve(self, connection: AbstractConnection) -> None:
         """Use one connection until it is lost, silent while there are other nodes, or we stop."""
-        channel = await connection.channel(publisher_confirms=True)
-        await declare_queues(channel, self._settings.shards)
+        if not await self._exchange_is_there(connection):
+            return
+        channel = await connection.channel(on_return_raises=True)
         replies = await channel.declare_queue(exclusive=True)
         wire = await wire_channel(channel)
         await wire.basic_consume(replies.name, self._on_reply, no_ack=True)
@@ -104,6 +151,24 @@ class RabbitLedgerClient(LedgerClient):
                 end.cancel()
             self._fail_pending("the connection to the broker was lost")
 
+    async def _exchange_is_there(self, connection: AbstractConnection) -> bool:
+        """Return when a worker has made the exchange, or False when we stop before."""
+        try:
+            while not self._stop.is_set():
+                try:
+                    async with connection.channel() as channel:
+                        await channel.get_exchange(EXCHANGE)
+                except ChannelNotFoundEntity:
+                    if self._absence != _NO_EXCHANGE:
+                        _log.warning("no workers yet", reason=_NO_EXCHANGE)
+                    self._absence = _NO_EXCHANGE
+                    await asyncio.sleep(EXCHANGE_LOOK_SECONDS)
+                else:
+                    return True
+            return False
+        finally:
+            self._absence = _NO_BROKER
+
     def _fail_pending(self, reason: str) -> None:
         for reply in self._pending.values():
             if not reply.done():
@@ -111,26 +176,41 @@ class RabbitLedgerClient(LedgerClient):
 
     async def _on_reply(self, message: DeliveredMessage) -> None:
         try:
-            replies = decode_replies(message.body)
+            replies = read_replies(
+                self._keys, message.body, message.header.properties.message_type, self._reply_queue
+            )
         except PoisonMessage as poison:
-            _log.error("undecodable reply", reason=str(poison))
+            self._drop(poison.kind, str(poison))
             return
         self._unanswered.end()
-        worker_id = message.header.properties.app_id or ""
-        for batch in replies:
+        for batch in replies.batches:
             reply = self._pending.get(batch.number)
-            if reply is not None and not reply.done():
-                reply.set_result(Answered(worker_id, batch.answers))
+            if reply is None or reply.done():
+                self._drop("too late", "no batch of that number waits")
+            else:
+                reply.set_result(Answered(replies.worker_id, batch.answers))
+
+    def _drop(self, kind: str, reason: str) -> None:
+        self._dropped.labels(kind).inc()
+        self._dropped_log.record(kind, reason=reason)
 
     async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Answered:
         """Publish a batch and return its answers by `deadline`. Raises LedgerUnavailable."""
         channel, loop = self._channel, asyncio.get_running_loop()
         if channel is None:
-            raise LedgerUnavailable("no connection to the broker")
-        number = next(self._numbers)
+            raise LedgerUnavailable(self._absence)
+        number, milliseconds = randbits(BATCH_NUMBER_BITS), max(1, int((deadline - loop.time()) * 1_000))
+        payload = encode(Batch(number, unix_ms() + milliseconds, list(questions), self._reply_queue))
+        if len(payload) > BATCH_BYTES_MAX:
+            if len(questions) > 1:
+                return await self._send_parts(shard, questions, deadline, len(payload))
+            if MAC_BYTES + len(payload) > MESSAGE_BYTES_MAX:
+                raise LedgerUnavailable(f"a question of {len(payload)} bytes")
+        body = self._keys.sign(Purpose.BATCH, payload)
         reply: asyncio.Future[Answered] = loop.create_future()
         self._pending[number] = reply
-        confirmed = loop.create_task(self._publish(channel, shard, number, questions, deadline - loop.time()))
+        message = _Message(shard, number, questions, body, milliseconds)
+        confirmed = loop.create_task(self._publish(channel, message))
         confirmed.add_done_callback(lambda task: _fail_unconfirmed(reply, task))
         try:
             async with asyncio.timeout_at(deadline):
@@ -140,32 +220,54 @@ class RabbitLedgerClient(LedgerClient):
         finally:
             del self._pending[number]
 
-    async def _publish(
-        self, channel: Channel, shard: int, number: int, questions: Sequence[Question], seconds: float
-    ) -> None:
+    async def _send_parts(
+        self, shard: int, questions: Sequence[Question], deadline: float, payload_bytes: int
+    ) -> Answered:
+        """Send a batch that is too large for one message as several; each part has answers of its own fate.
+
+        Raises LedgerUnavailable if no part is answered.
+        """
+        size = max(1, len(questions) * BATCH_BYTES_MAX // (2 * payload_bytes))
+        parts = [questions[start : start + size] for start in range(0, len(questions), size)]
+        sent = [asyncio.ensure_future(self._send(shard, part, deadline)) for part in parts]
+        await asyncio.gather(*sent, return_exceptions=True)
+        worker_id, answers, reason = None, list[Answer](), ""
+        for part, answered in zip(parts, sent, strict=True):
+            if isinstance(error := answered.exception(), LedgerUnavailable):
+                answers += [Outcome(Result.UNAVAILABLE)] * len(part)
+                reason = str(error)
+            else:
+                worker_id = answered.result().worker_id
+                answers += answered.result().answers
+        if worker_id is None:
+            raise LedgerUnavailable(reason)
+        return Answered(worker_id, answers)
+
+    async def _publish(self, channel: Channel, message: _Message) -> None:
         """Publish with confirmation: what the broker confirms is posted, in time or late."""
-        milliseconds = max(1, int(seconds * 1_000))
-        batch = Batch(number, int(time.time() * 1_000) + milliseconds, list(questions))
         properties = Basic.Properties(
             delivery_mode=2,
             message_type=MESSAGE_TYPE,
-            message_id=str(number),
-            reply_to=self._reply_queue,
-            expiration=str(milliseconds),
+            message_id=str(message.number),
+            expiration=str(message.milliseconds),
         )
         unconfirmed = self._unconfirmed
         unconfirmed.begin()
         self._unanswered.begin()
-        where = shard_queue(shard)
         try:
             await channel.basic_publish(
-                encode(batch), routing_key=where, properties=properties, mandatory=True, wait=False
+                message.body,
+                exchange=EXCHANGE,
+                routing_key=shard_queue(message.shard),
+                properties=properties,
+                mandatory=True,
+                wait=False,
             )
         finally:
             unconfirmed.end()  # a refusal is heard, too
         if _log.is_enabled_for(logging.DEBUG):
-            confirmed = [question.identity for question in questions if isinstance(question, Credit)]
-            _log.debug("confirmed by the broker", shard=shard, credits=confirmed)
+            confirmed = [question.identity for question in message.questions if isinstance(question, Credit)]
+            _log.debug("confirmed by the broker", shard=message.shard, credits=confirmed)
 
 
 def _silences() -> tuple[Silence, Silence]:
@@ -177,6 +279,11 @@ def _fail_unconfirmed(reply: asyncio.Future[Answered], task: asyncio.Task[None])
     error = None if task.cancelled() else task.exception()
     if error is None or reply.done():
         return
+    reply.set_exception(LedgerUnavailable(_why_unconfirmed(error)))
+
+
+def _why_unconfirmed(error: BaseException) -> str:
+    if isinstance(error, PublishError):
+        return "the broker has no queue for this shard"
     known = isinstance(error, (DeliveryError, *BROKER_FAULTS))
-    reason = "the broker refused the message" if known else f"publishing failed: {type(error).__name__}"
-    reply.set_exception(LedgerUnavailable(reason))
+    return "the broker refused the message" if known else f"publishing failed: {type(error).__name__}"

@@ -17,6 +17,13 @@ from worker.cli.ends import End
 from worker.database import head_revision
 from worker.ledger import Ledger
 
+BROKER = {
+    "CREDITS_BROKER__URL": "amqp://127.0.0.1:1/",
+    "CREDITS_BROKER__KEYS": '["env:CREDITS_TEST_BROKER_KEY"]',
+    "CREDITS_TEST_BROKER_KEY": "a key of as many bytes as it takes",
+}
+"""A broker that nobody is at, and a key for it."""
+
 
 async def test_help_lists_the_commands_and_every_exit_code() -> None:
     helped = await run("", "--help")
@@ -39,7 +46,7 @@ async def test_missing_tables_are_told_with_the_command_that_makes_them(database
 
 @ON_SQLITE
 async def test_worker_does_not_serve_without_its_tables(database_url: str) -> None:
-    refused = await run(database_url, "run", CREDITS_BROKER__URL="amqp://127.0.0.1:1/")
+    refused = await run(database_url, "run", **BROKER)
     assert "run `python -m worker migrate`" in refused.error(End.SETTINGS)
 
 
@@ -95,8 +102,13 @@ def servers_url(request: pytest.FixtureRequest) -> str:
 WRONG_SETTINGS = {
     "nowhere.toml": {"CREDITS_CONFIG": "nowhere.toml"},
     "[broker] url": {"CREDITS_BROKER__URL": "memory://"},
-    "[ledger] database_url": {
+    "[broker] keys: there is none": {"CREDITS_BROKER__URL": "amqp://127.0.0.1:1/"},
+    "[broker] keys: key 1 of 1 has 7 bytes": {
         "CREDITS_BROKER__URL": "amqp://127.0.0.1:1/",
+        "CREDITS_BROKER__KEYS": '["hunter2"]',
+    },
+    "[ledger] database_url": {
+        **BROKER,
         "CREDITS_LEDGER__DATABASE_URL": "postgresql+asyncpg://user:hunter2@127.0.0.1:hunter2/db",
     },
 }

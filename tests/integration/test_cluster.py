@@ -21,7 +21,7 @@ from tests.faults.trial import Fault, undergo
 from tests.servers import Servers, fresh_vhost
 from tests.servers.cluster import Cluster, running_cluster, why_no_cluster
 from tests.servers.server import free_ports
-from tests.system import running_system
+from tests.system import BROKER_KEY, KEYS, make_topology, running_system
 from worker.dead import look
 
 SWITCHED_WITHIN_SECONDS = 10.0
@@ -89,7 +89,8 @@ async def test_gateway_leaves_a_node_that_confirms_nothing(
     paths: Paths, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rabbit, "UNCONFIRMED_SECONDS_MAX", SILENT_SECONDS)
-    async with RabbitLedgerClient(BrokerSettings(url=paths.url), in_flight_max=10) as client:
+    await make_topology(paths.url.partition(",")[0])
+    async with RabbitLedgerClient(BrokerSettings(url=paths.url), KEYS, in_flight_max=10) as client:
         async with asyncio.timeout(SWITCHED_WITHIN_SECONDS):
             while await ask(client) != "no answer in time":
                 await asyncio.sleep(0.02)
@@ -107,4 +108,5 @@ async def test_gateway_leaves_a_node_that_confirms_nothing(
 async def test_dead_messages_are_looked_at_though_a_node_is_down(servers: Servers) -> None:
     url = await fresh_vhost(servers)
     nowhere = [f"amqp://127.0.0.1:{port}/{url.rpartition('/')[2]}" for port in free_ports(3)]
-    assert await look(BrokerSettings(url=",".join([*nowhere, url]))) == []
+    settings = BrokerSettings(url=",".join([*nowhere, url]), keys=(BROKER_KEY,))
+    assert await look(settings) == []

@@ -13,7 +13,7 @@ from shared.settings import BrokerSettings
 from shared.topology import shard_of
 from shared.wire import FindPlayer, Question
 from tests.servers import Servers
-from tests.system import Process, System, running_system
+from tests.system import KEYS, Process, System, running_system
 
 SHARDS: Final = BrokerSettings().shards
 ANSWER_SECONDS_MAX: Final = 10.0
@@ -24,7 +24,7 @@ class WatchedClient(RabbitLedgerClient):
     """The gateway's client, which notes what it sends to which shard, and who answers."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(BrokerSettings(url=url), in_flight_max=1_000)
+        super().__init__(BrokerSettings(url=url), KEYS, in_flight_max=1_000)
         self.sent: list[tuple[str, int]] = []
         """Of each batch, in the order of the answers: who answered, and how many questions it held."""
 

@@ -33,6 +33,14 @@ async def test_message_is_waited_for_as_long_as_it_says(
     assert inbox.changed.is_set()
 
 
+@pytest.mark.parametrize("expiration", ["soon", "-1", "1.5", "nan", "inf", "1e308", "٣", "9" * 200, "\ufffd"])
+async def test_nobody_waits_for_a_message_whose_expiration_is_no_time(expiration: str) -> None:
+    """It goes the way of what has expired; before, it stayed with the worker that it was delivered to."""
+    inbox = Inbox()
+    await inbox.intake(inbox.live)(message(expiration))
+    assert inbox.live[0].waited_for_until <= time.monotonic()
+
+
 async def test_message_that_says_nothing_is_waited_for_for_ever() -> None:
     inbox = Inbox()
     await inbox.intake(inbox.late)(message(None))

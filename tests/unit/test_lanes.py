@@ -8,7 +8,6 @@ import pytest
 from gateway.ledger_client.lanes import (
     AHEAD_QUESTIONS_MIN,
     ANSWERS_AT_ONCE,
-    BATCH_QUESTIONS_MAX,
     BATCHES_UNDER_WAY_MAX,
     PATIENCE_SECONDS,
     Answered,
@@ -17,7 +16,7 @@ from gateway.ledger_client.lanes import (
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
 from shared.topology import shard_of
-from shared.wire import Question
+from shared.wire import BATCH_QUESTIONS_MAX, Question
 from tests.lanes import Shard, answer_all, answered_for, ask, ask_all, learn_workers, until_idle
 
 

@@ -1,4 +1,7 @@
-"""The messages between gateway and worker: what one says, the other reads; what nobody says is poison."""
+"""The messages between gateway and worker: what one signed, the other reads; all else is poison."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import msgspec
 import pytest
@@ -6,19 +9,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.credit import Credit, Kind, Wallet
-from shared.errors import PoisonMessage
+from shared.errors import PoisonMessage, SettingsError
+from shared.message_keys import KEY_BYTES_MIN, MAC_BYTES, MessageKeys, Purpose, read_message_keys
 from shared.money import MINOR_MAX
 from shared.outcome import Holder, Outcome, Receipt, Result
+from shared.settings import BrokerSettings
 from shared.wire import (
+    BATCH_QUESTIONS_MAX,
+    MESSAGE_BYTES_MAX,
     MESSAGE_TYPE,
+    STALE_SECONDS,
+    UNSIGNED_TYPE,
     Batch,
     BatchReply,
     FindPlayer,
     FindSession,
-    decode_batch,
-    decode_replies,
+    Replies,
     encode,
+    read_batch,
+    read_replies,
+    read_unsigned_batch,
+    refuse_stale,
+    unix_ms,
 )
+
+OLD, NEW, OTHERS = (MessageKeys([letter * KEY_BYTES_MIN]) for letter in (b"o", b"n", b"x"))
+KEYS = NEW
+QUEUE: Final = "amq.gen-one"
 
 FULL = Credit(
     integration="klas",
@@ -37,7 +54,9 @@ FULL = Credit(
     details={"jackpot_wins": "0.10"},
 )
 SMALLEST = Credit("klas", "1", "anna", "EUR", 0)
-BATCH = Batch(1, 1_700_000_000_000, [FULL, FindPlayer("anna"), SMALLEST, FindSession("gpas", "session")])
+BATCH = Batch(
+    1, 1_700_000_000_000, [FULL, FindPlayer("anna"), SMALLEST, FindSession("gpas", "session")], QUEUE
+)
 ANSWERS = [
     Outcome(Result.POSTED, Receipt("id", "EUR", 1, 2, 3, 4)),
     Outcome(Result.CONFLICT, differing=("amount_minor", "game_id")),
@@ -47,37 +66,149 @@ ANSWERS = [
 ]
 
 
+def signed(payload: bytes, purpose: Purpose = Purpose.BATCH) -> bytes:
+    return KEYS.sign(purpose, payload)
+
+
+def read(body: bytes, message_type: str | None = MESSAGE_TYPE) -> Batch:
+    return read_batch(KEYS, body, message_type, Purpose.BATCH)
+
+
+def read_reply(body: bytes, queue: str = QUEUE) -> Replies:
+    return read_replies(KEYS, body, MESSAGE_TYPE, queue)
+
+
+def fault(read_: Callable[..., object], *arguments: Any) -> PoisonMessage:
+    with pytest.raises(PoisonMessage) as poison:
+        read_(*arguments)
+    return poison.value
+
+
 def test_worker_reads_every_field_that_a_gateway_sent() -> None:
-    assert decode_batch(encode(BATCH), MESSAGE_TYPE) == BATCH
+    assert read(signed(encode(BATCH))) == BATCH
 
 
 def test_gateway_reads_every_field_that_a_worker_answered() -> None:
-    replies = [BatchReply(1, ANSWERS), BatchReply(2, [])]
-    assert decode_replies(encode(replies)) == replies
+    replies = Replies(QUEUE, "worker", [BatchReply(1, ANSWERS), BatchReply(2, [])])
+    assert read_reply(signed(encode(replies), Purpose.REPLY)) == replies
 
 
 @pytest.mark.parametrize("result", Result)
 def test_every_result_is_carried(result: Result) -> None:
-    replies = [BatchReply(1, [Outcome(result)])]
-    assert decode_replies(encode(replies)) == replies
+    replies = Replies(QUEUE, "worker", [BatchReply(1, [Outcome(result)])])
+    assert read_reply(signed(encode(replies), Purpose.REPLY)) == replies
 
 
 def test_older_worker_passes_over_a_field_that_a_newer_gateway_added() -> None:
     fields = msgspec.msgpack.decode(encode(BATCH))
     fields[2][0].append("new of credits")
     newer = msgspec.msgpack.encode([*fields, "new of batches"])
-    assert decode_batch(newer, MESSAGE_TYPE) == BATCH
+    assert read(signed(newer)) == BATCH
 
 
 def test_newer_worker_reads_a_credit_without_the_optional_fields() -> None:
     older = msgspec.msgpack.encode([1, 2, [["credit", "klas", "1", "anna", "EUR", 0]]])
-    assert decode_batch(older, MESSAGE_TYPE).questions == [SMALLEST]
+    assert read(signed(older)).questions == [SMALLEST]
 
 
-@pytest.mark.parametrize("message_type", [None, "", "credits.v2"])
+@pytest.mark.parametrize("message_type", [None, "", "credits.v3"])
 def test_message_of_another_version_is_put_aside_unread(message_type: str | None) -> None:
-    with pytest.raises(PoisonMessage, match=r"credits\.v1"):
-        decode_batch(encode(BATCH), message_type)
+    poison = fault(read, signed(encode(BATCH)), message_type)
+    assert (poison.kind, "credits.v2" in str(poison)) == ("undecodable", True)
+
+
+def test_message_of_the_version_before_is_put_aside_as_unsigned_and_can_be_looked_at() -> None:
+    before = msgspec.msgpack.encode([1, 2, [["credit", "klas", "1", "anna", "EUR", 0]]])
+    poison = fault(read, before, UNSIGNED_TYPE)
+    assert (poison.kind, "earlier version" in str(poison)) == ("unsigned", True)
+    assert read_unsigned_batch(before, UNSIGNED_TYPE).questions == [SMALLEST]
+    assert read_unsigned_batch(OTHERS.sign(Purpose.BATCH, before), MESSAGE_TYPE).questions == [SMALLEST]
+
+
+FORGED = {
+    "nothing": b"",
+    "no MAC": encode(BATCH),
+    "a MAC of zeros": bytes(MAC_BYTES) + encode(BATCH),
+    "another's key": OTHERS.sign(Purpose.BATCH, encode(BATCH)),
+    "signed as a reply": signed(encode(BATCH), Purpose.REPLY),
+    "signed as put aside": signed(encode(BATCH), Purpose.DEAD),
+    "only half of the MAC": signed(encode(BATCH))[MAC_BYTES // 2 :],
+    "truncated": signed(encode(BATCH))[:-1],
+    "trailing bytes": signed(encode(BATCH)) + b"\x00",
+}
+
+
+@pytest.mark.parametrize("body", FORGED.values(), ids=FORGED)
+def test_what_no_gateway_signed_is_not_even_decoded(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shared.wire._batches", None)
+    assert fault(read, body).kind == "unsigned"
+
+
+@given(position=st.integers(0, len(signed(encode(BATCH))) - 1), bit=st.integers(0, 7))
+def test_every_bit_of_a_message_is_signed(position: int, bit: int) -> None:
+    body = bytearray(signed(encode(BATCH)))
+    body[position] ^= 1 << bit
+    assert fault(read, bytes(body)).kind == "unsigned"
+
+
+def test_reply_is_believed_by_the_gateway_that_it_is_for_and_no_other() -> None:
+    body = signed(encode(Replies(QUEUE, "worker", [BatchReply(1, ANSWERS)])), Purpose.REPLY)
+    assert read_reply(body).batches[0].number == 1
+    assert fault(read_reply, body, "amq.gen-other").kind == "unsigned"
+    assert fault(read_reply, signed(encode(BATCH))).kind == "unsigned"
+
+
+@pytest.mark.parametrize("questions", [BATCH_QUESTIONS_MAX, BATCH_QUESTIONS_MAX + 1, 250_000])
+def test_batch_of_more_questions_than_a_gateway_sends_is_put_aside(questions: int) -> None:
+    body = signed(encode(Batch(1, 2, [FindPlayer("a")] * questions)))
+    if questions == BATCH_QUESTIONS_MAX:
+        assert len(read(body).questions) == questions
+    else:
+        assert fault(read, body).kind == "oversized"
+
+
+def test_message_of_more_bytes_than_the_bound_is_read_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MessageKeys, "verify", None)
+    body = bytes(MESSAGE_BYTES_MAX + 1)
+    assert {fault(read, body).kind, fault(read_reply, body).kind} == {"oversized"}
+    assert fault(read_unsigned_batch, body, MESSAGE_TYPE).kind == "oversized"
+
+
+@pytest.mark.parametrize(
+    ("age_seconds", "stale"), [(-60, False), (STALE_SECONDS - 60, False), (90_000, True)]
+)
+def test_batch_is_stale_a_day_after_its_deadline(age_seconds: int, stale: bool) -> None:  # noqa: FBT001
+    batch = Batch(1, unix_ms() - 1_000 * age_seconds, [])
+    if stale:
+        assert fault(refuse_stale, batch).kind == "stale"
+    else:
+        refuse_stale(batch)
+
+
+def test_keys_are_rotated_while_messages_by_both_are_under_way() -> None:
+    by_old, by_new = (keys.sign(Purpose.BATCH, b"payload") for keys in (OLD, NEW))
+    both = MessageKeys([b"n" * KEY_BYTES_MIN, b"o" * KEY_BYTES_MIN])
+    assert [bytes(both.verify(body, Purpose.BATCH) or b"") for body in (by_old, by_new)] == [b"payload"] * 2
+    assert both.sign(Purpose.BATCH, b"payload") == by_new
+    assert (OLD.verify(by_new, Purpose.BATCH), NEW.verify(by_old, Purpose.BATCH)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("keys", "complaint"),
+    [
+        ([], "there is none"),
+        (["k" * KEY_BYTES_MIN, "hunter2" * 4], "key 2 of 2 has 28 bytes"),
+        (["env:NO_SUCH_VARIABLE"], "env:NO_SUCH_VARIABLE) is missing"),
+    ],
+)
+def test_missing_or_short_key_is_refused_in_one_line(keys: Sequence[str], complaint: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        read_message_keys(BrokerSettings(url="amqp://a", keys=tuple(keys)))
+    told = str(refused.value)
+    assert told.startswith("[broker] keys: ")
+    assert complaint in told
+    assert "\n" not in told
+    assert "hunter2" not in told
 
 
 POISON = {
@@ -96,17 +227,17 @@ POISON = {
 }
 
 
-@pytest.mark.parametrize("body", POISON.values(), ids=POISON)
-def test_poison_is_told_as_poison_and_stops_no_worker(body: bytes) -> None:
-    with pytest.raises(PoisonMessage):
-        decode_batch(body, MESSAGE_TYPE)
-    with pytest.raises(PoisonMessage):
-        decode_replies(body)
+@pytest.mark.parametrize("payload", POISON.values(), ids=POISON)
+def test_poison_is_told_as_poison_and_stops_no_worker(payload: bytes) -> None:
+    assert fault(read, signed(payload)).kind == "undecodable"
+    assert fault(read_reply, signed(payload, Purpose.REPLY)).kind == "undecodable"
+    assert fault(read_unsigned_batch, payload, UNSIGNED_TYPE).kind == "undecodable"
 
 
-@given(body=st.binary(max_size=200))
-def test_any_bytes_are_a_message_or_poison(body: bytes) -> None:
+@given(payload=st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_poison(payload: bytes) -> None:
+    assert fault(read, payload).kind == "unsigned"
     try:
-        decode_batch(body, MESSAGE_TYPE)
+        read(signed(payload))
     except PoisonMessage:
         return

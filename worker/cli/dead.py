@@ -62,24 +62,37 @@ def send_back_dead(
         list[str] | None, typer.Argument(metavar="[ID]...", help="As `dead list` names them.")
     ] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All that can be decoded.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All that can be decoded and that a gateway or worker signed.")
+    ] = False,
+    unsigned: Annotated[
+        bool,
+        typer.Option("--unsigned", help="Also those of the named that nobody signed: you vouch for them."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Have workers post what was put aside, after its cause was mended.
 
-    A credit that is posted already moves nothing; one that still can't be posted comes back.
+    A credit that is posted already moves nothing; one that still can't be posted comes back. What is not
+    authentic was forged, or sent by a version that did not sign: look with `dead show` first.
     """
     if bool(message_ids) is everything:
         raise typer.BadParameter("name messages, or give --all")
+    if everything and unsigned:
+        raise typer.BadParameter("--unsigned is for messages that are named, each after a look at it")
     from worker.dead import send_back  # noqa: PLC0415  (no other command waits for what speaks to the broker)
 
     wanted = set(message_ids or ())
     settings = load_settings()
-    sent = asyncio.run(send_back(settings.broker, lambda message: everything or message.id in wanted))
+
+    def is_chosen(message: "DeadMessage") -> bool:
+        return (everything or message.id in wanted) and (unsigned or message.authentic)
+
+    sent = asyncio.run(send_back(settings.broker, is_chosen))
     lines = [f"sent back: {message.id}, {len(message.credits)} credits" for message in sent]
     say(sent, "\n".join(lines) or "nothing was sent back", as_json=as_json)
     if missing := sorted(wanted - {message.id for message in sent}):
-        end(End.NO, f"not put aside, or can't be decoded: {', '.join(missing)}")
+        end(End.NO, f"not put aside, can't be decoded, or needs --unsigned: {', '.join(missing)}")
 
 
 @dead.command("drop")
@@ -132,9 +145,13 @@ async def _whether_posted(
 
 
 def _list_text(messages: "Sequence[DeadMessage]", currencies: Currencies) -> str:
-    heading = ("id", "put aside", "reason", "what it asks for")
-    rows = [(m.id, m.put_aside_at, m.reason, _content(m, currencies)) for m in messages]
+    heading = ("id", "put aside", "signed", "reason", "what it asks for")
+    rows = [(m.id, m.put_aside_at, _signed(m), m.reason, _content(m, currencies)) for m in messages]
     return aligned([heading, *rows]) if rows else "nothing is put aside"
+
+
+def _signed(message: "DeadMessage") -> str:
+    return "authentic" if message.authentic else "NOT SIGNED"
 
 
 def _content(message: "DeadMessage", currencies: Currencies) -> str:
@@ -155,6 +172,7 @@ def _text(message: "DeadMessage", found: Sequence[DeadCredit], currencies: Curre
         ("put aside", message.put_aside_at),
         ("reason", message.reason),
         ("type", message.message_type),
+        ("signed", _signed(message)),
     ]
     if message.defect:
         facts += [("defect", message.defect), ("bytes", message.body[:HEX_BYTES_MAX].hex(" "))]

@@ -1,0 +1,74 @@
+"""The keys that sign messages between gateways and workers: the broker's password alone proves nothing.
+
+A signed body is a MAC of 32 bytes and the payload. The MAC is HMAC-SHA256 by a key derived from one of
+`[broker] keys` for the message's purpose, so that no message of one purpose is ever taken for one of another.
+Whom it is for stands in the payload. It is checked before anything is decoded.
+"""
+
+import hmac
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Final
+
+from shared.errors import SettingsError
+from shared.secrets import read_secret
+from shared.settings import BrokerSettings
+
+MAC_BYTES: Final = 32
+KEY_BYTES_MIN: Final = 32
+
+_SETTING: Final = "[broker] keys"
+
+
+class Purpose(StrEnum):
+    """What a message is for."""
+
+    BATCH = "batch"
+    """A gateway's questions."""
+
+    REPLY = "reply"
+    """A worker's answers to one gateway."""
+
+    DEAD = "dead"
+    """Credits that a worker put aside, or a person sent back: posted with nobody waiting."""
+
+
+class MessageKeys:
+    """Signs with the first key and verifies with any."""
+
+    __slots__ = ("_derived",)
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        """Take the keys, at least one."""
+        self._derived: Final = {
+            purpose: tuple(hmac.digest(key, f"credits.v2 {purpose}".encode(), "sha256") for key in keys)
+            for purpose in Purpose
+        }
+
+    def sign(self, purpose: Purpose, payload: bytes) -> bytes:
+        """Return the body that carries a payload."""
+        return hmac.digest(self._derived[purpose][0], payload, "sha256") + payload
+
+    def verify(self, body: bytes, *purposes: Purpose) -> memoryview | None:
+        """Return the payload of a body that was signed for one of the purposes; None for any other bytes."""
+        view = memoryview(body)
+        mac, payload = view[:MAC_BYTES], view[MAC_BYTES:]
+        for purpose in purposes:
+            for key in self._derived[purpose]:
+                if hmac.compare_digest(mac, hmac.digest(key, payload, "sha256")):
+                    return payload
+        return None
+
+
+def read_message_keys(settings: BrokerSettings) -> MessageKeys:
+    """Return the keys that `[broker] keys` names. Raises SettingsError if one is missing or too short."""
+    if not settings.keys:
+        raise SettingsError(f"{_SETTING}: there is none, and messages over RabbitMQ are signed; {_HINT}")
+    keys = [read_secret(named, _SETTING) for named in settings.keys]
+    for number, key in enumerate(keys, 1):
+        if len(key) < KEY_BYTES_MIN:
+            raise SettingsError(f"{_SETTING}: key {number} of {len(keys)} has {len(key)} bytes; {_HINT}")
+    return MessageKeys(keys)
+
+
+_HINT: Final = f"give one of {KEY_BYTES_MIN} bytes or more, such as from `openssl rand -hex 32`"

@@ -1,0 +1,87 @@
+"""A system under attack, and the honest wins that it has to pay all the same."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+from uuid import uuid4
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from gateway.providers.contract import Win
+from shared.credit import Credit
+from shared.settings import BrokerSettings
+from shared.topology import shard_of, shard_queue
+from shared.wire import Batch, encode, unix_ms
+from tests.client import http_bytes, send_all
+from tests.credits import win
+from tests.servers import Servers
+from tests.simulator.history import Said
+from tests.simulator.replies import told
+from tests.support.stranger import WAIT_SECONDS, Stranger
+from tests.system import SESSION, System, running_system
+
+PLAYERS: Final = ("anna", "ben", "mallory")
+SHARD: Final = shard_queue(shard_of("anna", BrokerSettings().shards))
+
+
+@asynccontextmanager
+async def attacked_system(servers: Servers) -> AsyncIterator[System]:
+    """Run one system for all attacks of a file: what one of them left broken, the next would find."""
+    patient = {f"CREDITS_INTEGRATIONS__{name}__REPLY_WITHIN_SECONDS": "4" for name in ("KLAS", "GPAS")}
+    async with running_system(servers, workers=1, **patient) as started:
+        await started.add_players(PLAYERS)
+        yield started
+        assert all(process.is_running for process in started.processes)
+        assert (await started.command("verify", "--full")).returncode == 0
+
+
+def credit(player_id: str = "mallory") -> Credit:
+    """Return a new win."""
+    return win(str(uuid4()), player_id=player_id, round_id=None)
+
+
+def batch(*credits_: Credit, reply_to: str = "", number: int = 1) -> bytes:
+    """Return an unsigned batch."""
+    return encode(Batch(number, unix_ms() + 60_000, list(credits_), reply_to))
+
+
+async def pay(system: System, count: int = 1, player_id: str = "anna", integration: str = "klas") -> int:
+    """Send so many honest wins at once; return how many were told as paid."""
+    provider = system.providers[integration]
+    wins = [Win(str(uuid4()), player_id, SESSION + player_id) for _ in range(count)]
+    requests = [http_bytes(integration, provider.compose(one)) for one in wins]
+    responses = await send_all(system.url, requests, min(count, 20))
+    return sum(told(provider, "EUR", response)[0] is Said.PAID for response in responses)
+
+
+async def dropped(system: System) -> dict[str, float]:
+    """Return how many replies the gateway has dropped, by reason."""
+    async with httpx.AsyncClient(base_url=system.url) as client:
+        exposition = (await client.get("/metrics")).text
+    return {
+        sample.labels["reason"]: sample.value
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == "credits_gateway_dropped_replies_total"
+    }
+
+
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
+    """Return when it holds."""
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not await holds():
+            await asyncio.sleep(0.05)
+
+
+async def transfers(system: System) -> int:
+    """Return how many transfers the books hold."""
+    ((number,),) = await system.query("SELECT count(*) FROM transfers")
+    return int(number)
+
+
+async def queued(stranger: Stranger, queue: str) -> int:
+    """Return how many messages wait in a queue."""
+    declared = await stranger.channel.queue_declare(queue, passive=True)
+    return declared.message_count or 0

@@ -1,0 +1,165 @@
+"""One turn of a worker: whatever goes wrong in it, nothing is lost, and the worker goes on."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pytest
+from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
+from pamqp.header import ContentHeader
+
+from shared.message_keys import Purpose
+from shared.outcome import Outcome, Result
+from shared.topology import DEAD_QUEUE
+from shared.wire import MESSAGE_TYPE, Answer, Batch, BatchReply, Question, encode, read_replies, unix_ms
+from tests.credits import win
+from tests.system import KEYS
+from worker import turns as turns_module
+from worker.inbox import Arrival, Inbox
+from worker.metrics import WorkerMetrics
+from worker.turns import POISON_BYTES_MAX, POISON_MESSAGES_MAX, Turns
+
+REPLY_QUEUE: Final = "amq.gen-one"
+
+
+class Wire:
+    """A channel that notes what is done on it."""
+
+    def __init__(self) -> None:
+        self.published: list[tuple[str, bytes]] = []
+        self.acked: list[int] = []
+        self.rejected: list[int] = []
+
+    async def basic_publish(self, body: bytes, *, routing_key: str, **_: Any) -> None:
+        self.published.append((routing_key, body))
+
+    async def basic_ack(self, delivery_tag: int, **_: Any) -> None:
+        self.acked.append(delivery_tag)
+
+    async def basic_reject(self, delivery_tag: int, **_: Any) -> None:
+        self.rejected.append(delivery_tag)
+
+    def told(self) -> list[BatchReply]:
+        replies = [read_replies(KEYS, b, MESSAGE_TYPE, to) for to, b in self.published if to != DEAD_QUEUE]
+        return [batch for one in replies for batch in one.batches]
+
+
+class Books:
+    """A bookkeeper who posts everything, or fails."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = None
+        self.asked: list[Question] = []
+
+    async def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        if self.error is not None:
+            raise self.error
+        self.asked += questions
+        return [Outcome(Result.POSTED) for _ in questions]
+
+
+class Worker:
+    """A worker's turns between such books and such a wire."""
+
+    def __init__(self) -> None:
+        self.inbox, self.wire, self.books = Inbox(), Wire(), Books()
+        books: Any = self.books
+        wire: Any = self.wire
+        self.turns = Turns(books, WorkerMetrics(), self.inbox, wire, wire, KEYS, "worker", 1_000)
+
+    def deliver(self, tag: int, body: bytes, *, late: bool = False) -> None:
+        channel: Any = self.wire
+        header = ContentHeader(properties=Basic.Properties(message_type=MESSAGE_TYPE))
+        message = DeliveredMessage(
+            Basic.Deliver(delivery_tag=tag, routing_key="shard"), header, body, channel
+        )
+        (self.inbox.late if late else self.inbox.live).append(Arrival(message))
+
+
+def batch(number: int, *questions: Question) -> bytes:
+    return KEYS.sign(Purpose.BATCH, encode(Batch(number, unix_ms(), list(questions), REPLY_QUEUE)))
+
+
+@pytest.mark.parametrize("error", [TypeError("unknown option"), RuntimeError("closed"), MemoryError()])
+async def test_defect_in_a_turn_gives_the_batch_back_and_the_worker_goes_on(error: Exception) -> None:
+    worker = Worker()
+    worker.books.error = error
+    worker.deliver(1, batch(1, win("live")))
+    worker.deliver(7, batch(7, win("late")), late=True)
+    await worker.turns.work()
+    assert (worker.wire.rejected, worker.wire.acked) == ([1], [])  # the broker moves it to the late queue
+    assert worker.wire.told() == [BatchReply(1, [Outcome(Result.UNAVAILABLE)])]
+    assert not worker.inbox.has_work(), "it pauses"
+
+    worker.books.error, worker.inbox.late_rests_until = None, 0.0
+    worker.deliver(2, batch(2, win("next")))
+    await worker.turns.work()
+    assert worker.books.asked == [win("next"), win("late")]
+    assert sorted(worker.wire.acked) == [2, 7]
+
+
+async def test_late_credit_that_no_ledger_takes_keeps_none_behind_it_waiting() -> None:
+    worker = Worker()
+    worker.deliver(1, batch(1, win("odd")), late=True)
+    worker.deliver(2, batch(2, win("owed")), late=True)
+    worker.books.error = ValueError("a defect of ours")
+    await worker.turns.work()
+    worker.books.error, worker.inbox.late_rests_until = None, 0.0
+    await worker.turns.work()
+    assert (worker.books.asked, worker.wire.acked) == ([win("owed")], [2])
+
+
+async def test_late_queue_takes_what_was_put_aside_and_a_shard_does_not() -> None:
+    worker = Worker()
+    put_aside = KEYS.sign(Purpose.DEAD, encode(Batch(0, unix_ms(), [win("sent back")])))
+    worker.deliver(1, put_aside)
+    worker.deliver(2, put_aside, late=True)
+    await worker.turns.work()
+    assert worker.wire.published == [(DEAD_QUEUE, put_aside)]
+    assert (worker.books.asked, sorted(worker.wire.acked)) == ([win("sent back")], [1, 2])
+
+
+async def test_poison_of_one_turn_is_bounded_by_number_and_by_bytes() -> None:
+    worker = Worker()
+    for tag in range(1, 2 * POISON_MESSAGES_MAX):
+        worker.deliver(tag, b"poison")
+    await worker.turns.work()
+    assert len(worker.wire.acked) == POISON_MESSAGES_MAX
+
+    worker = Worker()
+    for tag in range(1, 4):
+        worker.deliver(tag, bytes(POISON_BYTES_MAX + 1))
+    await worker.turns.work()
+    assert worker.wire.acked == [1]
+
+
+async def test_poison_is_not_settled_before_the_broker_has_it_put_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker, confirmed = Worker(), asyncio.Event()
+    publish = worker.wire.basic_publish
+
+    async def publish_slowly(body: bytes, **more: Any) -> None:
+        await confirmed.wait()
+        await publish(body, **more)
+
+    monkeypatch.setattr(worker.wire, "basic_publish", publish_slowly)
+    worker.deliver(1, b"poison")
+    turn = asyncio.create_task(worker.turns.work())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert worker.wire.acked == []
+    confirmed.set()
+    await turn
+    assert worker.wire.acked == [1]
+
+
+async def test_replies_too_large_for_one_message_go_in_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns_module, "MESSAGE_BYTES_MAX", 200)
+    worker = Worker()
+    for tag in range(1, 21):
+        worker.deliver(tag, batch(tag, win(str(tag))))
+    await worker.turns.work()
+    assert max(len(body) for _, body in worker.wire.published) <= 200
+    assert [reply.number for reply in worker.wire.told()] == list(range(1, 21))

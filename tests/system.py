@@ -106,6 +106,9 @@ class System:
     """A gateway, its workers, and their ledger."""
 
     url: str
+    operations_url: str
+    """Where the gateway's /readyz and /metrics are."""
+
     gateway: Process
     workers: list[Process]
     engine: AsyncEngine
@@ -165,7 +168,7 @@ class System:
     async def until_ready(self, status: int = 200) -> None:
         """Return when /readyz answers with `status`."""
         deadline = time.monotonic() + READY_WITHIN_SECONDS
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        async with httpx.AsyncClient(base_url=self.operations_url) as client:
             while time.monotonic() < deadline:
                 try:
                     if (await client.get("/readyz")).status_code == status:
@@ -233,8 +236,9 @@ def _make_system(
     directory: Path,
     reaper: Reaper,
 ) -> System:
-    (port,) = free_ports(1)
+    port, operations_port = free_ports(2)
     environment["CREDITS_GATEWAY__PORT"] = str(port)
+    environment["CREDITS_GATEWAY__OPERATIONS_PORT"] = str(operations_port)
     numbers = count()
 
     def new_worker() -> Process:
@@ -243,6 +247,7 @@ def _make_system(
 
     return System(
         url=f"http://127.0.0.1:{port}",
+        operations_url=f"http://127.0.0.1:{operations_port}",
         gateway=Process(("gateway",), {**environment, **of_gateway}, directory / "gateway.log", reaper),
         workers=[],
         engine=engine,

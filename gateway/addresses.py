@@ -39,6 +39,11 @@ class AddressRule:
             return False
         return self._decide(peer, forwarded_for if self._trusted_proxies else "")
 
+    @property
+    def remembered(self) -> int:
+        """How many decisions are kept."""
+        return self._decide.cache_info().currsize
+
     def _find_out(self, peer: str, forwarded_for: str) -> bool:
         client = self._client(read_address(peer), forwarded_for)
         return client is not None and _is_in(client, self._allowed)

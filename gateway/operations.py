@@ -11,6 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route, Router
+from starlette.types import Receive, Scope, Send
 
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
@@ -28,6 +29,12 @@ METRICS_STAND_SECONDS: Final = 0.1
 
 PROBE: Final = FindPlayer("")
 """A real question that nobody is the answer to: the whole way to the books and back is tried."""
+
+REQUESTS_PER_SECOND: Final = 500
+"""So many are answered at once; beyond, each waits for its turn, since it is wins that the time is for."""
+
+WAIT_SECONDS_MAX: Final = 0.5
+"""How long one may have to wait for its turn: orchestrators give a probe a second."""
 
 T = TypeVar("T")
 
@@ -56,6 +63,22 @@ class Remembered(Generic[T]):
             self._until = asyncio.get_running_loop().time() + self._seconds
 
 
+class Pace:
+    """The turns of those who ask: at a bounded rate, but for a bounded wait."""
+
+    def __init__(self) -> None:
+        """Begin with nobody before the first."""
+        self._next_turn = 0.0
+
+    async def wait(self) -> None:
+        """Return when it is one's turn."""
+        now = asyncio.get_running_loop().time()
+        turn = min(max(now, self._next_turn), now + WAIT_SECONDS_MAX)
+        self._next_turn = turn + 1 / REQUESTS_PER_SECOND
+        if turn > now:
+            await asyncio.sleep(turn - now)
+
+
 class Operations(Router):
     """The application on the operations port."""
 
@@ -75,7 +98,13 @@ class Operations(Router):
         self._turned_away: Final = turned_away
         self._obstacle: Final = Remembered(self._find_obstacle, READINESS_STANDS_SECONDS)
         self._exposed: Final = Remembered(self._expose, METRICS_STAND_SECONDS)
+        self._pace: Final = Pace()
         self._is_stopping = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, in its turn."""
+        await self._pace.wait()
+        await super().__call__(scope, receive, send)
 
     @property
     def registry(self) -> CollectorRegistry:

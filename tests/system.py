@@ -18,6 +18,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.operations import READINESS_STANDS_SECONDS
 from gateway.providers import build
 from gateway.providers.contract import Provider
 from shared.money import Currencies
@@ -166,12 +167,14 @@ class System:
                 await connection.execute(text(statement), {"ids": list(player_ids)})
 
     async def until_ready(self, status: int = 200) -> None:
-        """Return when /readyz answers with `status`."""
-        deadline = time.monotonic() + READY_WITHIN_SECONDS
+        """Return when /readyz answers with `status` what it has found out since it was asked."""
+        asked_at = time.monotonic()
+        deadline = asked_at + READY_WITHIN_SECONDS
         async with httpx.AsyncClient(base_url=self.operations_url) as client:
             while time.monotonic() < deadline:
                 try:
-                    if (await client.get("/readyz")).status_code == status:
+                    is_new = time.monotonic() > asked_at + READINESS_STANDS_SECONDS
+                    if (await client.get("/readyz")).status_code == status and is_new:
                         return
                 except httpx.TransportError:
                     pass

@@ -12,7 +12,7 @@ from typing import Final
 from shared.networks import Address, Network, read_address
 
 FORWARDED_CHARACTERS_MAX: Final = 1_024
-"""A longer X-Forwarded-For is refused; each proxy on the way adds at most 47."""
+"""A longer X-Forwarded-For is as good as none; each proxy on the way adds at most 47."""
 
 REMEMBERED_CLIENTS_MAX: Final = 4_096
 """Decisions that are kept, by address and header: to read an address takes longer than all the rest."""
@@ -35,9 +35,8 @@ class AddressRule:
 
     def allows(self, peer: str, forwarded_for: str) -> bool:
         """Tell whether a client is heard, by its peer address and its X-Forwarded-For, joined by commas."""
-        if len(forwarded_for) > FORWARDED_CHARACTERS_MAX:
-            return False
-        return self._decide(peer, forwarded_for if self._trusted_proxies else "")
+        is_of_use = self._trusted_proxies and len(forwarded_for) <= FORWARDED_CHARACTERS_MAX
+        return self._decide(peer, forwarded_for if is_of_use else "")
 
     @property
     def remembered(self) -> int:

@@ -41,6 +41,7 @@ DIRECT, BEHIND = AddressRule(ALLOWED, ()), AddressRule(ALLOWED, PROXIES)
         ("10.0.0.1", "", False, False),
         ("10.0.0.1", "10.0.0.2, 10.0.0.3", False, False),
         ("10.0.0.1", "192.0.2.7, " + "10.0.0.1, " * FORWARDED_CHARACTERS_MAX + "10.0.0.1", False, False),
+        ("192.0.2.7", "x" * 5_000, True, True),  # nobody is asked about a client that is here
         ("", "192.0.2.7", False, False),
         ("unix:", "192.0.2.7", False, False),
     ],
@@ -75,6 +76,13 @@ def test_what_is_remembered_is_bounded() -> None:
     for number in range(REMEMBERED_CLIENTS_MAX + 10):
         rule.allows(str(ipaddress.IPv4Address(number)), "")
     assert rule.remembered == REMEMBERED_CLIENTS_MAX
+
+
+def test_header_that_is_ignored_takes_no_memory() -> None:
+    rule = AddressRule(ALLOWED, ())
+    for number in range(10):
+        assert rule.allows("192.0.2.7", str(number))
+    assert rule.remembered == 1
 
 
 @pytest.mark.parametrize(

@@ -194,5 +194,6 @@ async def test_what_goes_first_overtakes_all_that_wait_and_is_counted_nowhere() 
 
 async def test_what_goes_first_has_an_end() -> None:
     lanes = Lanes(Shard().send, 1, IN_FLIGHT_MAX)
-    with pytest.raises(LedgerUnavailable, match="no answer in time"):
-        await lanes.ask_first(FindPlayer("first"), asyncio.get_running_loop().time() + 0.01)
+    async with asyncio.timeout(10):
+        with pytest.raises(LedgerUnavailable, match="no answer in time"):
+            await lanes.ask_first(FindPlayer("first"), asyncio.get_running_loop().time() + 0.01)

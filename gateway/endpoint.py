@@ -116,7 +116,7 @@ class CallbackEndpoint:
         self._rejections.record(Reason.UNKNOWN_ADDRESS, provider.name)
         outcome = Outcome(Result.UNKNOWN_CALLER, detail="this address is not one of the allowed ones")
         reply = provider.render(Callback(self._path, b""), outcome)
-        return reply._replace(status=403, headers=(*reply.headers, ("Connection", "close")))
+        return reply._replace(status=403, headers=(*reply.headers, ("connection", "close")))
 
 
 async def send_reply(send: Send, reply: Reply) -> None:

@@ -199,6 +199,12 @@ class Connection(HttpToolsProtocol):
         self._is_read = True
         super().on_message_complete()
 
+    def on_headers_complete(self) -> None:
+        """Refuse a target that is no path: a proxy's, or `*`, which nothing here answers."""
+        if not self.url.startswith(b"/"):
+            raise ValueError("the target is no path")  # which the parser makes a bad request of
+        super().on_headers_complete()
+
     def data_received(self, data: bytes) -> None:
         """Answer at the door where nothing is under way, or have the request parsed."""
         cycle = cast("RequestResponseCycle | None", self.cycle)  # there is none before the first request

@@ -18,7 +18,7 @@ from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
 from gateway.not_found import NotFound
 from gateway.operations import Operations
-from gateway.providers import build
+from gateway.providers import build_all
 from gateway.providers.contract import Provider
 from gateway.rejections import RejectionLog
 from gateway.turned_away import TurnedAway
@@ -95,8 +95,7 @@ class CallbackRouter(Router):
 def _providers(settings: Settings) -> Sequence[Provider[Any, Any]]:
     if not settings.integrations:
         raise SettingsError("[integrations]: there are none, so there is nothing to answer")
-    currencies = Currencies(settings.currencies)
-    providers = [build(name, table, currencies) for name, table in settings.integrations.items()]
+    providers = build_all(settings.integrations, Currencies(settings.currencies))
     for provider in providers:
         if (notice := provider.notice()) is not None:
             _log.warning("notice", integration=provider.name, about=notice)

@@ -6,6 +6,7 @@ Whatever goes wrong on the way has a `Result`, and every result has the provider
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -16,6 +17,7 @@ import structlog
 from gateway.holders import Holders
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
+from gateway.pace import Pace
 from gateway.providers.contract import Callback, Provider, Refused, Reply
 from gateway.turned_away import TurnedAway
 from shared.credit import Credit
@@ -66,9 +68,18 @@ class Integration:
             items = self.provider.split(callback)
         except Refused as refused:
             return self._refuse(callback, refused.outcome, began)
-        questions = [await self._question(item, deadline) for item in items]
+        questions, pace = [], Pace()
+        for item in items:
+            questions.append(await self._question(item, deadline))
+            await pace.rest()
         answers = await self._ask(questions, deadline)
-        replies = [self._reply(*told, began) for told in zip(items, questions, answers, strict=True)]
+        unasked: list[Outcome] | None = [] if len(items) > 1 else None
+        replies = []
+        for item, question, told in zip(items, questions, answers, strict=True):
+            replies.append(self._reply(item, question, told, began, unasked))
+            await pace.rest()
+        if unasked:
+            self._record_unasked(unasked, began)
         return self.provider.join(callback, replies)
 
     def turn_away(self, callback: Callback) -> Reply:
@@ -123,13 +134,36 @@ class Integration:
             answers = iter([_UNAVAILABLE] * len(asked))
         return [next(answers) if isinstance(q, (Credit, FindPlayer)) else q for q in questions]
 
-    def _reply(self, callback: Callback, question: object, told: Told, began: float) -> Reply:
-        """Count, log and say one answer."""
+    def _reply(
+        self, callback: Callback, question: object, told: Told, began: float, unasked: list[Outcome] | None
+    ) -> Reply:
+        """Count, log and say one answer, or leave it to `unasked` to count and log what was never asked."""
         answer, fault = told or _UNKNOWN_PLAYER, ""
         if isinstance(answer, LedgerUnavailable):
             answer, fault = _UNAVAILABLE, str(answer)
-        self._record(question, answer, began, fault)
+        if unasked is not None and question is told and isinstance(answer, Outcome):
+            unasked.append(answer)
+        else:
+            self._record(question, answer, began, fault)
         return self.provider.render(callback, answer)
+
+    def _record_unasked(self, unasked: Sequence[Outcome], began: float) -> None:
+        """Count the items of one request that never got to the ledger, and log them in one line."""
+        name, seconds = self.provider.name, perf_counter() - began
+        counts = Counter(outcome.result for outcome in unasked)
+        for result, number in counts.items():
+            self.metrics.outcomes(name, result.value).inc(number)
+        self.metrics.seconds(name).observe(seconds)
+        level = "warning" if any(_LEVELS.get(result) for result in counts) else "info"
+        by_result = {result.value: number for result, number in counts.items()}
+        getattr(_log, level)(
+            "items refused",
+            integration=name,
+            items=len(unasked),
+            **by_result,
+            detail=unasked[0].detail,
+            duration_ms=round(seconds * 1_000, 2),
+        )
 
     def _record(self, question: object, answer: Outcome | Holder, began: float, fault: str = "") -> None:
         """Count and log one answer: ids, outcome and duration, never a body or a signature."""

@@ -30,6 +30,14 @@ class Secrets:
         matches = [hmac.compare_digest(wanted, signature(key).encode()) for key in self._keys]
         return any(matches)
 
+    def have_in_common(self, others: "Secrets") -> bool:
+        """Tell whether any of the keys is one of another integration's, too."""
+        return any(others.hold(key) for key in self._keys)
+
+    def hold(self, key: bytes) -> bool:
+        """Tell whether this is one of the keys."""
+        return key in self._keys
+
     def __repr__(self) -> str:
         return f"<{len(self._keys)} secrets>"
 

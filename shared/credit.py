@@ -41,11 +41,23 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
     """Post only while the session is open; a repeat of a posted credit is still answered."""
     details: dict[str, str] = {}
     """What else the provider said, kept for support staff and never interpreted."""
+    signed_digest: bytes | None = None
+    """SHA-256 of the signed message where it does not determine the fields that were signed; the ledger posts
+    one content for each (integration, digest)."""
+
+    signed_digest: bytes | None = None
+    """SHA-256 of the signed message where it does not determine the fields that were signed; the ledger
+    posts one content for each (integration, digest)."""
 
     @property
     def identity(self) -> tuple[str, str]:
         """What money dedups on."""
         return self.integration, self.provider_tx_id
+
+    @property
+    def signed_identity(self) -> tuple[str, bytes] | None:
+        """The integration and the digest, where the signed message may pay one content only."""
+        return None if self.signed_digest is None else (self.integration, self.signed_digest)
 
 
 FINGERPRINT: Final = ("player_id", "currency", "amount_minor", "kind", "round_id", "game_id", "bet_id")

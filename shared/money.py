@@ -3,13 +3,16 @@
 >>> euro = Currencies()
 >>> euro.to_minor("10.50", "EUR"), euro.to_minor("5.000", "EUR"), euro.to_minor("7", "JPY")
 (1050, 500, 7)
+>>> euro.to_minor("1.0E7", "EUR"), euro.to_minor("1E-2", "EUR")
+(1000000000, 1)
 >>> euro.to_text(1050, "EUR"), euro.to_text(1000, "EUR"), euro.to_text(5, "KWD")
 ('10.5', '10', '0.005')
 >>> euro.to_minor("0.001", "EUR")
 Traceback (most recent call last):
-shared.errors.MoneyError: 0.001 has more decimals than EUR
+shared.errors.MoneyError: more decimals than the currency has
 
-Exponents are ISO 4217's, from the `iso4217` package; the setting `[currencies]` adds others.
+A currency's decimals are ISO 4217's, from the `iso4217` package; the setting `[currencies]` adds others.
+A MoneyError never quotes the amount or the currency: they may be fields of a stranger's request.
 """
 
 import re
@@ -24,8 +27,37 @@ MINOR_DIGITS_MAX: Final = 18
 MINOR_MAX: Final = 10**MINOR_DIGITS_MAX - 1
 """The largest amount and the largest balance, in minor units: 18 digits, inside a signed 64-bit integer."""
 
-# Longer texts can't be amounts; the bound keeps `int` away from digits by the thousand.
-_AMOUNT = re.compile(r"([0-9]{1,40})(?:\.([0-9]{1,40}))?")
+# Longer texts can't be amounts; the bounds keep `int` away from digits by the thousand, exponents included.
+_AMOUNT = re.compile(r"([0-9]{1,40})(?:\.([0-9]{1,40}))?(?:[eE]([+-]?0?[0-9]{1,2}))?")
+
+
+def decimal_digits(text: str) -> tuple[str, str]:
+    """Return the digits of an amount before and after its point, the latter without trailing zeros.
+
+    An exponent is resolved: a Java double writes ten million as 1.0E7. Raises MoneyError for a sign, a
+    separator, a non-ASCII digit, and for more than 40 digits or an exponent beyond 99.
+
+    >>> decimal_digits("10.50"), decimal_digits("1.0E7"), decimal_digits("25e-1")
+    (('10', '5'), ('10000000', ''), ('2', '5'))
+    """
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise MoneyError("not a decimal amount")
+    whole, fraction, power = match.groups()
+    if fraction is None:
+        fraction = ""
+    if power is not None:
+        whole, fraction = _shifted(whole, fraction, int(power))
+    return whole, fraction.rstrip("0")
+
+
+def _shifted(whole: str, fraction: str, power: int) -> tuple[str, str]:
+    """Move the decimal point `power` places to the right, or to the left where it is negative."""
+    digits, point = whole + fraction, len(whole) + power
+    if point < 1:
+        digits, point = "0" * (1 - point) + digits, 1
+    digits = digits.ljust(point, "0")
+    return digits[:point], digits[point:]
 
 
 class Currencies:
@@ -41,22 +73,19 @@ class Currencies:
         try:
             return self._exponents[currency]
         except KeyError:
-            raise MoneyError(f"unknown currency {currency!r}") from None
+            raise MoneyError("unknown currency") from None
 
     def to_minor(self, text: str, currency: str) -> int:
-        """Return the minor units of a plain decimal text such as "10.50".
+        """Return the minor units of a decimal text such as "10.50" or "1.05E1".
 
-        Raises MoneyError for a sign, an exponent, a separator, a non-ASCII digit, more decimals than the
-        currency has (trailing zeros beyond are fine), or more than 18 digits of minor units.
+        Raises MoneyError for what `decimal_digits` refuses, for more decimals than the currency has (trailing
+        zeros beyond are fine), or for more than 18 digits of minor units.
         """
         exponent = self.exponent(currency)
-        match = _AMOUNT.fullmatch(text)
-        if match is None:
-            raise MoneyError("not a plain decimal amount")
-        fraction = (match[2] or "").rstrip("0")
+        whole, fraction = decimal_digits(text)
         if len(fraction) > exponent:
-            raise MoneyError(f"{text} has more decimals than {currency}")
-        minor = int(match[1] + fraction.ljust(exponent, "0"))
+            raise MoneyError("more decimals than the currency has")
+        minor = int(whole + fraction.ljust(exponent, "0"))
         if minor > MINOR_MAX:
             raise MoneyError(f"the amount has more than {MINOR_DIGITS_MAX} digits in minor units")
         return minor

@@ -15,7 +15,7 @@ from shared.outcome import Holder
 from shared.wire import FindPlayer, FindSession, Lookup
 from worker.accounts import RecentAccounts, read_accounts
 from worker.database import for_reading, is_transient, outages_as_unavailable, single_statements
-from worker.posting import Account, AccountKey, Known, Plan, Transfer, plan
+from worker.posting import Account, AccountKey, Known, Plan, SignedIdentity, Transfer, plan
 from worker.schema import ledger, players, sessions, wallets
 from worker.statements import PostgresStatements, SqliteStatements, Statements
 
@@ -97,7 +97,8 @@ class Ledger:
             found = await self._statements.find_transfers(connection, {c.identity for c in credits_})
             known = Known(
                 accounts,
-                transfers={(row[0], row[1]): Transfer(str(row[2]), *row[3:]) for row in found},
+                transfers={(row[0], row[1]): _read_transfer(row[2:]) for row in found},
+                signed=await self._signed_transfers(connection, credits_),
                 players=await _existing_players(connection, credits_, accounts),
                 open_sessions=await _open_sessions(connection, credits_),
             )
@@ -107,6 +108,16 @@ class Ledger:
                 await connection.commit()
         self._accounts.keep(planned.accounts)
         return planned
+
+    async def _signed_transfers(
+        self, connection: AsyncConnection, credits_: Sequence[Credit]
+    ) -> dict[SignedIdentity, Transfer]:
+        """Return what the batch's signed messages have paid; asks only when a credit carries a digest."""
+        signed = {key for c in credits_ if (key := c.signed_identity) is not None}
+        if not signed:
+            return {}
+        found = await self._statements.find_signed(connection, signed)
+        return {(row[0], row[1]): _read_transfer(row[2:]) for row in found}
 
     async def _write(self, connection: AsyncConnection, planned: Plan) -> None:
         if planned.transfer_rows:
@@ -136,6 +147,10 @@ class Ledger:
                 epoch = uuid7()
                 await connection.execute(update(ledger).values(epoch=epoch))
                 return str(epoch)
+
+
+def _read_transfer(row: Sequence[Any]) -> Transfer:
+    return Transfer(str(row[0]), *row[1:])
 
 
 async def _existing_players(

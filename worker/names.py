@@ -26,7 +26,7 @@ def refuse_currency(currencies: Currencies, currency: str) -> str | None:
     try:
         currencies.exponent(currency)
     except MoneyError as error:
-        return str(error)
+        return f"{error} {currency!r}"
     return None
 
 

@@ -19,6 +19,9 @@ from shared.outcome import Outcome, Receipt, Result
 from worker.schema import SETTLEMENT
 
 Identity = tuple[str, str]
+SignedIdentity = tuple[str, bytes]
+"""Integration and digest of a signed message."""
+
 Row = tuple[Any, ...]
 
 
@@ -93,6 +96,9 @@ class Known:
     transfers: Mapping[Identity, Transfer] = field(default_factory=dict)
     """Those of the batch's credits that are posted already."""
 
+    signed: Mapping[SignedIdentity, Transfer] = field(default_factory=dict)
+    """The transfers that the batch's signed messages have paid already, under whatever id."""
+
     players: Collection[str] = frozenset()
     """Those of the batch's players that exist, whether or not they have a wallet in the currency."""
 
@@ -108,6 +114,9 @@ class Plan:
     outcomes: list[Outcome] = field(default_factory=list)
     transfers: dict[Identity, Transfer] = field(default_factory=dict)
     """Every transfer that the batch's outcomes speak of, posted by it or before it."""
+
+    signed: dict[SignedIdentity, Transfer] = field(default_factory=dict)
+    """Every transfer that a signed message of the batch has paid, by it or before it."""
 
     transfer_rows: list[Row] = field(default_factory=list)
     """Without `posted_at`, which they share."""
@@ -133,10 +142,19 @@ class Plan:
 
 def judge(credit: Credit, transfer: Transfer) -> Outcome:
     """Answer a credit whose id is posted already: a replay if all that matters is the same."""
-    differing = tuple(name for name in FINGERPRINT if getattr(credit, name) != getattr(transfer, name))
+    differing = _differing(credit, transfer)
     if differing:
         return Outcome(Result.CONFLICT, differing=differing)
     return Outcome(Result.REPLAYED, transfer.receipt)
+
+
+def judge_signed(credit: Credit, transfer: Transfer) -> Outcome:
+    """Answer a credit of a new id whose signed message has paid `transfer`: one message pays once."""
+    return Outcome(Result.CONFLICT, differing=("provider_tx_id", *_differing(credit, transfer)))
+
+
+def _differing(credit: Credit, transfer: Transfer) -> tuple[str, ...]:
+    return tuple(name for name in FINGERPRINT if getattr(credit, name) != getattr(transfer, name))
 
 
 def settlement_leg(leg: Row) -> Row:
@@ -146,7 +164,7 @@ def settlement_leg(leg: Row) -> Row:
 
 def plan(credits_: Sequence[Credit], known: Known, posted_at: datetime) -> Plan:
     """Plan a batch. A credit sees those before it; one that can't be posted takes nothing from the others."""
-    made = Plan(posted_at, transfers=dict(known.transfers))
+    made = Plan(posted_at, transfers=dict(known.transfers), signed=dict(known.signed))
     for credit in credits_:
         made.outcomes.append(_plan_one(credit, known, made))
     # Sorted, so that two workers with the same ids wait for each other in one direction only.
@@ -157,18 +175,27 @@ def plan(credits_: Sequence[Credit], known: Known, posted_at: datetime) -> Plan:
 
 def _plan_one(credit: Credit, known: Known, made: Plan) -> Outcome:
     if (transfer := made.transfers.get(credit.identity)) is not None:
-        outcome = judge(credit, transfer)
-        if outcome.differing:
-            offered = _json.encode({name: getattr(credit, name) for name in outcome.differing}).decode()
-            made.conflict_rows.append((UUID(transfer.id), offered, made.posted_at))
-        return outcome
+        return _refuse_other_content(credit, transfer, judge(credit, transfer), made)
+    signed = credit.signed_identity
+    if signed is not None and (transfer := made.signed.get(signed)) is not None:
+        return _refuse_other_content(credit, transfer, judge_signed(credit, transfer), made)
     account = known.accounts.get((credit.player_id, credit.currency))
     if (reason := _rejection(credit, known, account)) is not None:
         return Outcome(reason)
     assert account is not None  # noqa: S101  (what `_rejection` has told)
     transfer = _post(credit, account, made)
     made.transfers[credit.identity] = transfer
+    if signed is not None:
+        made.signed[signed] = transfer
     return Outcome(Result.POSTED, transfer.receipt)
+
+
+def _refuse_other_content(credit: Credit, transfer: Transfer, outcome: Outcome, made: Plan) -> Outcome:
+    """Return the outcome, and plan to keep what was offered if it is a conflict."""
+    if outcome.differing:
+        offered = _json.encode({name: getattr(credit, name) for name in outcome.differing}).decode()
+        made.conflict_rows.append((UUID(transfer.id), offered, made.posted_at))
+    return outcome
 
 
 def _rejection(credit: Credit, known: Known, account: Account | None) -> Result | None:
@@ -221,6 +248,7 @@ def _post(credit: Credit, account: Account, made: Plan) -> Transfer:
             credit.round_closed,
             credit.session_id,
             _json.encode(credit.details).decode(),
+            credit.signed_digest,
             player_round in made.closed_rounds,
         )
     )

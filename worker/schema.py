@@ -20,12 +20,14 @@ from sqlalchemy import (
     ForeignKeyConstraint,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Table,
     Text,
     UniqueConstraint,
     Uuid,
     false,
+    text,
 )
 
 from shared.money import MINOR_MAX
@@ -35,7 +37,7 @@ SETTLEMENT: Final = "SETTLEMENT"
 
 CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
 
-REVISION: Final = "0005"
+REVISION: Final = "0006"
 """The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
 
 _TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")
@@ -116,6 +118,7 @@ transfers = Table(
     Column("session_id", _TEXT),
     Column("details", _TEXT, nullable=False, comment="JSON: what else the provider said"),
     Column("posted_at", DateTime(timezone=True), nullable=False),
+    Column("signed_digest", LargeBinary, comment="SHA-256 of a signed message that could be cut elsewhere"),
     Column(
         "after_round_closed",
         Boolean,
@@ -127,6 +130,15 @@ transfers = Table(
     ForeignKeyConstraint(["player_id"], ["players.id"]).ddl_if(dialect="sqlite"),
     Index("ix_transfers_round", "round_id", "player_id"),
     Index("ix_transfers_player", "player_id", "id"),
+    # Partial, so that the wins of other integrations, which have no digest, cost it nothing.
+    Index(
+        "uq_transfers_signed_digest",
+        "integration",
+        "signed_digest",
+        unique=True,
+        postgresql_where=text("signed_digest IS NOT NULL"),
+        sqlite_where=text("signed_digest IS NOT NULL"),
+    ),
     CheckConstraint("amount_minor >= 0 AND real_minor >= 0 AND bonus_minor >= 0", name="sign"),
     CheckConstraint(f"amount_minor <= {MINOR_MAX}", name="digits"),
     CheckConstraint(CURRENCY_CHECK, name="currency"),

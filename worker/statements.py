@@ -6,17 +6,25 @@ On PostgreSQL whole sets travel as arrays, and one statement writes a batch; SQL
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, Protocol
 
-from sqlalchemy import BindParameter, Column, Dialect, bindparam, insert, select, text, update
+from sqlalchemy import (
+    BindParameter,
+    Column,
+    Dialect,
+    TextualSelect,
+    bindparam,
+    insert,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.posting import Identity, Plan, Row, settlement_leg
+from worker.posting import Identity, Plan, Row, SignedIdentity, settlement_leg
 from worker.schema import SETTLEMENT, conflicts, entries, transfers, wallets
 
 _WALLET = ("id", "player_id", "currency", "kind", "balance_minor", "version")
 _TRANSFER = (
-    "integration",
-    "provider_tx_id",
     "id",
     "player_id",
     "currency",
@@ -47,7 +55,12 @@ class Statements(Protocol):
     async def find_transfers(
         self, connection: AsyncConnection, identities: Collection[Identity]
     ) -> Sequence[Any]:
-        """Return those of the transfers that are posted."""
+        """Return those of the transfers that are posted: integration, provider_tx_id, then the rest."""
+
+    async def find_signed(
+        self, connection: AsyncConnection, signed: Collection[SignedIdentity]
+    ) -> Sequence[Any]:
+        """Return the transfers that these signed messages have paid: integration, digest, then the rest."""
 
     async def insert(self, connection: AsyncConnection, planned: Plan) -> None:
         """Insert transfers, each flagged if its player's round was closed, and entries; set the wallets.
@@ -77,10 +90,16 @@ class PostgresStatements:
         """Look up by the unique index."""
         return (await connection.exec_driver_sql(_FIND_TRANSFERS, _arrays(tuple(identities), 2))).all()
 
+    async def find_signed(
+        self, connection: AsyncConnection, signed: Collection[SignedIdentity]
+    ) -> Sequence[Any]:
+        """Look up by the unique index of digests."""
+        return (await connection.exec_driver_sql(_FIND_SIGNED, _arrays(tuple(signed), 2))).all()
+
     async def insert(self, connection: AsyncConnection, planned: Plan) -> None:
         """Write all in one statement: what it writes is known, so that its parts need not see one another.
 
-        Waits for another worker that holds a wallet or is inserting the same id.
+        Waits for another worker that holds a wallet or is inserting the same id or signed message.
         """
         parameters = (
             planned.posted_at,
@@ -109,12 +128,20 @@ def _unnested(columns: Iterable[Column[Any]], first: int = 1) -> str:
 # In the driver's own words: SQLAlchemy's compiler would look at each parameter of each batch.
 _READ_WALLETS: Final = f"SELECT {', '.join(_WALLET)} FROM wallets WHERE player_id = ANY($1::text[])"  # noqa: S608
 _LOCK_WALLETS: Final = f"{_READ_WALLETS} ORDER BY id FOR NO KEY UPDATE"
-_FIND_TRANSFERS: Final = (
-    f"SELECT {', '.join(f't.{name}' for name in _TRANSFER)} FROM"  # noqa: S608
-    " unnest($1::text[], $2::text[]) AS k (integration, provider_tx_id)"
-    " CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.integration = k.integration"
-    " AND f.provider_tx_id = k.provider_tx_id LIMIT 1) AS t"
-)
+
+
+def _find_by(key: str, type_: str) -> str:
+    """Return the query for transfers by (integration, key), one search of a unique index for each."""
+    return (
+        f"SELECT t.integration, t.{key}, {', '.join(f't.{name}' for name in _TRANSFER)} FROM"  # noqa: S608
+        f" unnest($1::text[], $2::{type_}[]) AS k (integration, {key})"
+        " CROSS JOIN LATERAL (SELECT * FROM transfers AS f WHERE f.integration = k.integration"
+        f" AND f.{key} = k.{key} LIMIT 1) AS t"
+    )
+
+
+_FIND_TRANSFERS: Final = _find_by("provider_tx_id", "text")
+_FIND_SIGNED: Final = _find_by("signed_digest", "bytea")
 _WALLET_CHANGE: Final = (
     wallets.c.id,
     wallets.c.balance_minor,
@@ -136,6 +163,7 @@ _ROUND_WAS_CLOSED = (
     " WHERE t.integration = n.integration LIMIT 1), false)"
 )
 # `held` is counted before the first row is inserted: wallets are locked before ids, and both in their order.
+# An id that is there is left out, as is a signed message that has paid: then all is refused, and looked at.
 # Of a transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
 _INSERT: Final = f"""
 WITH held AS (
@@ -148,7 +176,7 @@ WITH held AS (
         n.after_round_closed OR {_ROUND_WAS_CLOSED}
     FROM {_unnested(_TRANSFER_ROW, _TRANSFERS_FIRST)}
     WHERE (SELECT count(*) FROM held) = cardinality(${_WALLETS_FIRST}::uuid[])
-    ON CONFLICT (integration, provider_tx_id) DO NOTHING
+    ON CONFLICT DO NOTHING
     RETURNING id
 ), legs AS (
     INSERT INTO entries ({_names(entries.columns)})
@@ -191,6 +219,12 @@ class SqliteStatements:
     ) -> Sequence[Any]:
         """Look up by the unique index."""
         return (await connection.execute(_FIND_TRANSFERS_BY_ROW, {"keys": list(identities)})).all()
+
+    async def find_signed(
+        self, connection: AsyncConnection, signed: Collection[SignedIdentity]
+    ) -> Sequence[Any]:
+        """Look up by the unique index of digests."""
+        return (await connection.execute(_FIND_SIGNED_BY_ROW, {"keys": list(signed)})).all()
 
     async def insert(self, connection: AsyncConnection, planned: Plan) -> None:
         """Insert and update one after the other; nobody else can have come between.
@@ -236,14 +270,19 @@ def _dicts(columns: Iterable[Column[Any]], rows: Sequence[Row]) -> list[dict[str
 _SET_WALLET = update(wallets).where(wallets.c.id == bindparam("wallet_id"))
 # Joined with a list of keys, because SQLite before 3.41 looks up `(a, b) IN (VALUES ...)` in no index.
 _KEYS: Final[BindParameter[Sequence[Row]]] = bindparam("keys", expanding=True)
-_FIND_TRANSFERS_BY_ROW = (
-    text(
-        f"SELECT {', '.join(f't.{name}' for name in _TRANSFER)} FROM :keys AS k CROSS JOIN transfers AS t"  # noqa: S608
-        " ON t.integration = k.column1 AND t.provider_tx_id = k.column2"
+
+
+def _find_by_row(key: str) -> TextualSelect:
+    names = ("integration", key, *_TRANSFER)
+    statement = text(
+        f"SELECT {', '.join(f't.{name}' for name in names)} FROM :keys AS k CROSS JOIN transfers AS t"  # noqa: S608
+        f" ON t.integration = k.column1 AND t.{key} = k.column2"
     )
-    .bindparams(_KEYS)
-    .columns(*(transfers.c[name] for name in _TRANSFER))
-)
+    return statement.bindparams(_KEYS).columns(*(transfers.c[name] for name in names))
+
+
+_FIND_TRANSFERS_BY_ROW = _find_by_row("provider_tx_id")
+_FIND_SIGNED_BY_ROW = _find_by_row("signed_digest")
 _FIND_CLOSED_ROUNDS = text(
     "SELECT DISTINCT t.integration, t.round_id, t.player_id FROM :keys AS k CROSS JOIN transfers AS t"
     " ON t.integration = k.column1 AND t.round_id = k.column2 AND t.player_id = k.column3"

@@ -1,6 +1,7 @@
 """The providers, one file each: everything about a provider is in its file. README.md says how to add one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -34,3 +35,23 @@ def build(name: str, table: Mapping[str, Any], currencies: Currencies) -> Provid
     except ValidationError as error:
         raise SettingsError(describe(error, where)) from None
     return protocol(name, settings, Secrets.load(settings.secrets, where), currencies)
+
+
+def build_all(
+    integrations: Mapping[str, Mapping[str, Any]], currencies: Currencies
+) -> list[Provider[Any, Any]]:
+    """Make every integration from its settings table. Raises SettingsError with one clear line."""
+    providers = [build(name, table, currencies) for name, table in integrations.items()]
+    refuse_common_secrets(providers)
+    return providers
+
+
+def refuse_common_secrets(providers: Sequence[Provider[Any, Any]]) -> None:
+    """Raise SettingsError for two integrations that would both pay one signed request."""
+    for one, other in combinations(providers, 2):
+        alike = type(one) is type(other) and one.secrets.have_in_common(other.secrets)
+        if alike and not one.is_told_from(other):
+            raise SettingsError(
+                f"[integrations.{one.name}] and [integrations.{other.name}] have a secret in common: "
+                "a win signed for one would be paid at the other, too"
+            )

@@ -8,7 +8,7 @@ What several providers would otherwise each write for themselves stands below, o
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
+from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -27,7 +27,7 @@ ID_PATTERN: Final = r"\A[^\x00-\x1f\x7f]+\Z"
 EXPLANATION_CHARACTERS_MAX: Final = 256
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS_MAX, pattern=r"\A[^\x00]*\Z")]
-"""Free text. No NUL: PostgreSQL can't store it."""
+"""Free text that is needed. No NUL: PostgreSQL can't store it."""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
 """An identifier: any printable text, compared to the letter."""
@@ -65,6 +65,10 @@ class Callback(NamedTuple):
     """Looked up by lower-case name."""
 
     query: Mapping[str, str] = {}
+
+    def header(self, name: str) -> str:
+        """Return a header's value without blanks around it, or "" where there is none."""
+        return self.headers.get(name, "").strip(" \t")
 
     @property
     def media_type(self) -> str:
@@ -161,6 +165,10 @@ class Provider(ABC, Generic[SettingsType, Message]):
         """Return what the operator should be told at each start."""
         return None
 
+    def is_told_from(self, other: Self) -> bool:  # noqa: ARG002
+        """Tell whether what is signed names another account than `other`'s, should they share a secret."""
+        return False
+
     @abstractmethod
     def authenticate(self, callback: Callback) -> None:
         """Verify the signature over the bytes as they came. Raises Refused; looks nothing up."""
@@ -231,49 +239,14 @@ class Provider(ABC, Generic[SettingsType, Message]):
         return msgspec.Raw(self.currencies.to_text(minor, currency).encode())
 
 
-def decode(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
-    """Read JSON strictly. Raises Refused with what is wrong and where."""
-    try:
-        # As text, because msgspec passes over bytes that are no UTF-8 where it keeps nothing, or a Raw.
-        return decoder.decode(body.decode())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Refused(Result.MALFORMED, str(error)) from None
-    except RecursionError:
-        raise Refused(Result.MALFORMED, "nested too deeply") from None
-
-
-def lexeme(raw: msgspec.Raw, field: str) -> str:
-    """Return a JSON number as it was written, or the text of a JSON string. Raises Refused for others."""
-    written = bytes(raw)
-    if written[:1] == b'"':
-        return decode(_text, written)
-    return number_lexeme(raw, field)
-
-
-def number_lexeme(raw: msgspec.Raw, field: str) -> str:
-    """Return a JSON number as it was written: 5, 5.0 and 5.00 are three texts. Raises Refused for others."""
-    written = bytes(raw)
-    if written[:1] not in _NUMBER_STARTS or len(written) > TEXT_CHARACTERS_MAX:
-        raise Refused(Result.MALFORMED, f"{field}: not a number")
-    return written.decode("ascii")
-
-
-def recorded(raw: msgspec.Raw) -> str:
-    """Return any JSON value for the record: "" for null, a string's text, anything else as written, cut."""
-    written = bytes(raw)
-    if written == b"null":
-        return ""
-    return decode(_text, written) if written[:1] == b'"' else written.decode()[:TEXT_CHARACTERS_MAX]
-
-
-def noted(**said: str | None) -> dict[str, str]:
-    """Return a credit's `details`: what the provider said of these, cut to a bounded length."""
-    return {name: text[:TEXT_CHARACTERS_MAX] for name, text in said.items() if text}
-
-
 def is_id(text: str) -> bool:
     """Tell whether a text that no schema has read is an Id."""
-    return len(text) <= ID_CHARACTERS_MAX and _ID.search(text) is not None
+    return len(text) <= ID_CHARACTERS_MAX and is_printable(text)
+
+
+def is_printable(text: str) -> bool:
+    """Tell whether a text can be stored and looked up: it is not empty and has no control character."""
+    return _ID.search(text) is not None
 
 
 def explain(outcome: Outcome) -> str:
@@ -288,7 +261,5 @@ def json_reply(value: object, status: int = 200) -> Reply:
     return Reply(_encoder.encode(value), status)
 
 
-_text = msgspec.json.Decoder(Text)
 _encoder = msgspec.json.Encoder()
 _ID: Final = re.compile(ID_PATTERN)
-_NUMBER_STARTS: Final = frozenset(b"%c" % c for c in b"-0123456789")

@@ -12,7 +12,11 @@ another player's session it is a conflict.
 
 Quirks
 - `value` comes as a JSON string or as a number; its own signature example has the string.
-- `tags` is a dynamic dictionary: all of it is recorded, values that are no strings as they were written.
+- `tags` is a dynamic dictionary: up to 64 are recorded, values that are no strings as they were written. Tags
+  that are no dictionary cost no win.
+- The signature covers the whole body, so a signed message determines its fields: no `signed_digest`.
+- The signature covers no header, so anyone can write another x-parent-system-id: two integrations may have no
+  secret in common, even with different parent systems.
 - 1001 is its code for a wrong parent system with HTTP 400, and with HTTP 500 for any fault of ours.
 
 DECISIONS
@@ -33,7 +37,7 @@ DECISIONS
 
 import hashlib
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Literal, NamedTuple
+from typing import ClassVar, Final, Literal, NamedTuple
 
 import msgspec
 from pydantic import Field
@@ -46,13 +50,18 @@ from gateway.providers.contract import (
     Reply,
     Text,
     Win,
-    decode,
     explain,
     is_id,
     json_reply,
+)
+from gateway.providers.fields import (
+    ABSENT,
+    Anything,
+    decode,
     lexeme,
     noted,
     recorded,
+    reference,
 )
 from gateway.signing import Secrets
 from shared.credit import Credit
@@ -92,6 +101,7 @@ CODES: Final[Mapping[Result, Code]] = {
     Result.UNPOSTABLE: SYSTEM_ERROR,
 }
 TAGS_MAX: Final = 64
+MEANINGFUL_TAGS: Final = ("roundid", "gameid", "externalReferenceBet", "closeRound")
 
 
 class GpasSettings(IntegrationSettings):
@@ -113,8 +123,8 @@ class CreditBody(msgspec.Struct, frozen=True, rename="camel"):
     external_reference: Text
     value: msgspec.Raw
     type_code: Literal["GAME_CREDIT"]
-    description: Text | None = None
-    tags: Annotated[dict[Text, msgspec.Raw], msgspec.Meta(max_length=TAGS_MAX)] | None = None
+    description: Anything = ABSENT
+    tags: Anything = ABSENT
 
 
 class Movement(NamedTuple):
@@ -125,6 +135,7 @@ class Movement(NamedTuple):
 
 
 _decoder: Final = msgspec.json.Decoder(CreditBody)
+_tags: Final = msgspec.json.Decoder(dict[str, Anything])
 
 
 def signature(key: bytes, body: bytes) -> str:
@@ -148,9 +159,9 @@ class Gpas(Provider[GpasSettings, Movement]):
 
     def authenticate(self, callback: Callback) -> None:
         """Verify the parent system and the header against the whole body."""
-        if callback.headers.get("x-parent-system-id") != self.settings.parent_system_id:
+        if callback.header("x-parent-system-id") != self.settings.parent_system_id:
             raise Refused(Result.UNKNOWN_CALLER, "x-parent-system-id is not the configured one")
-        given = callback.headers.get("x-signature", "")
+        given = callback.header("x-signature")
         if not self.secrets.verify(given, lambda key: signature(key, callback.body)):
             raise Refused(Result.BAD_SIGNATURE)
 
@@ -160,30 +171,33 @@ class Gpas(Provider[GpasSettings, Movement]):
 
     def whose(self, message: Movement) -> FindSession:
         """Ask for the player and the currency of the wallet session."""
+        if not message.wallet_session_id:
+            raise Refused(Result.UNKNOWN_SESSION, "walletSessionId is missing from the query")
         if not is_id(message.wallet_session_id):
             raise Refused(Result.UNKNOWN_SESSION)
         return FindSession(self.name, message.wallet_session_id)
 
     def normalize(self, message: Movement, holder: Holder | None) -> Credit:
         """Make a credit to the session's player, in the session's currency."""
-        body, tags = message.body, _tag_texts(message.body)
+        body, tags = message.body, _read_tags(message.body.tags)
         if holder is None:
             raise Refused(Result.UNKNOWN_SESSION)
         if not is_id(body.external_reference):
             raise Refused(Result.INVALID_TX_ID, "externalReference is empty, too long or not printable")
+        texts = {f"tags.{name}": recorded(tag) for name, tag in tags.items()}
         return Credit(
             integration=self.name,
             provider_tx_id=body.external_reference,
             player_id=holder.player_id,
             currency=holder.currency,
             amount_minor=self.amount(lexeme(body.value, "value"), holder.currency),
-            round_id=tags.get("roundid"),
-            round_closed=tags.get("closeRound") == "true",
-            game_id=tags.get("gameid"),
-            bet_id=tags.get("externalReferenceBet"),
+            round_id=reference(tags.get("roundid", ABSENT)),
+            round_closed=texts.get("tags.closeRound") == "true",
+            game_id=reference(tags.get("gameid", ABSENT)),
+            bet_id=reference(tags.get("externalReferenceBet", ABSENT)),
             session_id=message.wallet_session_id,
             open_session_only=not self.settings.pay_closed_sessions,
-            details=noted(description=body.description, **{f"tags.{name}": tags[name] for name in tags}),
+            details=noted(description=recorded(body.description), **texts),
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
@@ -228,5 +242,11 @@ class Gpas(Provider[GpasSettings, Movement]):
         return Callback("movements/credit", body, headers, {"walletSessionId": win.session_id})
 
 
-def _tag_texts(body: CreditBody) -> dict[str, str]:
-    return {name: text for name, raw in (body.tags or {}).items() if (text := recorded(raw))}
+def _read_tags(raw: Anything) -> dict[str, Anything]:
+    """Return the tags whose names can be recorded, those with a meaning first; none of no dictionary."""
+    if bytes(raw)[:1] != b"{":
+        return {}
+    tags = _tags.decode(raw)
+    meant = [name for name in MEANINGFUL_TAGS if name in tags]
+    others = [name for name in tags if name not in MEANINGFUL_TAGS and is_id(name)]
+    return {name: tags[name] for name in (*meant, *others)[:TAGS_MAX]}

@@ -14,7 +14,13 @@ Money dedups on `transactionId`. A repeat, in one bulk request too, gets the ori
 
 Quirks
 - 5, 5.0 and 5.00 hash differently, so `amount` and `timestamp` stay as written.
-- merchantId, betId and transactionId have to be UUIDs, or what was signed could be cut in other places.
+- merchantId, betId and transactionId have to be UUIDs, or what was signed could be cut in other places. So a
+  message determines its fields, and there is no `signed_digest`: its first 72 characters are merchantId and
+  betId; its last hyphen is transactionId's, for a timestamp has none, though an amount such as 1E-2 may.
+- The hash names no operation: a debit's body is a credit's. Where bets go elsewhere, nobody can tell.
+- Needed are the fields that are signed, playerId and currency; the others may hold anything. A type that is
+  none of the three is paid as REGULAR, and recorded.
+- Two integrations may have a secret in common only with different merchants, whose ids are signed.
 - One UUID spelled in other letters is the same transfer; the hash and the reply keep the letters as sent.
 - amount 0 tells of a lost bet and is recorded. JACKPOT has no bet before it, and a `betId` all the same.
 - `authToken` is a player's live token and stays out of the books.
@@ -31,7 +37,7 @@ DECISIONS
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, ClassVar, Final, Literal
+from typing import Annotated, ClassVar, Final, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 import msgspec
@@ -47,11 +53,19 @@ from gateway.providers.contract import (
     Reply,
     Text,
     Win,
-    decode,
     explain,
     json_reply,
+)
+from gateway.providers.fields import (
+    ABSENT,
+    Anything,
+    decode,
     noted,
     number_lexeme,
+    recorded,
+    reference,
+    spoken,
+    unusable,
 )
 from gateway.signing import Secrets, hmac_sha256_hex
 from shared.credit import Credit, Kind
@@ -79,8 +93,11 @@ _KINDS: Final = {"REGULAR": Kind.WIN, "REWARD": Kind.REWARD, "JACKPOT": Kind.JAC
 _SAMPLE_TIMESTAMP: Final = 1_773_935_126_789
 _TIMESTAMP_DIGITS_MAX: Final = 19
 
+SIGNED_BYTES_MIN: Final = 3 * 36 + 64
+"""Three UUIDs and a hash: what is shorter is not worth reading, in a bulk request a thousand times."""
+
+
 UuidText = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")]
-GameId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class HpGamesSettings(IntegrationSettings):
@@ -119,15 +136,14 @@ class CreditRequest(msgspec.Struct, frozen=True, rename="camel"):
     transaction_id: UuidText
     amount: msgspec.Raw
     currency: CurrencyText
-    created: Text
-    game_id: GameId
-    type: Literal["REGULAR", "REWARD", "JACKPOT"]
-    auth_token: Text
     player_id: Id
     timestamp: msgspec.Raw
-    reward_id: Text | None = None
-    reward_type: Text | None = None
-    jackpot_id: Text | None = None
+    created: Anything = ABSENT
+    game_id: Anything = ABSENT
+    type: Anything = ABSENT
+    reward_id: Anything = ABSENT
+    reward_type: Anything = ABSENT
+    jackpot_id: Anything = ABSENT
 
 
 class Bulk(msgspec.Struct, frozen=True, rename="camel"):
@@ -170,6 +186,10 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
             "error codes that HPGames has not confirmed: " + ", ".join(unconfirmed) if unconfirmed else None
         )
 
+    def is_told_from(self, other: Self) -> bool:
+        """Tell by the merchant, whose id is signed."""
+        return self.settings.merchant_id != other.settings.merchant_id
+
     def body_bytes_max(self, path: str, default_bytes: int) -> int:
         """Let bulk requests be larger."""
         return self.settings.bulk_body_bytes_max if path == "bulkCredit" else default_bytes
@@ -181,7 +201,7 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
         items = decode(_bulk, callback.body).credit_requests
         if len(items) > self.settings.bulk_items_max:
             raise Refused(Result.MALFORMED, f"creditRequests: more than {self.settings.bulk_items_max} items")
-        return [callback._replace(path="credit", body=bytes(item)) for item in items]
+        return [Callback("credit", bytes(item), callback.headers) for item in items]
 
     def join(self, callback: Callback, replies: Sequence[Reply]) -> Reply:
         """Put a bulk request's replies into one."""
@@ -191,6 +211,8 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
 
     def authenticate(self, callback: Callback) -> None:
         """Verify the merchant and the hash, over numbers as they were written."""
+        if len(callback.body) < SIGNED_BYTES_MIN:
+            raise Refused(Result.MALFORMED, "too short to be signed")
         signed = decode(_signed, callback.body)
         if signed.merchant_id.lower() != self._merchant_id:
             raise Refused(Result.UNKNOWN_CALLER, "merchantId is not the configured one")
@@ -209,23 +231,25 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
     def normalize(self, message: CreditRequest, holder: Holder | None) -> Credit:
         """Make a credit; the ids that money dedups on are in lower case."""
         del holder  # the request names player and currency itself
-        kind = _KINDS[message.type]
+        kind, game_id = _KINDS.get(spoken(message.type)), reference(message.game_id)
         return Credit(
             integration=self.name,
             provider_tx_id=message.transaction_id.lower(),
             player_id=message.player_id,
             currency=message.currency,
             amount_minor=self.amount(number_lexeme(message.amount, "amount"), message.currency),
-            kind=kind,
-            wallet=self.wallet_for(kind),
-            game_id=str(message.game_id),
+            kind=kind or Kind.WIN,
+            wallet=self.wallet_for(kind or Kind.WIN),
+            game_id=game_id,
             bet_id=message.bet_id.lower(),
             details=noted(
                 timestamp=number_lexeme(message.timestamp, "timestamp"),
-                created=message.created,
-                rewardId=message.reward_id,
-                rewardType=message.reward_type,
-                jackpotId=message.jackpot_id,
+                created=recorded(message.created),
+                gameId=unusable(message.game_id, game_id),
+                type=unusable(message.type, kind),
+                rewardId=recorded(message.reward_id),
+                rewardType=recorded(message.reward_type),
+                jackpotId=recorded(message.jackpot_id),
             ),
         )
 
@@ -267,6 +291,8 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
 
 
 def _read_echo(body: bytes) -> dict[str, str]:
+    if b"transactionId" not in body:  # which is seen faster than decoded
+        return {}
     try:
         return {"transactionId": decode(_echo, body).transaction_id}
     except Refused:

@@ -1,7 +1,8 @@
 """igamingace: iGamingAce, the Deposit of its callback service.
 
 Sends    POST /NAME/Deposit, JSON or a form, with `sign`: the upper-case hex HMAC-SHA256 of agentID + userID +
-         amount + transactionID + roundID, no separators, the amount with exactly two decimals.
+         amount + refTransactionID + transactionID + roundID + gameID, no separators, the amount with exactly
+         two decimals. That is version 2; version 1, of an older page, leaves gameID out.
 Gets     HTTP 200 {"code", "message", "platformTransactionID", "balance"}; of errors, code and message alone.
          0 success, 1 general, 2 wrong parameters, 3 bad sign, 4 unknown agent, 5 unknown user, 11 duplicate
 Sources  https://pragapi.igamingace.com/: api-reference/callback/deposit, integration/start,
@@ -11,54 +12,71 @@ Money dedups on `transactionID`. A repeat is code 11, with the original platform
 of that time. Other content under a known id is 2, never 11: that would say that the altered amount was paid.
 
 Quirks
-- Without separators, player01 + 1.00 and player0 + 11.00 sign alike. So userID must be 4 to 48 alphanumerics,
-  and every field is in the fingerprint. transactionID + roundID can be cut elsewhere as well, into an id that
-  nobody has paid yet, by whoever gets hold of a signed request: let it in over HTTPS only, and log no bodies.
+- Without separators, player01 + 1.00 and player0 + 11.00 sign alike, and so do ids that are cut elsewhere. So
+  userID must be 4 to 48 alphanumerics, an amount has no leading zero, every field is in the fingerprint, and
+  by `signed_digest` the ledger pays one content for each signed message, however it is cut.
+- A null or absent field is signed as "", a number as it is written. Only the amount is signed by its value:
+  12.3 and 1.23E1 as 12.30, whatever the currency's own decimals. More than two are refused, but for zeros.
 - The request names no currency: it is the setting `currency`, or else the player's own.
-- 12.3 is signed as 12.30, whatever the currency's own decimals. More than two are refused, but for zeros.
-- `freeSpinID` marks a free-spin win; null, absent and "" do not.
+- `freeSpinID` marks a free-spin win unless it says nothing: null, absent, "", 0, [], {}, false.
+- Needed are agentID, userID, amount and transactionID; the other ids are recorded where they are none.
+- A Withdraw's message is also that of a Deposit without a reference: if bets go elsewhere, nobody can tell.
+- Two integrations may have a secret in common only if neither agentID begins with the other.
 
 DECISIONS
 - It retries 50 times, after network faults such as HTTP 502. So what it should send again gets HTTP 502 with
   code 1: `unavailable_status = 502`, or 200 to the letter of 'always HTTP 200', where it may give up.
+- `sign_version = "auto"` takes either version until one of version 2 has verified in this process, then that
+  alone, since such a message cut elsewhere is one of version 1; the log says it once. A message of version 1
+  can be cut into one of version 2, too, by who got hold of one: set 2 or 1 as soon as it is known.
 - It waits 10 s, so `reply_within_seconds` is 8.
 
 >>> from gateway.signing import hmac_sha256_hex
->>> message = "Partner01Player0112.30474e1a293c2f4e7ab122c52d68423fcbab9c15f2efdd46278e4a56b303127234"
+>>> bet, win = "4146ed8dd6d5497780e9fc273e86bae0", "474e1a293c2f4e7ab122c52d68423fcb"
+>>> message = f"Partner01Player0112.30{bet}{win}ab9c15f2efdd46278e4a56b3031272342001"
 >>> hmac_sha256_hex(b"1234567890", message.encode()).upper()
-'475D834ACC3AB61D7DF4EA42751C6275387BC1787A098D2D0E091698D9BF2043'
->>> signed_amount("12.3"), signed_amount("12"), signed_amount("12.300")
-('12.30', '12.00', '12.30')
+'C299A37986C806F27CCBC8D8599E0C8DA732D1604B934917C1ABC0999C244C0D'
+>>> signed_amount("12.3"), signed_amount("12"), signed_amount("12.300"), signed_amount("1.23E1")
+('12.30', '12.00', '12.30', '12.30')
 """
 
-import re
+import hashlib
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Final, Literal, NamedTuple
-from urllib.parse import parse_qsl
+from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self
 
 import msgspec
-from pydantic import Field
+import structlog
+from pydantic import BeforeValidator, Field
 
 from gateway.providers.contract import (
     Callback,
     Id,
     IntegrationSettings,
-    Message,
     Provider,
     Refused,
     Reply,
     Text,
     Win,
-    decode,
     explain,
     json_reply,
+)
+from gateway.providers.fields import (
+    ABSENT,
+    FORM,
+    Anything,
+    decode_json_or_form,
     lexeme,
     noted,
+    recorded,
+    reference,
+    says_nothing,
+    spoken,
+    unusable,
 )
 from gateway.signing import Secrets, hmac_sha256_hex
 from shared.credit import Credit, Kind
 from shared.errors import MoneyError, SettingsError
-from shared.money import Currencies
+from shared.money import Currencies, decimal_digits
 from shared.outcome import Holder, Outcome, Result
 from shared.settings import CurrencyCode
 from shared.wire import FindPlayer
@@ -87,12 +105,12 @@ CODES: Final[Mapping[Result, Code]] = {
     Result.UNAVAILABLE: Code(1, send_again=True),
     Result.UNPOSTABLE: Code(1, send_again=True),
 }
-FORM: Final = "application/x-www-form-urlencoded"
-_FORM_FIELDS_MAX: Final = 64
-_TWO_DECIMALS: Final = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,2})0*)?")
+_SIGNED_DECIMALS: Final = 2
+_VERSIONS: Final[Mapping[str | int, tuple[int, ...]]] = {"auto": (2, 1), 2: (2,), 1: (1,)}
+_log = structlog.get_logger()
 
 UserId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9]{4,48}\Z")]
-GameId = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+SignVersion = Annotated[Literal["auto", 2, 1], BeforeValidator(lambda said: {"1": 1, "2": 2}.get(said, said))]
 
 
 class IGamingAceSettings(IntegrationSettings):
@@ -102,48 +120,61 @@ class IGamingAceSettings(IntegrationSettings):
     currency: CurrencyCode | None = None
     """The currency of all its amounts; without it, each player's own."""
 
+    sign_version: SignVersion = "auto"
+    """DECISION: the version of its signature, where it is known."""
+
     unavailable_status: Literal[502, 200] = 502
     """DECISION: the HTTP status of 'send it again'."""
 
     reply_within_seconds: float = Field(default=8, gt=0, le=60)
 
 
-class Signed(msgspec.Struct, frozen=True):
-    """What the sign covers, and the sign."""
+class Deposit(msgspec.Struct, frozen=True):
+    """The body of /Deposit."""
 
     agent_id: Text = msgspec.field(name="agentID")
     user_id: UserId = msgspec.field(name="userID")
     amount: msgspec.Raw
     transaction_id: Id = msgspec.field(name="transactionID")
-    round_id: Id = msgspec.field(name="roundID")
+    round_id: Anything = msgspec.field(name="roundID", default=ABSENT)
+    bet_id: Anything = msgspec.field(name="refTransactionID", default=ABSENT)
+    game_id: Anything = msgspec.field(name="gameID", default=ABSENT)
+    free_spin_id: Anything = msgspec.field(name="freeSpinID", default=ABSENT)
     sign: Text | None = None
 
 
-class Deposit(msgspec.Struct, frozen=True):
-    """The body of /Deposit, without what only the sign is for."""
+class SignedDeposit(NamedTuple):
+    """A request, and the message that its sign has verified."""
 
-    user_id: UserId = msgspec.field(name="userID")
-    amount: msgspec.Raw
-    transaction_id: Id = msgspec.field(name="transactionID")
-    round_id: Id = msgspec.field(name="roundID")
-    bet_id: Text | None = msgspec.field(name="refTransactionID", default=None)
-    game_id: GameId | Text | None = msgspec.field(name="gameID", default=None)
-    free_spin_id: Text | None = msgspec.field(name="freeSpinID", default=None)
+    body: Deposit
+    signed: bytes
 
 
-_signed: Final = msgspec.json.Decoder(Signed)
 _deposit: Final = msgspec.json.Decoder(Deposit)
 
 
 def signed_amount(text: str) -> str:
     """Return an amount as it is signed, with exactly two decimals. Raises Refused."""
-    match = _TWO_DECIMALS.fullmatch(text)
-    if match is None:
-        raise Refused(Result.MALFORMED, "amount: not a plain decimal with at most two decimals")
-    return f"{match[1]}.{(match[2] or '').ljust(2, '0')}"
+    try:
+        whole, fraction = decimal_digits(text)
+    except MoneyError as error:
+        raise Refused(Result.MALFORMED, f"amount: {error}") from None
+    if len(fraction) > _SIGNED_DECIMALS:
+        raise Refused(Result.MALFORMED, "amount: more than two decimals")
+    if text[0] == "0" and text[1:2].isdigit():
+        raise Refused(Result.MALFORMED, "amount: a zero too many at its start")
+    return f"{whole.lstrip('0') or '0'}.{fraction.ljust(_SIGNED_DECIMALS, '0')}"
 
 
-class IGamingAce(Provider[IGamingAceSettings, Deposit]):
+def signed_message(body: Deposit, version: int) -> bytes:
+    """Return what a version of the sign covers. Raises Refused for an amount that can't be signed."""
+    amount, bet_id = signed_amount(lexeme(body.amount, "amount")), spoken(body.bet_id)
+    ids = f"{bet_id}{body.transaction_id}{spoken(body.round_id)}"
+    game_id = spoken(body.game_id) if version == 2 else ""
+    return f"{body.agent_id}{body.user_id}{amount}{ids}{game_id}".encode()
+
+
+class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
     """One iGamingAce agent."""
 
     paths: ClassVar = ("Deposit",)
@@ -156,50 +187,78 @@ class IGamingAce(Provider[IGamingAceSettings, Deposit]):
     ) -> None:
         """Check that the currency is one. Raises SettingsError."""
         super().__init__(name, settings, secrets, currencies)
+        self._versions = _VERSIONS[settings.sign_version]
+        self._verified: tuple[Callback, SignedDeposit] | None = None
         try:
             if settings.currency is not None:
                 currencies.exponent(settings.currency)
         except MoneyError as error:
-            raise SettingsError(f"[integrations.{name}] currency: {error}") from None
+            raise SettingsError(f"[integrations.{name}] currency: {error} {settings.currency!r}") from None
+
+    def is_told_from(self, other: Self) -> bool:
+        """Tell by the agents, unless one is how the other begins: userID follows without a separator."""
+        agent, others = self.settings.agent_id, other.settings.agent_id
+        return not (agent.startswith(others) or others.startswith(agent))
 
     def authenticate(self, callback: Callback) -> None:
         """Verify the agent and the sign."""
-        signed = _read(_signed, callback)
-        if signed.agent_id != self.settings.agent_id:
+        self._verified = callback, self._verify(callback)
+
+    def parse(self, callback: Callback) -> SignedDeposit:
+        """Return what `authenticate` has read and verified."""
+        known = self._verified
+        return known[1] if known and known[0] is callback else self._verify(callback)
+
+    def _verify(self, callback: Callback) -> SignedDeposit:
+        body = decode_json_or_form(_deposit, callback)
+        if body.agent_id != self.settings.agent_id:
             raise Refused(Result.UNKNOWN_CALLER, "agentID is not the configured one")
-        amount = signed_amount(lexeme(signed.amount, "amount"))
-        message = (
-            f"{signed.agent_id}{signed.user_id}{amount}{signed.transaction_id}{signed.round_id}".encode()
-        )
-        if not self.secrets.verify(signed.sign or "", lambda key: hmac_sha256_hex(key, message).upper()):
-            raise Refused(Result.BAD_SIGNATURE)
+        for version in self._versions:
+            message = signed_message(body, version)
+            if self._is_signed(body, message):
+                self._learn(version, body)
+                return SignedDeposit(body, message)
+        raise Refused(Result.BAD_SIGNATURE)
 
-    def parse(self, callback: Callback) -> Deposit:
-        """Read the whole body."""
-        return _read(_deposit, callback)
+    def _is_signed(self, body: Deposit, message: bytes) -> bool:
+        return self.secrets.verify(body.sign or "", lambda key: hmac_sha256_hex(key, message).upper())
 
-    def whose(self, message: Deposit) -> FindPlayer | None:
+    def _learn(self, version: int, body: Deposit) -> None:
+        """Accept the current version alone, once a message of it has verified."""
+        # Without a gameID both versions sign the same, which tells nothing of what iGamingAce speaks.
+        if version != self._versions[-1] and spoken(body.game_id):
+            self._versions = (version,)
+            _log.info("sign version found", integration=self.name, sign_version=version)
+
+    def whose(self, message: SignedDeposit) -> FindPlayer | None:
         """Ask for the player's own currency, unless a setting says it."""
-        return None if self.settings.currency else FindPlayer(message.user_id)
+        return None if self.settings.currency else FindPlayer(message.body.user_id)
 
-    def normalize(self, message: Deposit, holder: Holder | None) -> Credit:
+    def normalize(self, message: SignedDeposit, holder: Holder | None) -> Credit:
         """Make a credit in the configured currency or the player's."""
-        currency = self.settings.currency or (holder.currency if holder else None)
+        body, currency = message.body, self.settings.currency or (holder.currency if holder else None)
         if currency is None:
             raise Refused(Result.UNKNOWN_PLAYER)
-        kind = Kind.FREE_SPIN if message.free_spin_id else Kind.WIN
+        kind = Kind.WIN if says_nothing(body.free_spin_id) else Kind.FREE_SPIN
+        round_id, game_id, bet_id = map(reference, (body.round_id, body.game_id, body.bet_id))
         return Credit(
             integration=self.name,
-            provider_tx_id=message.transaction_id,
-            player_id=message.user_id,
+            provider_tx_id=body.transaction_id,
+            player_id=body.user_id,
             currency=currency,
-            amount_minor=self.amount(lexeme(message.amount, "amount"), currency),
+            amount_minor=self.amount(lexeme(body.amount, "amount"), currency),
             kind=kind,
             wallet=self.wallet_for(kind),
-            round_id=message.round_id,
-            game_id=None if message.game_id is None else str(message.game_id) or None,
-            bet_id=message.bet_id or None,
-            details=noted(freeSpinID=message.free_spin_id),
+            round_id=round_id,
+            game_id=game_id,
+            bet_id=bet_id,
+            details=noted(
+                freeSpinID=None if kind is Kind.WIN else recorded(body.free_spin_id),
+                roundID=unusable(body.round_id, round_id),
+                gameID=unusable(body.game_id, game_id),
+                refTransactionID=unusable(body.bet_id, bet_id),
+            ),
+            signed_digest=hashlib.sha256(message.signed).digest(),
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
@@ -220,34 +279,17 @@ class IGamingAce(Provider[IGamingAceSettings, Deposit]):
 
     def compose(self, win: Win) -> Callback:
         """Return a signed /Deposit."""
-        agent_id, amount = self.settings.agent_id, signed_amount(win.amount)
-        message = f"{agent_id}{win.player_id}{amount}{win.provider_tx_id}{win.round_id}"
-        request = {
-            "agentID": agent_id,
+        request: dict[str, object] = {
+            "agentID": self.settings.agent_id,
             "userID": win.player_id,
-            "amount": msgspec.Raw(amount.encode()),
+            "amount": msgspec.Raw(signed_amount(win.amount).encode()),
             "refTransactionID": None,
             "transactionID": win.provider_tx_id,
             "roundID": win.round_id,
             "gameID": 1566,
             "freeSpinID": None,
-            "sign": hmac_sha256_hex(self.secrets.signing, message.encode()).upper(),
         }
+        version = _VERSIONS[self.settings.sign_version][0]
+        message = signed_message(_deposit.decode(msgspec.json.encode(request)), version)
+        request["sign"] = hmac_sha256_hex(self.secrets.signing, message).upper()
         return Callback("Deposit", msgspec.json.encode(request), {"content-type": "application/json"})
-
-
-def _read(decoder: msgspec.json.Decoder[Message], callback: Callback) -> Message:
-    """Read JSON; or a form, whose fields are JSON strings to the schema."""
-    if callback.media_type != FORM:
-        return decode(decoder, callback.body)
-    try:
-        fields = parse_qsl(
-            callback.body.decode(),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=_FORM_FIELDS_MAX,
-        )
-    except ValueError as error:
-        raise Refused(Result.MALFORMED, f"form: {error}") from None
-    return decode(decoder, msgspec.json.encode(dict(fields)))

@@ -14,11 +14,17 @@ Money dedups on `transfer_id`; `request_id`, `timestamp` and `session_id` name o
 Quirks
 - `timestamp` is in seconds on one page and in milliseconds on another: recorded, never a reason to refuse.
 - `amount` already includes `jackpot_wins`, which is a string in the example and an object in the table.
-- `gift_spin` marks a free-spin win unless it is null or {}.
+- `gift_spin` marks a free-spin win unless it says nothing: null, {}, [], "", 0, false.
 - A win is owed with an empty or unknown session too: the session is recorded and never looked up.
+- Only player_id, transfer_id, amount and currency are needed. Any other field may hold anything, as on a
+  promotion without a round: what is no id is recorded among the details.
+- The signature covers the whole body, so a signed message determines its fields: no `signed_digest`.
+- No signature names its operation. A bet's body is told by its reason, BET, and is never paid as a win.
+- The signature names no account either, so two integrations may have no secret in common.
 
 DECISIONS
-- `deduction` is not explained anywhere: recorded only. `deduction = "subtract"` takes it off the amount.
+- `deduction` is not explained anywhere: recorded only. `deduction = "subtract"` takes it off the amount, and
+  then refuses a win whose deduction is no amount, since nobody knows how much is owed.
 - Its page has no code for 'ask again' but ERR_TIMEOUT; what the ledger could not post says that as well.
 
 >>> from gateway.signing import hmac_sha256_hex
@@ -33,6 +39,7 @@ from typing import ClassVar, Final, Literal
 import msgspec
 
 from gateway.providers.contract import (
+    ID_CHARACTERS_MAX,
     Callback,
     CurrencyText,
     Id,
@@ -40,13 +47,20 @@ from gateway.providers.contract import (
     Provider,
     Refused,
     Reply,
-    Text,
     Win,
-    decode,
     json_reply,
+)
+from gateway.providers.fields import (
+    ABSENT,
+    Anything,
+    decode,
     lexeme,
     noted,
     recorded,
+    reference,
+    says_nothing,
+    spoken,
+    unusable,
 )
 from gateway.signing import hmac_sha256_hex
 from shared.credit import Credit, Kind
@@ -69,6 +83,7 @@ STATUS_CODES: Final[Mapping[Result, str]] = {
     Result.UNAVAILABLE: "ERR_TIMEOUT",
     Result.UNPOSTABLE: "ERR_TIMEOUT",
 }
+BET: Final = "bet"
 _SAMPLE_TIMESTAMP: Final = 1_710_000_000
 
 
@@ -80,31 +95,28 @@ class KlasSettings(IntegrationSettings):
 
 
 class BalanceRequest(msgspec.Struct, frozen=True):
-    """The body of /balance."""
+    """The body of /balance, without what nothing depends on."""
 
-    request_id: Text
-    timestamp: msgspec.Raw
-    session_id: Text
     player_id: Id
 
 
 class CreditRequest(msgspec.Struct, frozen=True):
     """The body of /credit."""
 
-    request_id: Text
-    timestamp: msgspec.Raw
-    session_id: Text
     player_id: Id
-    game_code: Id
     transfer_id: Id
-    round_id: Id
-    round_completed: bool
-    amount: Text
+    amount: msgspec.Raw
     currency: CurrencyText
-    reason: Text
-    gift_spin: dict[str, msgspec.Raw] | None = None
-    jackpot_wins: msgspec.Raw = msgspec.Raw(b"null")
-    deduction: Text | None = None
+    request_id: Anything = ABSENT
+    timestamp: Anything = ABSENT
+    session_id: Anything = ABSENT
+    game_code: Anything = ABSENT
+    round_id: Anything = ABSENT
+    round_completed: Anything = ABSENT
+    reason: Anything = ABSENT
+    gift_spin: Anything = ABSENT
+    jackpot_wins: Anything = ABSENT
+    deduction: Anything = ABSENT
 
 
 _decoders: Final[Mapping[str, msgspec.json.Decoder[CreditRequest | BalanceRequest]]] = {
@@ -123,7 +135,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
 
     def authenticate(self, callback: Callback) -> None:
         """Verify the header against the whole body."""
-        given = callback.headers.get("x-signature", "").lower()
+        given = callback.header("x-signature").lower()
         if not self.secrets.verify(given, lambda key: hmac_sha256_hex(key, callback.body)):
             raise Refused(Result.BAD_SIGNATURE)
 
@@ -136,10 +148,13 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
     ) -> Credit | FindPlayer:
         """Make a credit, or the question for a balance."""
         del holder  # the request names the player itself
-        timestamp = lexeme(message.timestamp, "timestamp")
         if isinstance(message, BalanceRequest):
             return FindPlayer(message.player_id)
-        kind = Kind.FREE_SPIN if message.gift_spin else Kind.WIN
+        if spoken(message.reason).strip().lower() == BET:
+            raise Refused(Result.MALFORMED, "reason: a bet is not paid as a win")
+        kind = Kind.WIN if says_nothing(message.gift_spin) else Kind.FREE_SPIN
+        round_id, game_id = reference(message.round_id), reference(message.game_code)
+        session_id = reference(message.session_id, ID_CHARACTERS_MAX)
         return Credit(
             integration=self.name,
             provider_tx_id=message.transfer_id,
@@ -148,25 +163,28 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
             amount_minor=self._amount_minor(message),
             kind=kind,
             wallet=self.wallet_for(kind),
-            round_id=message.round_id,
-            round_closed=message.round_completed,
-            game_id=message.game_code,
-            session_id=message.session_id or None,
+            round_id=round_id,
+            round_closed=bytes(message.round_completed) == b"true",
+            game_id=game_id,
+            session_id=session_id,
             details=noted(
-                request_id=message.request_id,
-                timestamp=timestamp,
-                reason=message.reason,
-                gift_spin=msgspec.json.encode(message.gift_spin).decode() if message.gift_spin else None,
+                request_id=recorded(message.request_id),
+                timestamp=recorded(message.timestamp),
+                session_id=unusable(message.session_id, session_id),
+                game_code=unusable(message.game_code, game_id),
+                round_id=unusable(message.round_id, round_id),
+                reason=recorded(message.reason),
+                gift_spin=None if kind is Kind.WIN else recorded(message.gift_spin),
                 jackpot_wins=recorded(message.jackpot_wins),
-                deduction=message.deduction,
+                deduction=recorded(message.deduction),
             ),
         )
 
     def _amount_minor(self, message: CreditRequest) -> int:
-        amount_minor = self.amount(message.amount, message.currency)
-        if self.settings.deduction == "record" or not message.deduction:
+        amount_minor = self.amount(lexeme(message.amount, "amount"), message.currency)
+        if self.settings.deduction == "record" or says_nothing(message.deduction):
             return amount_minor
-        deduction_minor = self.amount(message.deduction, message.currency)
+        deduction_minor = self.amount(lexeme(message.deduction, "deduction"), message.currency)
         if deduction_minor > amount_minor:
             raise Refused(Result.MALFORMED, "deduction: more than the amount")
         return amount_minor - deduction_minor

@@ -9,7 +9,7 @@ import pytest
 from gateway.app import create_app
 from shared.settings import Settings
 from tests.client import Response, connect, http_bytes, read_response, send_all
-from tests.support.gateway_process import (
+from tests.support.served_gateway import (
     GatewayProcess,
     environment_of,
     gateway_process,

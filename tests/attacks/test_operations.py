@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.client import connect, http_bytes, read_response, send_all
-from tests.support.gateway_process import (
+from tests.support.served_gateway import (
     GatewayProcess,
     environment_of,
     gateway_process,

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.providers.contract import Callback
 from tests.client import Response, connect, http_bytes, read_response, send_all
-from tests.support.gateway_process import PROVIDERS, SESSION, GatewayProcess, gateway_process, is_paid, win
+from tests.support.served_gateway import PROVIDERS, SESSION, GatewayProcess, gateway_process, is_paid, win
 from tests.system import INTEGRATIONS
 
 MARK = "marked-by-the-attacker"

@@ -15,7 +15,7 @@ from tests.client import Response, connect, http_bytes, send_all
 from tests.commands import ROOT, until_ready
 from tests.operator_api import TOKEN
 from tests.support.certificates import Certificate, encrypt_key, make_authority, make_certificate
-from tests.support.gateway_process import (
+from tests.support.served_gateway import (
     PLAYER,
     GatewayProcess,
     environment_of,

@@ -20,8 +20,9 @@ GATEWAY_BODY_BYTES_MAX = 65_536
 BAD_AMOUNTS = (
     "NaN",
     "Infinity",
-    "1e5",
-    "1E5",
+    "1.5E-3",
+    "1E17",
+    "1e999999999",
     "-1",
     "-0.01",
     "1.234",

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.credit import Wallet
 from tests.credits import win
-from worker.holders import add_player
+from worker.holders import add_player, close_session, open_session
 from worker.ledger import Ledger
 from worker.schema import metadata
 
@@ -131,9 +131,46 @@ async def test_wallet_stays_and_stays_its_players(books: AsyncEngine, change: st
         await execute(books, change)
 
 
-async def test_player_with_wallets_stays(books: AsyncEngine) -> None:
-    with pytest.raises(IntegrityError):
-        await execute(books, "DELETE FROM players WHERE id = 'ben'")
+HOLDERS_CHANGED = {
+    "a session of another player": "UPDATE sessions SET player_id = 'ben'",
+    "a session in another currency": "UPDATE sessions SET currency = 'USD'",
+    "a session under another id": "UPDATE sessions SET id = 'other'",
+    "a session of another integration": "UPDATE sessions SET integration = 'other'",
+    "a closed session that is open again": "UPDATE sessions SET closed_at = NULL",
+    "a closed session that was closed at another time": "UPDATE sessions SET closed_at = '2001-01-01'",
+    "no session": "DELETE FROM sessions",
+    "a player's other currency": "UPDATE players SET currency = 'USD' WHERE id = 'ben'",
+    "no player": "DELETE FROM players WHERE id = 'ben'",
+}
+
+
+@pytest.mark.parametrize("change", HOLDERS_CHANGED.values(), ids=HOLDERS_CHANGED)
+async def test_who_holds_a_session_or_an_account_never_changes(books: AsyncEngine, change: str) -> None:
+    await open_session(books, "gpas", "s", "anna")
+    await close_session(books, "gpas", "s")
+    with pytest.raises(IntegrityError, match="never change hands"):
+        await execute(books, change)
+
+
+@pytest.mark.parametrize("table", ["sessions", "players"])
+async def test_tables_of_holders_can_not_be_emptied(books: AsyncEngine, table: str) -> None:
+    word = "DELETE FROM" if books.dialect.name == "sqlite" else "TRUNCATE"
+    await open_session(books, "gpas", "s", "anna")
+    with pytest.raises(IntegrityError, match="never change hands"):
+        await execute(books, f"{word} {table}{' CASCADE' * (word == 'TRUNCATE')}")
+
+
+@pytest.mark.parametrize("table", ["sessions", "players"])
+async def test_holder_can_not_be_replaced(books: AsyncEngine, table: str) -> None:
+    """SQLite's REPLACE deletes without asking triggers of DELETE."""
+    if books.dialect.name == "postgresql":
+        return  # has no such word
+    await open_session(books, "gpas", "s", "anna")
+    before = await rows_of(books, table)
+    names = [column.name for column in metadata.tables[table].columns]
+    values = ", ".join("'USD'" if name == "currency" else name for name in names)
+    await execute(books, f"REPLACE INTO {table} SELECT {values} FROM {table}")
+    assert await rows_of(books, table) == before
 
 
 REFUSED = {

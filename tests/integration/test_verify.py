@@ -146,6 +146,10 @@ BREAKAGES: dict[str, tuple[str, dict[str, int]]] = {
         "UPDATE transfers SET provider_tx_id = 'w1' WHERE provider_tx_id = 'w3'",
         {"identity": 2},
     ),
+    "a signed message paid twice": (
+        "UPDATE transfers SET signed_digest = 'one' WHERE provider_tx_id IN ('w1', 'w3')",
+        {"signed_once": 2},
+    ),
     "a win was taken back": (
         "UPDATE transfers SET amount_minor = -7, bonus_minor = -7 WHERE provider_tx_id = 'w4'",
         {"legs": 1, "told_history": 1},

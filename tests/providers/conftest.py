@@ -27,8 +27,8 @@ async def stack(
         database_url = await fresh_database(request.getfixturevalue("servers"))
     tables = {
         dialect.name: dialect.settings,
-        dialect.second_brand: dialect.settings,
-        dialect.hasty: {**dialect.settings, "reply_within_seconds": HASTY_SECONDS},
+        dialect.second_brand: dialect.at(dialect.second_brand).settings,
+        dialect.hasty: {**dialect.at(dialect.hasty).settings, "reply_within_seconds": HASTY_SECONDS},
         **request.module.INTEGRATIONS,
     }
     # A slow machine must not look like a slow ledger.

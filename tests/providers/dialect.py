@@ -3,8 +3,9 @@
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, Self
 from uuid import uuid4
 
 import httpx
@@ -71,6 +72,9 @@ class Dialect(ABC):
     required: ClassVar[tuple[str, ...]]
     """The fields that must be there; those of the signature are apart."""
 
+    more_fields: ClassVar[tuple[str, ...]] = ()
+    """Fields that its requests may have besides those of `fields`."""
+
     amount_field: ClassVar[str] = "amount"
     amount_is_number: ClassVar[bool] = False
     tx_field: ClassVar[str]
@@ -92,10 +96,28 @@ class Dialect(ABC):
     options: ClassVar[Mapping[str, Any]] = {}
     """The settings that are its own."""
 
+    secrets: tuple[str, ...] = SECRETS
+    """Those of the integration that it speaks to; the first signs."""
+
+    @property
+    def key(self) -> bytes:
+        """The secret that signs."""
+        return self.secrets[0].encode()
+
+    def at(self, integration: str) -> Self:
+        """Return how it speaks to another of its integrations, which has a secret of its own."""
+        other = copy(self)
+        other.secrets = (f"the-secret-of-{integration}",)
+        return other
+
     @property
     def settings(self) -> dict[str, Any]:
         """The table `[integrations.NAME]`."""
-        return {"provider": self.name, "secrets": list(SECRETS), **self.options}
+        return {"provider": self.name, "secrets": list(self.secrets), **self.options}
+
+    def optional(self, facts: Facts) -> list[str]:
+        """Return the fields that no win depends on."""
+        return [name for name in (*self.fields(facts), *self.more_fields) if name not in self.required]
 
     @property
     def second_brand(self) -> str:
@@ -112,7 +134,7 @@ class Dialect(ABC):
         """Return the body's fields, unsigned."""
 
     @abstractmethod
-    def signed(self, fields: Fields, key: bytes = KEY, *, facts: Facts) -> Callback:
+    def signed(self, fields: Fields, key: bytes | None = None, *, facts: Facts) -> Callback:
         """Return the request of these fields, signed over whatever they are."""
 
     @abstractmethod
@@ -153,7 +175,7 @@ class Dialect(ABC):
         `tx` is the transaction id, where it could be read from the request.
         """
 
-    def credit(self, facts: Facts, key: bytes = KEY) -> Callback:
+    def credit(self, facts: Facts, key: bytes | None = None) -> Callback:
         """Return the signed request."""
         return self.signed(self.fields(facts), key, facts=facts)
 
@@ -174,16 +196,17 @@ class Dialect(ABC):
         return self.name
 
 
-def body_of(fields: Fields) -> bytes:
+def body_of(fields: object) -> bytes:
     """Return JSON; a number that must stand as it is written comes as msgspec.Raw."""
     return msgspec.json.encode(fields)
 
 
 def spoken(value: object) -> str:
-    """Return a field's value as text, as it stands on the wire."""
-    if isinstance(value, msgspec.Raw):
-        return bytes(value).decode().strip('"')
-    return "" if value is None else str(value)
+    """Return a text or a number as it stands on the wire, and nothing for any other value."""
+    written = body_of(value)
+    if written.startswith(b'"'):
+        return str(json.loads(written))
+    return written.decode() if written[:1] in b"-0123456789" else ""
 
 
 def readable(body: bytes, name: str) -> str | None:

@@ -25,9 +25,11 @@ PUBLISHED_SIGNATURE: Final = "ADC0C7E5A925645EED839485C12F0DFDFEEA257F"
 DUPLICATES_FAIL: Final = "gpas-duplicates-fail"
 OPEN_ONLY: Final = "gpas-open-only"
 PUBLISHED: Final = "gpas-published"
+ONCE: Final = DIALECT.at(DUPLICATES_FAIL)
+STRICT: Final = DIALECT.at(OPEN_ONLY)
 INTEGRATIONS: Final = {
-    DUPLICATES_FAIL: {**DIALECT.settings, "duplicate_reply": "error"},
-    OPEN_ONLY: {**DIALECT.settings, "pay_closed_sessions": False},
+    DUPLICATES_FAIL: {**ONCE.settings, "duplicate_reply": "error"},
+    OPEN_ONLY: {**STRICT.settings, "pay_closed_sessions": False},
     PUBLISHED: {**DIALECT.settings, "secrets": ["Ax34deSfgdB"]},
 }
 
@@ -60,7 +62,7 @@ async def test_value_may_be_a_number(stack: Stack, facts: Facts) -> None:
         assert DIALECT.read_paid(response, win, replay=False).balance == balance
 
 
-@pytest.mark.parametrize("written", ["-1", "-0", "1E5", "1e5", "1.001", "0.5e1", "9" * 17, "true", "null"])
+@pytest.mark.parametrize("written", ["-1", "-0", "1E99", "1e-3", "1.001", "5e", "9" * 17, "true", "null"])
 async def test_value_that_is_no_plain_number_pays_nothing(stack: Stack, facts: Facts, written: str) -> None:
     fields = {**DIALECT.fields(facts), "value": msgspec.Raw(written.encode())}
     response = await stack.send("gpas", DIALECT.signed(fields, facts=facts))
@@ -104,7 +106,7 @@ async def test_win_repeated_under_the_players_next_session_is_the_same_win(
 
 
 async def test_win_of_another_integrations_session_is_not_paid(stack: Stack, facts: Facts) -> None:
-    response = await stack.send(DIALECT.second_brand, DIALECT.credit(facts))
+    response = await stack.send(DIALECT.second_brand, DIALECT.at(DIALECT.second_brand).credit(facts))
     DIALECT.assert_error(response, "unknown_session", tx=None)
     assert await stack.transfers(facts.player_id) == []
 
@@ -118,7 +120,14 @@ async def test_win_of_no_known_session_is_not_paid(stack: Stack, facts: Facts, s
 
 async def test_win_without_a_session_is_not_paid(stack: Stack, facts: Facts) -> None:
     response = await stack.send("gpas", DIALECT.credit(facts)._replace(query={}))
+    assert response.json()["message"] == "walletSessionId is missing from the query"
     DIALECT.assert_error(response, "unknown_session", tx=None)
+
+
+def test_blanks_around_a_header_are_not_part_of_it() -> None:
+    right = DIALECT.credit(Facts("p", "s"))
+    blanks = right._replace(headers={name: f" \t{value} " for name, value in right.headers.items()})
+    build("gpas", DIALECT.settings, Currencies()).authenticate(blanks)
 
 
 @pytest.mark.parametrize("parent", [None, "", "bl13gt", "BL13GT2"])
@@ -171,28 +180,54 @@ async def test_win_without_tags_is_paid(stack: Stack, facts: Facts, tags: object
     assert await stack.balance(facts.player_id) == 1050
 
 
-@pytest.mark.parametrize("tags", [[], "x", {"a\0": "b"}, {"a": "\0"}, {str(i): "x" for i in range(65)}])
-async def test_tags_that_are_no_tags_are_told_so(stack: Stack, facts: Facts, tags: object) -> None:
+@pytest.mark.parametrize(
+    ("tags", "recorded"),
+    [
+        ([], {}),
+        ("x", {}),
+        (7, {}),
+        ({"a\0": "b", "": "c", "x" * 129: "d"}, {}),
+        ({"a": "\0"}, {"tags.a": '"\\u0000"'}),
+        ({"roundid": ["r"], "gameid": 5, "closeRound": True}, {"tags.roundid": '["r"]', "tags.gameid": "5"}),
+    ],
+)
+async def test_tags_that_are_no_tags_cost_no_win(
+    stack: Stack, facts: Facts, tags: object, recorded: dict[str, str]
+) -> None:
     request = DIALECT.signed({**DIALECT.fields(facts), "tags": tags}, facts=facts)
-    DIALECT.assert_error(await stack.send("gpas", request), "malformed", tx=None)
+    DIALECT.read_paid(await stack.send("gpas", request), facts, replay=False)
+    [posted] = await stack.transfers(facts.player_id)
+    assert recorded.items() <= posted.details.items()
+    assert posted.round_id is None
+
+
+async def test_tags_that_are_too_many_are_kept_as_far_as_they_mean_something(
+    stack: Stack, facts: Facts
+) -> None:
+    tags = {**{str(n): "x" for n in range(1_000)}, "roundid": "round-1"}
+    request = DIALECT.signed({**DIALECT.fields(facts), "tags": tags}, facts=facts)
+    DIALECT.read_paid(await stack.send("gpas", request), facts, replay=False)
+    [posted] = await stack.transfers(facts.player_id)
+    assert posted.round_id == posted.details["tags.roundid"] == "round-1"
+    assert len(posted.details) == 1 + gpas.TAGS_MAX
 
 
 async def test_repeat_is_an_error_where_the_operator_says_so(stack: Stack, facts: Facts) -> None:
     await stack.open_session(DUPLICATES_FAIL, facts.session_id, facts.player_id)
-    first = await stack.send(DUPLICATES_FAIL, DIALECT.credit(facts))
+    first = await stack.send(DUPLICATES_FAIL, ONCE.credit(facts))
     assert DIALECT.read_paid(first, facts, replay=False).balance == "10.5"
-    repeat = await stack.send(DUPLICATES_FAIL, DIALECT.credit(facts))
+    repeat = await stack.send(DUPLICATES_FAIL, ONCE.credit(facts))
     DIALECT.assert_error(repeat, "conflict", tx=None)
     assert await stack.balance(facts.player_id) == 1050
 
 
 async def test_win_after_the_close_is_refused_where_the_operator_says_so(stack: Stack, facts: Facts) -> None:
     await stack.open_session(OPEN_ONLY, facts.session_id, facts.player_id)
-    paid = DIALECT.read_paid(await stack.send(OPEN_ONLY, DIALECT.credit(facts)), facts, replay=False)
+    paid = DIALECT.read_paid(await stack.send(OPEN_ONLY, STRICT.credit(facts)), facts, replay=False)
     await stack.close_session(OPEN_ONLY, facts.session_id)
     late = facts.another()
-    DIALECT.assert_error(await stack.send(OPEN_ONLY, DIALECT.credit(late)), "session_closed", tx=None)
-    repeat = await stack.send(OPEN_ONLY, DIALECT.credit(facts))
+    DIALECT.assert_error(await stack.send(OPEN_ONLY, STRICT.credit(late)), "session_closed", tx=None)
+    repeat = await stack.send(OPEN_ONLY, STRICT.credit(facts))
     assert DIALECT.read_paid(repeat, facts, replay=True) == paid
     assert await stack.balance(facts.player_id) == 1050
 

@@ -5,6 +5,8 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.providers import build, hpgames
 from shared.errors import SettingsError
@@ -31,10 +33,11 @@ PUBLISHED_REQUEST: Final[dict[str, Any]] = {
     "playerId": "c8d9e0f1-2345-4a6b-8c9d-0e1f2a3b4c5d",
 }
 CONFIRMED: Final = "hpgames-confirmed"
+SURE: Final = DIALECT.at(CONFIRMED)
+PUBLISHED: Final = "hpgames-published"
 INTEGRATIONS: Final = {
-    CONFIRMED: {**DIALECT.settings, "error_codes": {"conflict": 4711, "bad_signature": 4712}},
-    "hpgames-fraction": {**DIALECT.settings, "secrets": ["secretkey"]},
-    "hpgames-whole": {**DIALECT.settings, "secrets": ["secretkey"]},
+    CONFIRMED: {**SURE.settings, "error_codes": {"conflict": 4711, "bad_signature": 4712}},
+    PUBLISHED: {**DIALECT.settings, "secrets": ["secretkey"]},
 }
 
 
@@ -47,27 +50,18 @@ class TestVerbs(Verbs):
     codes = hpgames.ERROR_CODES
 
 
-@pytest.mark.parametrize(
-    ("integration", "written", "published"),
-    [
-        ("hpgames-fraction", "5.0", "109407b0e932b909cf487595072fb0a207fcffe5a41162460680e50c828b3b1a"),
-        ("hpgames-whole", "5", "bc3b1668e4b796658eae31e02d9d546ee47808463278acbcd3248c35047feefe"),
-    ],
-)
-async def test_published_example_is_paid_with_the_hash_of_its_number(
-    stack: Stack, facts: Facts, integration: str, written: str, published: str
-) -> None:
-    fields = {
-        **PUBLISHED_REQUEST,
-        "amount": msgspec.Raw(written.encode()),
-        "playerId": facts.player_id,
-    }
+async def test_published_example_is_paid_with_the_hash_of_its_number(stack: Stack, facts: Facts) -> None:
     win = facts.but(provider_tx_id=PUBLISHED_REQUEST["transactionId"])
-    spelled_otherwise = sent(body_of({**fields, "amount": msgspec.Raw(b"5.00"), "hash": published}))
-    response = await stack.send(integration, spelled_otherwise)
-    DIALECT.assert_error(response, "bad_signature", tx=win.provider_tx_id)
-    response = await stack.send(integration, sent(body_of({**fields, "hash": published})))
-    assert DIALECT.read_paid(response, win, replay=False).balance == "5"
+    for written, published, replay in (
+        ("5.0", "109407b0e932b909cf487595072fb0a207fcffe5a41162460680e50c828b3b1a", False),
+        ("5", "bc3b1668e4b796658eae31e02d9d546ee47808463278acbcd3248c35047feefe", True),
+    ):
+        fields = {**PUBLISHED_REQUEST, "playerId": facts.player_id, "hash": published}
+        otherwise = sent(body_of({**fields, "amount": msgspec.Raw(b"5.00")}))
+        DIALECT.assert_error(await stack.send(PUBLISHED, otherwise), "bad_signature", tx=win.provider_tx_id)
+        example = sent(body_of({**fields, "amount": msgspec.Raw(written.encode())}))
+        paid = DIALECT.read_paid(await stack.send(PUBLISHED, example), win, replay=replay)
+        assert paid.balance == "5"
 
 
 async def test_every_spelling_of_a_number_is_paid_with_its_own_hash(stack: Stack, facts: Facts) -> None:
@@ -149,14 +143,11 @@ async def test_win_in_a_currency_the_player_does_not_hold_is_not_paid(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"type": "FREE"},
-        {"type": "regular"},
-        {"gameId": "1"},
-        {"gameId": -1},
-        {"gameId": 2**63},
-        {"gameId": 1.0},
         {"playerId": ""},
-        {"rewardId": 5},
+        {"playerId": 5},
+        {"playerId": "x" * 129},
+        {"currency": 5},
+        {"currency": None},
     ],
 )
 async def test_field_of_another_kind_is_told_with_the_transaction(
@@ -191,10 +182,10 @@ async def test_players_token_stays_out_of_the_books(stack: Stack, facts: Facts) 
 
 
 async def test_codes_that_were_confirmed_replace_ours(stack: Stack, facts: Facts) -> None:
-    await stack.send(CONFIRMED, DIALECT.credit(facts))
-    conflict = await stack.send(CONFIRMED, DIALECT.credit(facts.but(amount="1.00")))
+    await stack.send(CONFIRMED, SURE.credit(facts))
+    conflict = await stack.send(CONFIRMED, SURE.credit(facts.but(amount="1.00")))
     assert content(conflict)["errorCode"] == "4711"
-    assert content(await stack.send(CONFIRMED, DIALECT.credit(facts, FOREIGN_KEY)))["errorCode"] == "4712"
+    assert content(await stack.send(CONFIRMED, SURE.credit(facts, FOREIGN_KEY)))["errorCode"] == "4712"
 
 
 def test_start_says_which_codes_nobody_confirmed() -> None:
@@ -214,3 +205,39 @@ def test_start_is_silent_when_every_code_is_confirmed() -> None:
 def test_start_refuses_codes_that_would_tell_an_error_as_a_success(codes: dict[str, int]) -> None:
     with pytest.raises(SettingsError, match="error_codes"):
         build("hp", {**DIALECT.settings, "error_codes": codes}, Currencies())
+
+
+@pytest.mark.parametrize(
+    ("kind", "recorded"),
+    [("FREE", "FREE"), ("regular", "regular"), ("", None), (5, "5"), (None, None), ([1], "[1]")],
+)
+async def test_win_of_an_unknown_type_is_paid_as_a_regular_one(
+    stack: Stack, facts: Facts, kind: object, recorded: str | None
+) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "type": kind}, facts=facts)
+    DIALECT.read_paid(await stack.send("hpgames", request), facts, replay=False)
+    [posted] = await stack.transfers(facts.player_id)
+    assert (posted.kind, posted.real_minor) == ("win", 1050)
+    assert posted.details.get("type") == recorded
+
+
+@pytest.mark.parametrize(("game", "stored"), [(1, "1"), ("1", "1"), (-1, "-1"), (None, None), ({}, None)])
+async def test_game_is_any_number_or_text(
+    stack: Stack, facts: Facts, game: object, stored: str | None
+) -> None:
+    await stack.send("hpgames", DIALECT.signed({**DIALECT.fields(facts), "gameId": game}, facts=facts))
+    [posted] = await stack.transfers(facts.player_id)
+    assert posted.game_id == stored
+
+
+UUIDS: Final = st.uuids().map(str)
+LEXEMES: Final = st.from_regex(r"\A[0-9]{1,20}(\.[0-9]{1,9})?([eE][+-]?[0-9]{1,3})?\Z")
+
+
+@given(ids=st.tuples(UUIDS, UUIDS, UUIDS), amount=LEXEMES, timestamp=st.from_regex(r"\A[0-9]{1,19}\Z"))
+def test_signed_message_determines_its_fields(ids: tuple[str, str, str], amount: str, timestamp: str) -> None:
+    merchant, bet, tx = ids
+    message = f"{merchant}{bet}{amount}{tx}{timestamp}"
+    end = message.rindex("-") + 13
+    assert (message[:36], message[36:72]) == (merchant, bet)
+    assert (message[72 : end - 36], message[end - 36 : end], message[end:]) == (amount, tx, timestamp)

@@ -1,5 +1,6 @@
 """HPGames' bulk credit: every item on its own, in one request."""
 
+import asyncio
 from typing import Any, Final
 
 import httpx
@@ -11,8 +12,9 @@ from tests.providers.dialects.hpgames import DIALECT, sent
 from tests.providers.stack import Stack
 
 SMALL: Final = "hpgames-small"
+SHORT: Final = DIALECT.at(SMALL)
 INTEGRATIONS: Final = {
-    SMALL: {**DIALECT.settings, "bulk_items_max": 3, "bulk_body_bytes_max": 4_096},
+    SMALL: {**SHORT.settings, "bulk_items_max": 3, "bulk_body_bytes_max": 4_096},
 }
 
 
@@ -116,15 +118,15 @@ async def test_bulk_that_is_none_gets_one_error(stack: Stack, body: bytes) -> No
 
 async def test_bulk_of_too_many_posts_nothing(stack: Stack, facts: Facts) -> None:
     wins = [facts.another() for _ in range(4)]
-    response = await stack.send(SMALL, _bulk(*map(DIALECT.credit, wins)))
+    response = await stack.send(SMALL, _bulk(*map(SHORT.credit, wins)))
     DIALECT.assert_error(response, "malformed", tx=None)
     assert await stack.transfers(facts.player_id) == []
-    assert len(_answers(await stack.send(SMALL, _bulk(*map(DIALECT.credit, wins[:3]))))) == 3
+    assert len(_answers(await stack.send(SMALL, _bulk(*map(SHORT.credit, wins[:3]))))) == 3
     assert await stack.balance(facts.player_id) == 3 * 1050
 
 
 async def test_bulk_of_too_many_bytes_posts_nothing(stack: Stack, facts: Facts) -> None:
-    padded = _bulk(DIALECT.credit(facts))
+    padded = _bulk(SHORT.credit(facts))
     response = await stack.send(SMALL, padded._replace(body=padded.body + b" " * 4_096))
     DIALECT.assert_error(response, "malformed", tx=None)
     assert await stack.transfers(facts.player_id) == []
@@ -150,3 +152,42 @@ async def test_bulk_without_a_ledger_is_to_be_sent_again(stack: Stack, facts: Fa
             DIALECT.assert_error_item(answer, "unavailable", tx=win.provider_tx_id)
     for win, answer in zip(wins, _answers(await stack.send("hpgames", request)), strict=True):
         DIALECT.read_paid_item(answer, win, replay=False)
+
+
+async def test_bulk_of_nothings_is_one_line_in_the_log(stack: Stack) -> None:
+    with stack.logged() as lines:
+        answers = _answers(await stack.send("hpgames", _bulk(*[b"{}"] * 1_000)))
+    for answer in answers:
+        DIALECT.assert_error_item(answer, "malformed", tx=None)
+    [line] = [line for line in lines if "integration" in line]
+    assert line.items() >= {"event": "items refused", "items": 1_000, "malformed": 1_000}.items()
+
+
+async def test_bulk_logs_each_win_and_sums_up_what_was_refused(stack: Stack, facts: Facts) -> None:
+    wins = [facts.another() for _ in range(5)]
+    forged = [DIALECT.credit(win, FOREIGN_KEY) for win in wins[:3]]
+    with stack.logged() as lines:
+        await stack.send("hpgames", _bulk(*forged, *map(DIALECT.credit, wins[3:]), b"null"))
+    summed = [line for line in lines if line["event"] == "items refused"]
+    assert [(line["items"], line["bad_signature"], line["malformed"]) for line in summed] == [(4, 3, 1)]
+    assert summed[0]["log_level"] == "warning"
+    paid = [line["provider_tx_id"] for line in lines if line["event"] == "callback"]
+    assert paid == [win.provider_tx_id for win in wins[3:]]
+
+
+async def test_bulk_lets_others_have_their_turn_between_its_items(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    await stack.send("hpgames", _bulk(*[b"{}"] * 500))
+    task.cancel()
+    assert turns >= 2 * 500

@@ -15,14 +15,14 @@ from tests.providers.dialects.igamingace import AGENT, DIALECT, form_of, sent, s
 from tests.providers.stack import Stack
 from tests.providers.verbs import Verbs
 
-PUBLISHED_SIGN: Final = "475D834ACC3AB61D7DF4EA42751C6275387BC1787A098D2D0E091698D9BF2043"
+PUBLISHED_SIGN: Final = "C299A37986C806F27CCBC8D8599E0C8DA732D1604B934917C1ABC0999C244C0D"
 PUBLISHED: Final = "igamingace-published"
 POLITE: Final = "igamingace-polite"
 DINARS: Final = "igamingace-dinars"
 INTEGRATIONS: Final = {
     PUBLISHED: {**DIALECT.settings, "secrets": ["1234567890"]},
-    POLITE: {**DIALECT.settings, "unavailable_status": 200},
-    DINARS: {**DIALECT.settings, "currency": "KWD"},
+    POLITE: {**DIALECT.at(POLITE).settings, "unavailable_status": 200},
+    DINARS: {**DIALECT.at(DINARS).settings, "currency": "KWD"},
 }
 
 
@@ -35,19 +35,21 @@ class TestVerbs(Verbs):
     codes = igamingace.CODES
 
 
-async def test_published_example_is_paid(stack: Stack, facts: Facts) -> None:
+async def test_deposit_of_the_current_version_is_paid(stack: Stack, facts: Facts) -> None:
     await stack.add_player("Player01", "EUR")
     fields = {
         "agentID": AGENT,
         "userID": "Player01",
         "amount": msgspec.Raw(b"12.3"),
+        "refTransactionID": "4146ed8dd6d5497780e9fc273e86bae0",
         "transactionID": "474e1a293c2f4e7ab122c52d68423fcb",
         "roundID": "ab9c15f2efdd46278e4a56b303127234",
-        "gameID": 1566,
+        "gameID": 2001,
+        "freeSpinID": None,
         "sign": PUBLISHED_SIGN,
     }
-    paid = DIALECT.read_paid(await stack.send(PUBLISHED, sent(body_of(fields))), facts, replay=False)
-    assert paid.balance == "12.3"
+    response = await stack.send(PUBLISHED, sent(body_of(fields)))
+    assert DIALECT.read_paid(response, facts, replay=False).balance == "12.3"
 
 
 async def test_one_signature_never_pays_a_second_player(stack: Stack, facts: Facts) -> None:
@@ -121,13 +123,12 @@ async def test_yen_has_no_hundredths(stack: Stack, facts: Facts) -> None:
 async def test_amount_is_in_the_configured_currency(stack: Stack, facts: Facts) -> None:
     player = f"{facts.player_id}KWD"
     await stack.add_player(player, "KWD")
-    win = facts.another(player_id=player, amount="1.23")
-    assert (
-        DIALECT.read_paid(await stack.send(DINARS, DIALECT.credit(win)), win, replay=False).balance == "1.23"
-    )
-    DIALECT.assert_error(await stack.send(DINARS, DIALECT.credit(facts)), "wrong_currency", tx=None)
+    win, theirs = facts.another(player_id=player, amount="1.23"), DIALECT.at(DINARS)
+    paid = theirs.read_paid(await stack.send(DINARS, theirs.credit(win)), win, replay=False)
+    assert paid.balance == "1.23"
+    theirs.assert_error(await stack.send(DINARS, theirs.credit(facts)), "wrong_currency", tx=None)
     nobody = facts.another(player_id="nobody1")
-    DIALECT.assert_error(await stack.send(DINARS, DIALECT.credit(nobody)), "unknown_player", tx=None)
+    theirs.assert_error(await stack.send(DINARS, theirs.credit(nobody)), "unknown_player", tx=None)
 
 
 def test_start_refuses_a_currency_that_is_none() -> None:
@@ -199,17 +200,17 @@ async def test_forged_form_moves_nothing(stack: Stack, facts: Facts) -> None:
 
 
 async def test_free_spin_win_goes_to_the_bonus_wallet(stack: Stack, facts: Facts) -> None:
-    request = DIALECT.signed({**DIALECT.fields(facts), "freeSpinID": "freespin001"}, facts=facts)
-    DIALECT.read_paid(await stack.send("igamingace", request), facts, replay=False)
-    [posted] = await stack.transfers(facts.player_id)
-    assert (posted.real_minor, posted.bonus_minor) == (0, 1050)
-    assert posted.details == {"freeSpinID": "freespin001"}
+    for free_spin_id, recorded in (("freespin001", "freespin001"), (7, "7"), ([1], "[1]")):
+        win = facts.another()
+        request = DIALECT.signed({**DIALECT.fields(win), "freeSpinID": free_spin_id}, facts=win)
+        DIALECT.read_paid(await stack.send("igamingace", request), win, replay=False)
+        posted = (await stack.transfers(facts.player_id))[-1]
+        assert (posted.real_minor, posted.bonus_minor) == (0, 1050)
+        assert posted.details == {"freeSpinID": recorded}
 
 
-@pytest.mark.parametrize("free_spin_id", [None, "", "absent"])
-async def test_no_free_spin_id_means_no_free_spin(
-    stack: Stack, facts: Facts, free_spin_id: str | None
-) -> None:
+@pytest.mark.parametrize("free_spin_id", [None, "", "absent", 0, "0", [], {}, False])
+async def test_no_free_spin_id_means_no_free_spin(stack: Stack, facts: Facts, free_spin_id: object) -> None:
     fields = {**DIALECT.fields(facts), "freeSpinID": free_spin_id}
     if free_spin_id == "absent":
         del fields["freeSpinID"]
@@ -220,17 +221,58 @@ async def test_no_free_spin_id_means_no_free_spin(
     assert (posted.real_minor, posted.bonus_minor) == (1050, 0)
 
 
-@pytest.mark.parametrize("game", [1.5, True, -1, 2**63, [], {}])
-async def test_game_that_is_no_integer_is_wrong(stack: Stack, facts: Facts, game: object) -> None:
+@pytest.mark.parametrize(
+    ("game", "stored"),
+    [
+        (1.50, "1.5"),
+        (-1, "-1"),
+        (2**70, str(2**70)),
+        ("x", "x"),
+        (True, None),
+        ([], None),
+        ({}, None),
+        ("", None),
+    ],
+)
+async def test_game_is_any_number_or_text(
+    stack: Stack, facts: Facts, game: object, stored: str | None
+) -> None:
     request = DIALECT.signed({**DIALECT.fields(facts), "gameID": game}, facts=facts)
-    DIALECT.assert_error(await stack.send("igamingace", request), "malformed", tx=None)
+    DIALECT.read_paid(await stack.send("igamingace", request), facts, replay=False)
+    [posted] = await stack.transfers(facts.player_id)
+    assert posted.game_id == stored
+
+
+@pytest.mark.parametrize("written", ["12.30", "12.3", "12.300", "1.23E1", "123e-1", '"12.3"'])
+def test_amount_is_signed_by_its_value(written: str) -> None:
+    provider, win = build("ace", DIALECT.settings, Currencies()), Facts("player1", "s")
+    fields = {**DIALECT.fields(win), "amount": msgspec.Raw(written.encode())}
+    provider.authenticate(sent(body_of({**fields, "sign": signature_of({**fields, "amount": "12.30"})})))
+
+
+@pytest.mark.parametrize("written", ["012.30", "00.50", "007", "00"])
+async def test_amount_with_a_zero_at_its_start_pays_nothing(stack: Stack, facts: Facts, written: str) -> None:
+    """The zero may have been the end of userID, in the request that was signed."""
+    fields = {**DIALECT.fields(facts), "amount": written}
+    for signed_as in (written, str(float(written))):
+        request = sent(body_of({**fields, "sign": signature_of({**fields, "amount": signed_as})}))
+        DIALECT.assert_error(await stack.send("igamingace", request), "malformed", tx=None)
+    assert await stack.transfers(facts.player_id) == []
+
+
+async def test_json_under_the_name_of_a_form_is_read_as_json(stack: Stack, facts: Facts) -> None:
+    request = DIALECT.credit(facts)
+    named = request._replace(headers={"content-type": "application/x-www-form-urlencoded"})
+    DIALECT.read_paid(await stack.send("igamingace", named), facts, replay=False)
+    spaced = named._replace(body=b" \r\n" + named.body)
+    DIALECT.read_paid(await stack.send("igamingace", spaced), facts, replay=True)
 
 
 async def test_silence_of_the_ledger_is_http_200_where_the_operator_says_so(
     stack: Stack, facts: Facts
 ) -> None:
     with stack.unreachable():
-        response = await stack.send(POLITE, DIALECT.credit(facts))
+        response = await stack.send(POLITE, DIALECT.at(POLITE).credit(facts))
     assert response.status_code == 200
     assert take_message(content(response), "message") == {"code": "1"}
 

@@ -67,6 +67,21 @@ def test_field_of_any_content_is_no_fault_of_ours(
 
 
 @each_provider
+@given(strange=STRANGE, data=st.data())
+@settings(max_examples=300, deadline=None)
+def test_win_is_owed_whatever_is_in_a_field_that_money_does_not_need(
+    speaker: Dialect, strange: object, data: st.DataObject
+) -> None:
+    names = data.draw(st.lists(st.sampled_from(speaker.optional(FACTS)), min_size=1, unique=True))
+    fields = {**speaker.fields(FACTS), **dict.fromkeys(names, strange)}
+    credit = _credit_of(speaker, speaker.signed(fields, facts=FACTS))
+    _assert_sound(credit)
+    assert credit is not None
+    assert (credit.provider_tx_id, credit.player_id) == (FACTS.provider_tx_id, FACTS.player_id)
+    assert (credit.currency, credit.amount_minor) == ("EUR", 1050)
+
+
+@each_provider
 @given(cut=st.integers(0, 2_000), put=st.binary(max_size=50))
 @settings(max_examples=200, deadline=None)
 def test_request_with_any_bytes_in_it_is_no_fault_of_ours(speaker: Dialect, cut: int, put: bytes) -> None:

@@ -120,7 +120,7 @@ def test_repeat_with_another_delivery_is_the_same_win(field: str) -> None:
 
 def test_every_field_of_a_credit_is_content_or_delivery() -> None:
     wallet = {"wallet"}  # it follows from the kind and our own settings, not from the provider
-    identity = {"integration", "provider_tx_id"}
+    identity = {"integration", "provider_tx_id", "signed_digest"}
     assert set(Credit.__struct_fields__) == {*FINGERPRINT, *OTHER_DELIVERY, *wallet, *identity}
 
 

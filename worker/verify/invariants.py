@@ -49,6 +49,29 @@ _WIN_THAT_LEFT_IT: Final = """
     ORDER BY t.id DESC LIMIT 1
 """
 
+
+def _posted_twice(key: str) -> tuple[str, str]:
+    """Return the queries for transfers whose key another of the integration has: in full, and since."""
+    return (
+        f"""
+        SELECT integration, provider_tx_id, transfers, transfer_id FROM (
+            SELECT integration, provider_tx_id, id AS transfer_id,
+                COUNT(*) OVER (PARTITION BY integration, {key}) AS transfers
+            FROM transfers WHERE {key} IS NOT NULL
+        ) AS i WHERE transfers > 1
+        """,  # noqa: S608
+        f"""
+        SELECT integration, provider_tx_id, transfers, transfer_id FROM (
+            SELECT integration, provider_tx_id, id AS transfer_id, (
+                SELECT COUNT(*) FROM transfers AS o
+                WHERE o.integration = t.integration AND o.{key} = t.{key}
+            ) AS transfers
+            FROM transfers AS t WHERE t.id >= :first
+        ) AS i WHERE transfers > 1
+        """,  # noqa: S608
+    )
+
+
 INVARIANTS: Final = (
     Invariant(
         "sum_zero",
@@ -219,22 +242,13 @@ INVARIANTS: Final = (
         "identity",
         "no provider's id is posted twice",
         Asked.AT_ONCE,
-        """
-        SELECT integration, provider_tx_id, transfers, transfer_id FROM (
-            SELECT integration, provider_tx_id, id AS transfer_id,
-                COUNT(*) OVER (PARTITION BY integration, provider_tx_id) AS transfers
-            FROM transfers
-        ) AS i WHERE transfers > 1
-        """,
-        """
-        SELECT integration, provider_tx_id, transfers, transfer_id FROM (
-            SELECT integration, provider_tx_id, id AS transfer_id, (
-                SELECT COUNT(*) FROM transfers AS o
-                WHERE o.integration = t.integration AND o.provider_tx_id = t.provider_tx_id
-            ) AS transfers
-            FROM transfers AS t WHERE t.id >= :first
-        ) AS i WHERE transfers > 1
-        """,
+        *_posted_twice("provider_tx_id"),
+    ),
+    Invariant(
+        "signed_once",
+        "no signed message that may pay once has paid two transfers",
+        Asked.AT_ONCE,
+        *_posted_twice("signed_digest"),
     ),
     Invariant(
         "verified_history",

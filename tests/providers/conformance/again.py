@@ -24,13 +24,14 @@ class AsksAgain(Certificate):
 
     async def test_win_that_takes_too_long_is_to_be_sent_again(self, stack: Stack, facts: Facts) -> None:
         hasty = self.dialect.hasty
+        theirs = self.dialect.at(hasty)
         await stack.open_session(hasty, facts.session_id, facts.player_id)
         with stack.slow():
-            response = await stack.send(hasty, self.dialect.credit(facts))
-        self.dialect.assert_error(response, "unavailable", tx=facts.provider_tx_id)
+            response = await stack.send(hasty, theirs.credit(facts))
+        theirs.assert_error(response, "unavailable", tx=facts.provider_tx_id)
         for _ in range(50):  # as the provider would
-            response = await stack.send(hasty, self.dialect.credit(facts))
+            response = await stack.send(hasty, theirs.credit(facts))
             if b"10.5" in response.content:
                 break
-        assert self.dialect.read_paid(response, facts, replay=True).balance == "10.5"
+        assert theirs.read_paid(response, facts, replay=True).balance == "10.5"
         assert len(await stack.transfers(facts.player_id)) == 1

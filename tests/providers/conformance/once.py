@@ -109,7 +109,8 @@ class PaysOnce(Certificate):
 
     async def test_one_id_from_two_integrations_is_two_wins(self, stack: Stack, facts: Facts) -> None:
         second = self.dialect.second_brand
+        theirs = self.dialect.at(second)
         await stack.open_session(second, facts.session_id, facts.player_id)
         await self.pay(stack, facts)
-        response = await stack.send(second, self.dialect.credit(facts))
-        assert self.dialect.read_paid(response, facts, replay=False).balance == "21"
+        response = await stack.send(second, theirs.credit(facts))
+        assert theirs.read_paid(response, facts, replay=False).balance == "21"

@@ -1,9 +1,12 @@
 """What is paid, and what the reply says of it."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 from tests.providers.conformance.certificate import Certificate
 from tests.providers.dialect import Facts
+from tests.providers.hostile import NOTHING_NEEDED
 from tests.providers.stack import Posted, Stack
 
 
@@ -86,3 +89,54 @@ class PaysWins(Certificate):
         paid = self.dialect.read_paid(response, facts, replay=False)
         response = await self.send(stack, self.dialect.with_amount(facts, "10.5"))
         assert self.dialect.read_paid(response, facts, replay=True) == paid
+
+    async def test_exponent_is_paid_where_it_is_exact(self, stack: Stack, facts: Facts) -> None:
+        for written, minor in (
+            ("1.0E7", 10**9),
+            ("1E-2", 1),
+            ("105e-1", 1050),
+            ("0.25E+2", 2500),
+            ("0E0", 0),
+        ):
+            win, before = facts.another(), await stack.balance(facts.player_id)
+            response = await self.send(stack, self.dialect.with_amount(win, written))
+            self.dialect.read_paid(response, win, replay=False)
+            assert await stack.balance(facts.player_id) == before + minor
+
+    async def test_field_that_money_does_not_need_costs_no_win_whatever_it_holds(
+        self, stack: Stack, facts: Facts
+    ) -> None:
+        paid = 0
+        for name in self.dialect.optional(facts):
+            for value in NOTHING_NEEDED:
+                await self.pay_fields(stack, facts.another(), {name: value})
+                paid += 1
+        await self.pay_fields(stack, facts.another(), {}, without=self.dialect.optional(facts))
+        assert await stack.balance(facts.player_id) == (paid + 1) * 1050
+
+    async def pay_fields(
+        self, stack: Stack, win: Facts, changes: dict[str, Any], without: Sequence[str] = ()
+    ) -> None:
+        fields = {k: v for k, v in {**self.dialect.fields(win), **changes}.items() if k not in without}
+        response = await self.send(stack, self.dialect.signed(fields, facts=win))
+        try:
+            self.dialect.read_paid(response, win, replay=False)
+        except AssertionError as error:
+            raise AssertionError(f"{changes!r:.200}: {response.text}") from error
+
+    async def test_round_that_can_not_be_looked_up_is_recorded(self, stack: Stack, facts: Facts) -> None:
+        if "round_id" in self.dialect.silent_about:
+            return
+        for round_id in ("x" * 1_001, "round\n1", "玩" * 700):
+            win = facts.another(round_id=round_id)
+            await self.pay(stack, win)
+            posted = (await stack.transfers(facts.player_id))[-1]
+            assert posted.round_id is None
+            assert round_id[:1_000] in posted.details.values()
+
+    async def test_round_of_a_thousand_characters_is_stored(self, stack: Stack, facts: Facts) -> None:
+        if "round_id" in self.dialect.silent_about:
+            return
+        for round_id in ("x" * 1_000, "玩" * 600):
+            await self.pay(stack, facts.another(round_id=round_id))
+            assert (await stack.transfers(facts.player_id))[-1].round_id == round_id

@@ -11,7 +11,6 @@ from gateway.providers.contract import Callback
 from tests.providers.dialect import (
     FOREIGN_KEY,
     IN_DOLLARS,
-    KEY,
     NEXT,
     PREVIOUS_KEY,
     Altered,
@@ -76,11 +75,11 @@ class GpasDialect(Dialect):
         """Return a request with other tags."""
         return self.signed({**self.fields(facts), "tags": {**self.tags(facts), **tags}}, facts=facts)
 
-    def signed(self, fields: Fields, key: bytes = KEY, *, facts: Facts) -> Callback:
-        return _signed(body_of(fields), key, facts.session_id)
+    def signed(self, fields: Fields, key: bytes | None = None, *, facts: Facts) -> Callback:
+        return _signed(body_of(fields), key or self.key, facts.session_id)
 
     def raw(self, body: bytes, *, facts: Facts) -> Callback:
-        return _signed(body, KEY, facts.session_id)
+        return _signed(body, self.key, facts.session_id)
 
     def forged(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
         right = self.credit(facts)

@@ -34,19 +34,8 @@ HASHED: Final = ("merchantId", "betId", "amount", "transactionId", "timestamp")
 class HpGamesDialect(Dialect):
     name = "hpgames"
     path = "credit"
-    required = (
-        "merchantId",
-        "timestamp",
-        "betId",
-        "transactionId",
-        "amount",
-        "currency",
-        "created",
-        "gameId",
-        "type",
-        "playerId",
-        "authToken",
-    )
+    required = ("merchantId", "timestamp", "betId", "transactionId", "amount", "currency", "playerId")
+    more_fields = ("rewardId", "rewardType", "jackpotId")
     amount_is_number = True
     tx_field = "transactionId"
     player_field = "playerId"
@@ -85,9 +74,9 @@ class HpGamesDialect(Dialect):
             "authToken": facts.session_id,
         }
 
-    def signed(self, fields: Fields, key: bytes = KEY, *, facts: Facts) -> Callback:
+    def signed(self, fields: Fields, key: bytes | None = None, *, facts: Facts) -> Callback:
         del facts
-        return sent(body_of({**fields, "hash": _hash(fields, key)}))
+        return sent(body_of({**fields, "hash": _hash(fields, key or self.key)}))
 
     def raw(self, body: bytes, *, facts: Facts) -> Callback:
         del facts

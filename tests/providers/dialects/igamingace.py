@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
+from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, Final
 from urllib.parse import urlencode
 from uuid import uuid4
@@ -33,7 +34,7 @@ AGENT: Final = "Partner01"
 class IGamingAceDialect(Dialect):
     name = "igamingace"
     path = "Deposit"
-    required = ("agentID", "userID", "amount", "transactionID", "roundID")
+    required = ("agentID", "userID", "amount", "transactionID")
     amount_is_number = True
     tx_field = "transactionID"
     player_field = "userID"
@@ -69,9 +70,9 @@ class IGamingAceDialect(Dialect):
             "freeSpinID": None,
         }
 
-    def signed(self, fields: Fields, key: bytes = KEY, *, facts: Facts) -> Callback:
+    def signed(self, fields: Fields, key: bytes | None = None, *, facts: Facts) -> Callback:
         del facts
-        return sent(body_of({**fields, "sign": signature_of(fields, key)}))
+        return sent(body_of({**fields, "sign": signature_of(fields, key or self.key)}))
 
     def raw(self, body: bytes, *, facts: Facts) -> Callback:
         del facts
@@ -89,6 +90,8 @@ class IGamingAceDialect(Dialect):
             ("userID", facts.player_id + "1"),
             ("transactionID", str(uuid4())),
             ("roundID", "round-2"),
+            ("refTransactionID", "bet-2"),
+            ("gameID", 1567),
         ):
             yield f"{name} changed", sent(body_of({**fields, name: changed, "sign": right}))
 
@@ -142,16 +145,22 @@ class IGamingAceDialect(Dialect):
         assert take_message(content(response), "message") == {"code": Written(code)}
 
 
-def signature_of(fields: Fields, key: bytes = KEY) -> str:
+def signature_of(fields: Fields, key: bytes = KEY, version: int = 2) -> str:
     """Return the sign of these fields, whatever they are; an amount gets two decimals where it can."""
-    amount = spoken(fields.get("amount"))
-    whole, _, decimals = amount.partition(".")
-    if len(decimals.rstrip("0")) <= 2:
-        amount = f"{whole}.{decimals.rstrip('0').ljust(2, '0')}"
-    names = ("agentID", "userID", "amount", "transactionID", "roundID")
-    said = {**fields, "amount": amount}
-    message = "".join(spoken(said.get(name)) for name in names)
+    names = ["agentID", "userID", "amount", "refTransactionID", "transactionID", "roundID", "gameID"]
+    said = {**fields, "amount": two_decimals(spoken(fields.get("amount")))}
+    message = "".join(spoken(said.get(name)) for name in (names if version == 2 else names[:-1]))
     return hmac.new(key, message.encode(), hashlib.sha256).hexdigest().upper()
+
+
+def two_decimals(written: str) -> str:
+    """Return an amount as iGamingAce signs it, or as it is where that can't be done."""
+    try:
+        value = Decimal(written)
+        rounded = value.quantize(Decimal("0.01"))
+    except InvalidOperation:
+        return written
+    return f"{rounded:f}" if rounded == value else written
 
 
 def sent(body: bytes) -> Callback:

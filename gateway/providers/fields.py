@@ -1,0 +1,139 @@
+"""The fields of a request: how each kind is read, and what becomes of one that is not as it should be.
+
+What money needs (its id, player, amount and currency, and all that is signed) is read strictly, and refused
+where it is none. All else is `Anything`: it is stored as an id where it is one, or else recorded, and costs
+no win.
+No refusal quotes what came: it says where, and what was expected.
+"""
+
+import re
+from typing import Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from gateway.providers.contract import TEXT_CHARACTERS_MAX, Callback, Message, Refused, Text, is_printable
+from shared.outcome import Result
+
+FORM: Final = "application/x-www-form-urlencoded"
+FORM_FIELDS_MAX: Final = 64
+REFERENCE_BYTES_MAX: Final = 2_000
+"""How long a round may be in UTF-8: with a player's id beside it, PostgreSQL still takes it into an index."""
+
+Anything = msgspec.Raw
+"""A field that the money does not depend on. It holds any JSON value: none of them costs a player a win."""
+
+ABSENT: Final = msgspec.Raw(b"null")
+"""The value of such a field where there is none."""
+
+
+def decode(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
+    """Read JSON strictly. Raises Refused with what is wrong and where."""
+    try:
+        # As text, because msgspec passes over bytes that are no UTF-8 where it keeps nothing, or a Raw.
+        return decoder.decode(body.decode())
+    except msgspec.DecodeError as error:
+        raise Refused(Result.MALFORMED, _without_values(str(error))) from None
+    except UnicodeDecodeError as error:
+        raise Refused(Result.MALFORMED, f"not UTF-8 at byte {error.start}") from None
+    except RecursionError:
+        raise Refused(Result.MALFORMED, "nested too deeply") from None
+
+
+def decode_json_or_form(decoder: msgspec.json.Decoder[Message], callback: Callback) -> Message:
+    """Read JSON, also under a form's name, or a form. Raises Refused with what is wrong and where."""
+    is_form = callback.media_type == FORM and not callback.body.lstrip().startswith(b"{")
+    return (_decode_form if is_form else decode)(decoder, callback.body)
+
+
+def _decode_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
+    """Read a form, whose fields are JSON strings to the schema."""
+    try:
+        fields = parse_qsl(
+            body.decode(),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=FORM_FIELDS_MAX,
+        )
+    except ValueError:  # whose text quotes the body
+        raise Refused(Result.MALFORMED, f"not a form of at most {FORM_FIELDS_MAX} fields") from None
+    return decode(decoder, msgspec.json.encode(dict(fields)))
+
+
+def _without_values(sentence: str) -> str:
+    """Return what msgspec says, or of a sentence that may quote a value the field's path alone."""
+    if _QUOTES_NOTHING.match(sentence):
+        return sentence
+    path = _PATH.search(sentence)
+    return "not one of the known values" + (path[0] if path else "")
+
+
+def lexeme(raw: msgspec.Raw, field: str) -> str:
+    """Return a JSON number as it was written, or the text of a JSON string. Raises Refused for others."""
+    written = bytes(raw)
+    if written[:1] == b'"':
+        return decode(_text, written)
+    return number_lexeme(raw, field)
+
+
+def number_lexeme(raw: msgspec.Raw, field: str) -> str:
+    """Return a JSON number as it was written: 5, 5.0 and 5.00 are three texts. Raises Refused for others."""
+    written = bytes(raw)
+    if written[:1] not in _NUMBER_STARTS or len(written) > TEXT_CHARACTERS_MAX:
+        raise Refused(Result.MALFORMED, f"{field}: not a number")
+    return written.decode("ascii")
+
+
+def spoken(raw: Anything) -> str:
+    """Return a JSON string's text or a number as it was written, of any length, and "" for all else."""
+    written = bytes(raw)
+    if written[:1] == b'"':
+        return _any_text.decode(written)
+    return written.decode() if written[:1] in _NUMBER_STARTS else ""
+
+
+def reference(raw: Anything, characters_max: int = TEXT_CHARACTERS_MAX) -> str | None:
+    """Return a round, game, bet or session as it can be stored and looked up, or None where it can't."""
+    text = spoken(raw)
+    if len(text) > characters_max or not is_printable(text):
+        return None
+    return text if text.isascii() or len(text.encode()) <= REFERENCE_BYTES_MAX else None
+
+
+def unusable(raw: Anything, usable: str | None) -> str | None:
+    """Return for the record what was said where `reference` found nothing to look up."""
+    return recorded(raw) if usable is None else None
+
+
+def says_nothing(raw: Anything) -> bool:
+    """Tell whether an optional value is as good as absent: null, false, zero, or empty, as a text too."""
+    written = bytes(raw)
+    return len(written) <= _NOTHING_BYTES_MAX and written.translate(None, _AROUND).strip(b"0.") in _NOTHING
+
+
+def recorded(raw: Anything) -> str:
+    """Return any JSON value for the record: "" for null, a string's text, anything else as written, cut.
+
+    A string with a NUL in it, which PostgreSQL can't store, is recorded as it was written, too.
+    """
+    written = bytes(raw)
+    if written == b"null":
+        return ""
+    text = _any_text.decode(written) if written[:1] == b'"' else written.decode()
+    return (written.decode() if "\0" in text else text)[:TEXT_CHARACTERS_MAX]
+
+
+def noted(**said: str | None) -> dict[str, str]:
+    """Return a credit's `details`: what the provider said of these, cut to a bounded length."""
+    return {name: text[:TEXT_CHARACTERS_MAX] for name, text in said.items() if text}
+
+
+_text = msgspec.json.Decoder(Text)
+_any_text = msgspec.json.Decoder(str)
+_NUMBER_STARTS: Final = frozenset(b"%c" % c for c in b"-0123456789")
+_NOTHING: Final = frozenset({b"", b"null", b"false", b"[]", b"{}"})
+_NOTHING_BYTES_MAX: Final = 64
+_AROUND: Final = b'" \t\r\n'
+_QUOTES_NOTHING: Final = re.compile(r"(?:Expected |Object missing |JSON is malformed: |Input data was )")
+_PATH: Final = re.compile(r" - at `\$[\w.\[\]]*`\Z", re.ASCII)

@@ -1,0 +1,168 @@
+"""iGamingAce's sign: its two versions, and that one signed message has one digest however it is cut."""
+
+import hashlib
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+import pytest
+from structlog.testing import capture_logs
+
+from gateway.providers import build
+from gateway.providers.contract import Callback, Provider, Refused, Win
+from shared.credit import Credit
+from shared.errors import SettingsError
+from shared.money import Currencies
+from shared.outcome import Holder, Result
+from tests.providers.dialect import KEY, Facts, Fields, body_of
+from tests.providers.dialects.igamingace import AGENT, DIALECT, sent, signature_of
+
+USER: Final = "Player01"
+BET: Final = "4146ed8dd6d5497780e9fc273e86bae0"
+TX: Final = "474e1a293c2f4e7ab122c52d68423fcb"
+ROUND: Final = "ab9c15f2efdd46278e4a56b303127234"
+CASE: Final[dict[str, Any]] = {
+    "agentID": AGENT,
+    "userID": USER,
+    "amount": msgspec.Raw(b"12.3"),
+    "refTransactionID": BET,
+    "transactionID": TX,
+    "roundID": ROUND,
+    "gameID": 2001,
+    "freeSpinID": None,
+}
+VECTOR_KEY: Final = "1234567890"
+VECTOR_2: Final = "C299A37986C806F27CCBC8D8599E0C8DA732D1604B934917C1ABC0999C244C0D"
+VECTOR_1: Final = "475D834ACC3AB61D7DF4EA42751C6275387BC1787A098D2D0E091698D9BF2043"
+
+
+def _provider(sign_version: object = "auto", **settings: Any) -> Provider[Any, Any]:
+    return build("ace", {**DIALECT.settings, "sign_version": sign_version, **settings}, Currencies())
+
+
+def _of_version(version: int, fields: Fields = CASE) -> Callback:
+    return sent(body_of({**fields, "sign": signature_of(fields, KEY, version)}))
+
+
+def _verifies(provider: Provider[Any, Any], callback: Callback) -> bool:
+    try:
+        provider.authenticate(callback)
+    except Refused as refused:
+        if refused.outcome.result is not Result.BAD_SIGNATURE:
+            raise
+        return False
+    return True
+
+
+def _credit(provider: Provider[Any, Any], callback: Callback) -> Credit:
+    provider.authenticate(callback)
+    credit = provider.normalize(provider.parse(callback), Holder(USER, "EUR", 0, 0))
+    assert isinstance(credit, Credit)
+    return credit
+
+
+def test_vectors_of_both_versions_verify() -> None:
+    current = sent(body_of({**CASE, "sign": VECTOR_2}))
+    of_old = {**CASE, "refTransactionID": None, "gameID": 1566}
+    older = sent(body_of({**of_old, "sign": VECTOR_1}))
+    for version, right, wrong in ((2, current, older), (1, older, current)):
+        for said in (version, str(version)):
+            provider = _provider(said, secrets=[VECTOR_KEY])
+            assert _verifies(provider, right)
+            assert not _verifies(provider, wrong)
+
+
+def test_either_version_verifies_until_the_current_one_has() -> None:
+    provider = _provider()
+    with capture_logs() as lines:
+        assert _verifies(provider, _of_version(1))
+        assert _verifies(provider, _of_version(1))
+        assert lines == []
+        assert _verifies(provider, _of_version(2))
+        assert not _verifies(provider, _of_version(1))
+        assert _verifies(provider, _of_version(2))
+    assert lines == [
+        {"event": "sign version found", "log_level": "info", "integration": "ace", "sign_version": 2}
+    ]
+
+
+def test_message_that_both_versions_share_tells_nothing_of_the_version() -> None:
+    provider = _provider()
+    assert _verifies(provider, _of_version(2, {**CASE, "gameID": None}))
+    assert _verifies(provider, _of_version(1))
+
+
+def test_forged_message_tells_nothing_of_the_version() -> None:
+    provider = _provider()
+    assert not _verifies(provider, sent(body_of({**CASE, "sign": "0" * 64})))
+    assert _verifies(provider, _of_version(1))
+
+
+@pytest.mark.parametrize("version", [0, 3, "v2", None, "2 "])
+def test_start_refuses_a_version_that_is_none(version: object) -> None:
+    with pytest.raises(SettingsError, match=r"\[integrations.ace\] sign_version"):
+        _provider(version)
+
+
+@pytest.mark.parametrize(("sign_version", "version"), [("auto", 2), (2, 2), (1, 1)])
+def test_sample_is_signed_in_the_version_in_force(sign_version: object, version: int) -> None:
+    sample = _provider(sign_version).compose(Win(TX, USER, "s"))
+    fields = msgspec.json.decode(sample.body, type=dict[str, msgspec.Raw])
+    sign = msgspec.json.decode(fields.pop("sign"))
+    assert sign == signature_of(fields, KEY, version)
+
+
+@pytest.mark.parametrize("field", ["refTransactionID", "roundID", "gameID"])
+@pytest.mark.parametrize("nothing", [None, "", "absent"])
+def test_field_without_a_value_is_signed_as_nothing(field: str, nothing: object) -> None:
+    fields = {**CASE, field: nothing}
+    if nothing == "absent":
+        del fields[field]
+    assert _verifies(_provider(2), sent(body_of({**fields, "sign": signature_of({**CASE, field: ""})})))
+
+
+def _cuts(ids: str) -> Iterator[dict[str, Any]]:
+    """Return the same message, cut everywhere: what a thief of one request would send."""
+    for at in range(1, len(ids)):
+        yield {
+            **CASE,
+            "refTransactionID": None,
+            "transactionID": ids[:at],
+            "roundID": ids[at:],
+            "gameID": None,
+        }
+        yield {**CASE, "refTransactionID": ids[:at], "transactionID": ids[at:], "roundID": "", "gameID": ""}
+    yield {**CASE, "userID": "Player011", "amount": msgspec.Raw(b"2.30")}
+    yield {**CASE, "userID": "Player", "amount": "0112.30"}
+    yield {**CASE, "userID": "Player0", "amount": msgspec.Raw(b"112.30")}
+
+
+@pytest.mark.parametrize("version", [2, 1])
+def test_one_signed_message_has_one_digest_wherever_it_is_cut(version: int) -> None:
+    sign = signature_of(CASE, KEY, version)
+    ids = f"{BET}{TX}{ROUND}" + "2001" * (version == 2)
+    digest = hashlib.sha256(f"{AGENT}{USER}12.30{ids}".encode()).digest()
+    assert _credit(_provider(), _of_version(version)).signed_digest == digest
+    passed = 0
+    for cut in _cuts(ids):
+        callback = sent(body_of({**cut, "sign": sign}))
+        try:
+            credit = _credit(_provider(), callback)
+        except Refused:
+            continue
+        assert credit.signed_digest == digest, cut
+        passed += 1
+    assert passed > 100
+
+
+def test_digest_does_not_cover_what_is_not_signed() -> None:
+    plain = _credit(_provider(), _of_version(1))
+    otherwise = _of_version(1, {**CASE, "gameID": 7, "freeSpinID": "f", "amount": "12.300"})
+    assert _credit(_provider(), otherwise).signed_digest == plain.signed_digest
+
+
+def test_facts_alone_make_one_digest_each() -> None:
+    wins = [Facts("player1", "s"), Facts("player1", "s")]
+    digests = {_credit(_provider(), DIALECT.credit(win)).signed_digest for win in wins}
+    assert len(digests) == 2
+    assert all(digest is not None and len(digest) == 32 for digest in digests)

@@ -24,7 +24,7 @@ from shared.outcome import Outcome, Result
 from shared.wire import Answer, FindPlayer, Question
 from tests.lanes import Shard, answer_all, ask, until_idle
 
-POLLERS = 100
+POLLERS = 50
 IN_FLIGHT_MAX = 2 * BATCHES_UNDER_WAY_MAX
 
 
@@ -73,7 +73,8 @@ async def readiness(client: httpx.AsyncClient) -> tuple[int, Any]:
     return answer.status_code, answer.json()
 
 
-async def test_all_who_ask_for_readiness_share_one_question() -> None:
+async def test_all_who_ask_for_readiness_share_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.operations.READINESS_STANDS_SECONDS", 60)
     ledger = ProbedLedger()
     async with client_of(operations_of(ledger)) as client, asyncio.TaskGroup() as group:
         early = [group.create_task(readiness(client)) for _ in range(POLLERS)]

@@ -17,5 +17,5 @@ COPY shared shared
 RUN python -m compileall -q gateway worker shared
 # A number, so that an orchestrator can see that it is not root.
 USER 10001
-EXPOSE 8080 8090 9100
+EXPOSE 8080 8081 8090 9100
 CMD ["python", "-m", "gateway"]

@@ -13,13 +13,17 @@ from gateway.providers.contract import Win
 from gateway.samples import curl_line
 from shared.errors import CreditsError, SettingsError
 from shared.http import serve as serve_http
+from shared.http import serving
 from shared.logging import set_up_logging
 from shared.money import Currencies
 from shared.settings import MEMORY, Settings, load_settings
+from shared.tls import server_context
 
 SETTINGS_EXIT: Final = 3
 DEMO_PLAYER: Final = "player01"
 DEMO_SESSION: Final = "demo-session"
+
+_OPERATIONS: Final = "[gateway] operations_host, operations_port"
 
 cli = typer.Typer(add_completion=False, help=__doc__)
 
@@ -34,9 +38,21 @@ def serve(context: typer.Context) -> None:
 
 
 async def _serve(settings: Settings) -> None:
-    app = create_app(settings)
-    async with app.lifespan_context(app):
-        await serve_http(app, settings.gateway.host, settings.gateway.port, app.door)
+    app, own = create_app(settings), settings.gateway
+    tls = server_context(own.tls_certificate, own.tls_key, "gateway")
+    async with (
+        app.lifespan_context(app),
+        serving(app.operations, own.operations_host, own.operations_port, setting=_OPERATIONS),
+    ):
+        await serve_http(
+            app,
+            own.host,
+            own.port,
+            app.door,
+            tls=tls,
+            setting="[gateway] host, port",
+            when_stopping=app.operations.stop,
+        )
 
 
 @cli.command()
@@ -70,7 +86,10 @@ def demo() -> None:
     for name in settings.integrations:
         win = Win(str(uuid4()), DEMO_PLAYER, DEMO_SESSION)
         typer.echo(f"{_curl_line(settings, name, win)}; echo\n")
-    typer.echo(f"Serving on {_base_url(settings)}; Ctrl-C ends it, and the balances are kept.")
+    typer.echo(
+        f"Serving on {_base_url(settings)}; Ctrl-C ends it, and the balances are kept.\n"
+        f"/healthz, /readyz and /metrics are on {_operations_url(settings)}."
+    )
     uvloop.run(_serve(settings))
 
 
@@ -92,7 +111,12 @@ def _curl_line(settings: Settings, integration: str, win: Win, url: str = "") ->
 
 
 def _base_url(settings: Settings) -> str:
-    return f"http://{settings.gateway.host}:{settings.gateway.port}"
+    scheme = "https" if settings.gateway.tls_certificate else "http"
+    return f"{scheme}://{settings.gateway.host}:{settings.gateway.port}"
+
+
+def _operations_url(settings: Settings) -> str:
+    return f"http://{settings.gateway.operations_host}:{settings.gateway.operations_port}"
 
 
 def main() -> None:

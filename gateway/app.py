@@ -1,17 +1,14 @@
-"""The composition root of the gateway: settings in, a Starlette router out."""
+"""The composition root of the gateway: settings in, two applications out: the callbacks', and operations."""
 
-import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-from starlette.routing import Route, Router
-from starlette.types import Lifespan, Receive, Scope, Send
+from starlette.routing import Router
+from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
+from gateway.addresses import AddressRule
 from gateway.callback import Integration
 from gateway.door import CallbackDoor
 from gateway.endpoint import CallbackEndpoint
@@ -19,102 +16,103 @@ from gateway.holders import Holders
 from gateway.ledger_client import create_ledger_client
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
+from gateway.not_found import NotFound
+from gateway.operations import Operations
 from gateway.providers import build_all
+from gateway.providers.contract import Provider
+from gateway.rejections import RejectionLog
 from gateway.turned_away import TurnedAway
-from shared.errors import LedgerUnavailable, SettingsError
+from shared.errors import SettingsError
 from shared.money import Currencies
-from shared.outcome import Outcome
 from shared.settings import Settings
-from shared.wire import FindPlayer
-
-READY_SECONDS_MAX: Final = 1.0
 
 _log = structlog.get_logger()
+
+
+class _Tools(NamedTuple):
+    """What all callbacks work with."""
+
+    client: LedgerClient
+    holders: Holders
+    metrics: GatewayMetrics
+    turned_away: TurnedAway
+    rejections: RejectionLog
 
 
 def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "CallbackRouter":
     """Return the gateway; `ledger` stands in for the client that the settings name.
 
-    The application's lifespan starts and stops the client. Raises SettingsError with one clear line when an
-    integration is set up wrongly.
+    The application's lifespan starts and stops the client; its `operations` are an application of their own.
+    Raises SettingsError with one clear line when an integration is set up wrongly.
     """
     client = ledger or create_ledger_client(settings)
     metrics = GatewayMetrics(lambda: client.in_flight)
     for counter in client.counters:
         metrics.registry.register(counter)
-    turned_away = TurnedAway(metrics)
+    turned_away, rejections = TurnedAway(metrics), RejectionLog(metrics)
+    tools = _Tools(client, Holders(client), metrics, turned_away, rejections)
 
     @asynccontextmanager
     async def lifespan(_app: Router) -> AsyncIterator[None]:
         async with client:
             yield
         turned_away.say()
+        rejections.flush()
 
-    callbacks = _callbacks(settings, client, metrics, turned_away)
-    return CallbackRouter(client, callbacks, _operations(client, metrics, turned_away), lifespan)
+    providers = _providers(settings)
+    callbacks = {
+        path: endpoint
+        for provider in providers
+        for path, endpoint in _endpoints(provider, settings, tools).items()
+    }
+    operations = Operations(client, metrics, turned_away)
+    return CallbackRouter(client, callbacks, NotFound(providers, rejections), operations, lifespan)
 
 
 class CallbackRouter(Router):
-    """Starlette's router, which tries pattern after pattern, behind a look at the paths of the callbacks."""
+    """A router by the path as it was sent: Starlette's own patterns match what is percent-encoded, too."""
 
     def __init__(
         self,
         ledger: LedgerClient,
         callbacks: Mapping[str, CallbackEndpoint],
-        others: Sequence[Route],
+        not_found: ASGIApp,
+        operations: Operations,
         lifespan: Lifespan[Any],
     ) -> None:
-        """Take whom the callbacks ask, what answers each, by path, and all other routes."""
-        super().__init__(
-            [*(Route(path, each) for path, each in callbacks.items()), *others], lifespan=lifespan
-        )
-        self._callbacks: Final = callbacks
-        self.door: Final = CallbackDoor(ledger, callbacks)
+        """Take whom the callbacks ask, what answers each, by path, what answers elsewhere, and operations."""
+        super().__init__(lifespan=lifespan)
+        self._callbacks: Final = {path.encode(): endpoint for path, endpoint in callbacks.items()}
+        self._not_found: Final = not_found
+        self.operations: Final = operations
+        # Under overload, who is heard from some addresses only goes the usual way, where the address is seen.
+        heard_from_anywhere = {path: each for path, each in callbacks.items() if each.hears_everyone}
+        self.door: Final = CallbackDoor(ledger, heard_from_anywhere)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        await self._callbacks.get(scope.get("path", ""), super().__call__)(scope, receive, send)
+        await self._callbacks.get(scope["raw_path"], self._not_found)(scope, receive, send)
 
 
-def _callbacks(
-    settings: Settings, client: LedgerClient, metrics: GatewayMetrics, turned_away: TurnedAway
-) -> dict[str, CallbackEndpoint]:
+def _providers(settings: Settings) -> Sequence[Provider[Any, Any]]:
     if not settings.integrations:
         raise SettingsError("[integrations]: there are none, so there is nothing to answer")
-    currencies, holders = Currencies(settings.currencies), Holders(client)
-    endpoints = {}
-    for provider in build_all(settings.integrations, currencies):
-        name = provider.name
+    providers = build_all(settings.integrations, Currencies(settings.currencies))
+    for provider in providers:
         if (notice := provider.notice()) is not None:
-            _log.warning("notice", integration=name, about=notice)
-        integration = Integration(provider, client, holders, metrics, turned_away)
-        for path in provider.paths:
-            body_bytes_max = provider.body_bytes_max(path, settings.gateway.body_bytes_max)
-            endpoints[f"/{name}/{path}"] = CallbackEndpoint(integration, path, body_bytes_max)
-    return endpoints
+            _log.warning("notice", integration=provider.name, about=notice)
+    return providers
 
 
-def _operations(client: LedgerClient, metrics: GatewayMetrics, turned_away: TurnedAway) -> list[Route]:
-    async def healthz(_request: Request) -> Response:
-        return JSONResponse({"status": "up"})
-
-    async def readyz(_request: Request) -> Response:
-        reason = await _why_not_ready(client)
-        if reason is None:
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "unavailable", "reason": reason}, status_code=503)
-
-    async def exposition(_request: Request) -> Response:
-        turned_away.count()
-        return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
-
-    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", exposition)]
-
-
-async def _why_not_ready(client: LedgerClient) -> str | None:
-    """Ask the ledger a real question, for a player that can't exist: the whole way and back is tried."""
-    try:
-        answer = await client.ask(FindPlayer(""), asyncio.get_running_loop().time() + READY_SECONDS_MAX)
-    except LedgerUnavailable as error:
-        return str(error)
-    return answer.result.value if isinstance(answer, Outcome) else None
+def _endpoints(
+    provider: Provider[Any, Any], settings: Settings, tools: _Tools
+) -> Mapping[str, CallbackEndpoint]:
+    integration = Integration(provider, tools.client, tools.holders, tools.metrics, tools.turned_away)
+    allowed, bytes_max = provider.settings.allowed_addresses, settings.gateway.body_bytes_max
+    rule = AddressRule(allowed, settings.gateway.trusted_proxies) if allowed else None
+    return {
+        f"/{provider.name}/{path}": CallbackEndpoint(
+            integration, path, provider.body_bytes_max(path, bytes_max), tools.rejections, rule
+        )
+        for path in provider.paths
+    }

@@ -3,27 +3,50 @@
 Spoken in ASGI's own messages: Starlette's Request and Response would cost a tenth of a credit.
 """
 
+from collections.abc import Iterable, Sequence
 from typing import Final
-from urllib.parse import parse_qsl
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from gateway.addresses import AddressRule
 from gateway.callback import Integration
-from gateway.providers.contract import Callback, Reply
+from gateway.providers.contract import Callback, Refused, Reply
+from gateway.query import read_query
+from gateway.rejections import Reason, RejectionLog
 from shared.http import read_body, response_bytes
+from shared.outcome import Outcome, Result
+
+Headers = Sequence[tuple[bytes, bytes]]
+
+_BLANKS: Final = " \t"
 
 
 class CallbackEndpoint:
     """An ASGI application for `POST /NAME/path`; all else there gets the provider's own error."""
 
-    def __init__(self, integration: Integration, path: str, body_bytes_max: int) -> None:
-        """Take what answers, the path after the integration's name, and the bound on bodies."""
+    def __init__(
+        self,
+        integration: Integration,
+        path: str,
+        body_bytes_max: int,
+        rejections: RejectionLog,
+        address_rule: AddressRule | None = None,
+    ) -> None:
+        """Take what answers, the path after the integration's name, the bound on bodies, and who is heard."""
         self._integration: Final = integration
         self._path: Final = path
         self._body_bytes_max: Final = body_bytes_max
+        self._rejections: Final = rejections
+        self._address_rule: Final = address_rule
+        self._single_headers: Final = [b"content-type", *(h.encode() for h in integration.provider.headers)]
         self._turned_away: tuple[int, bytes] | None = None
         """Status and response of every callback that is turned away, once known, if all get the same."""
+
+    @property
+    def hears_everyone(self) -> bool:
+        """Whether a callback may come from any address."""
+        return self._address_rule is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -33,10 +56,7 @@ class CallbackEndpoint:
             return  # there is nobody to answer, and nothing was read that could be acted on
         integration = self._integration
         integration.metrics.requests(integration.provider.name, self._path, reply.status).inc()
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply.body))]
-        headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        await send_reply(send, reply)
 
     def turn_away(self, body: bytes) -> bytes | None:
         """Return a whole response that says 'ask again', or None for a body that is refused for good."""
@@ -58,22 +78,63 @@ class CallbackEndpoint:
         return response
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
-        callback = _without_body(scope, self._path)
+        if self._address_rule is not None and not _is_heard(scope, self._address_rule):
+            return self._refuse_address()
+        bare = Callback(self._path, b"")
         if scope["method"] != "POST":
-            refused = self._integration.refuse(callback, "only POST is answered here")
+            refused = self._integration.refuse(bare, "only POST is answered here")
             return refused._replace(status=405, headers=(*refused.headers, ("Allow", "POST")))
-        kind = callback.media_type
-        if kind and kind not in self._integration.provider.content_types:
-            return self._integration.refuse(callback, f"content type {kind[:50]!r} is not understood")
+        try:
+            callback = self._read_head(scope)
+        except Refused as refusal:
+            return self._integration.refuse(bare, refusal.outcome.detail)
         body = await read_body(receive, callback.headers, self._body_bytes_max)
         if body is None:
             return self._integration.refuse(callback, f"the body exceeds {self._body_bytes_max} bytes")
         return await self._integration.answer(callback._replace(body=body))
 
+    def _read_head(self, scope: Scope) -> Callback:
+        """Return what the request line and the headers say, without a body. Raises Refused.
 
-def _without_body(scope: Scope, path: str) -> Callback:
-    """Return what the request line and the headers say; of a header that comes twice, the first."""
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
-    asked = scope["query_string"].decode("latin-1")
-    query = dict(parse_qsl(asked, keep_blank_values=True)) if asked else {}
-    return Callback(path, b"", headers, query)
+        Of a header that comes twice the first counts, unless it matters and they differ.
+        """
+        given: Headers = scope["headers"]
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1").strip(_BLANKS) for name, value in reversed(given)
+        }
+        if len(headers) < len(given):
+            _refuse_contradiction(given, self._single_headers)
+        callback = Callback(self._path, b"", headers, read_query(scope["query_string"]))
+        kind = callback.media_type
+        if kind and kind not in self._integration.provider.content_types:
+            raise Refused(Result.MALFORMED, "this content type is not understood")
+        return callback
+
+    def _refuse_address(self) -> Reply:
+        """Refuse a client that is not heard, with a status after which a provider may ask again."""
+        provider = self._integration.provider
+        self._rejections.record(Reason.UNKNOWN_ADDRESS, provider.name)
+        outcome = Outcome(Result.UNKNOWN_CALLER, detail="this address is not one of the allowed ones")
+        reply = provider.render(Callback(self._path, b""), outcome)
+        return reply._replace(status=403, headers=(*reply.headers, ("connection", "close")))
+
+
+async def send_reply(send: Send, reply: Reply) -> None:
+    """Send a reply as JSON."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply.body))]
+    headers += [(name.encode("latin-1"), value.encode("latin-1")) for name, value in reply.headers]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    await send({"type": "http.response.body", "body": reply.body})
+
+
+def _is_heard(scope: Scope, rule: AddressRule) -> bool:
+    client = scope.get("client")
+    forwarded_for = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    return rule.allows(client[0] if client else "", b",".join(forwarded_for).decode("latin-1"))
+
+
+def _refuse_contradiction(given: Headers, names: Iterable[bytes]) -> None:
+    """Raise Refused where one of these headers says two different things."""
+    for wanted in names:
+        if len({value.strip(b" \t") for name, value in given if name == wanted}) > 1:
+            raise Refused(Result.MALFORMED, f"the header {wanted.decode()} comes twice")

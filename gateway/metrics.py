@@ -50,5 +50,13 @@ class GatewayMetrics:
                 registry=self.registry,
             ).labels
         )
+        self.rejections: Final = cache(
+            Counter(
+                "credits_gateway_rejections",
+                "Requests refused unread, by reason; without an integration where the path names none",
+                ["reason", "integration"],
+                registry=self.registry,
+            ).labels
+        )
         gauge = Gauge("credits_in_flight", "Questions that wait for the ledger", registry=self.registry)
         gauge.set_function(in_flight)

@@ -4,7 +4,10 @@ import asyncio
 import re
 import resource
 import signal
-from collections.abc import Iterable, Mapping
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple, cast
@@ -15,11 +18,12 @@ from starlette.types import ASGIApp, Receive
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from shared.garbage import search_seldom
+from shared.listening import BACKLOG, listen
 
 DRAIN_SECONDS_MAX: Final = 15
 
-BACKLOG: Final = 65_535
-"""So many connections may wait to be accepted; the kernel allows as many as net.core.somaxconn says."""
+TLS_BOUNDS: Final = {"ssl_handshake_timeout": 10.0, "ssl_shutdown_timeout": 2.0}
+"""How long a client may take to begin and to end TLS, in seconds: meanwhile no other bound sees it."""
 
 KEEP_ALIVE_SET_EVERY_SECONDS: Final = 1.0
 """Its timer is not set at each refusal: an idle connection may be closed so much sooner than usual."""
@@ -33,27 +37,99 @@ class Door:
         return None
 
 
-async def serve(app: ASGIApp, host: str, port: int, door: Door | None = None) -> None:
-    """Serve until SIGTERM or SIGINT; requests that are under way are answered first."""
-    config = uvicorn.Config(
-        app,
-        host=host,
-        port=port,
-        http=partial(Connection, door or Door()),  # type: ignore[arg-type]  # it is called as the class is
-        ws="none",
-        backlog=BACKLOG,
-        lifespan="off",  # what the application needs is opened by the caller, where a fault becomes one line
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nobody asks who the client is
-        timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
-    )
+async def serve(  # noqa: PLR0913  (a server has so many sides)
+    app: ASGIApp,
+    host: str,
+    port: int,
+    door: Door | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    setting: str = "port",
+    when_stopping: Callable[[], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; requests that are under way are answered first.
+
+    `when_stopping` is called when no new connection is taken any more. Raises SettingsError, which names
+    `setting`, when the port can't be had.
+    """
+    server = Server(_config(app, door), tls, when_stopping)
+    sockets = listen(host, port, setting)
     for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it has drained
         signal.signal(sign, lambda _sign, _frame: None)
     search_seldom()
     allow_connections()
-    await uvicorn.Server(config).serve()
+    await server.serve(sockets)
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, host: str, port: int, *, setting: str = "port") -> AsyncIterator[None]:
+    """Serve beside what is done in the block, until it ends; signals are for whoever serves in it.
+
+    Raises SettingsError, which names `setting`, when the port can't be had.
+    """
+    server = Server(_config(app), heeds_signals=False)
+    served = asyncio.create_task(server.serve(listen(host, port, setting)))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await served
+
+
+def _config(app: ASGIApp, door: Door | None = None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, door or Door()),  # type: ignore[arg-type]  # it is called as the class is
+        ws="none",
+        lifespan="off",  # what the application needs is opened by the caller, where a fault becomes one line
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who the client is, is for the application to say
+        timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
+    )
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server on sockets that listen already; TLS has bounds, and signals may be for another."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        tls: ssl.SSLContext | None = None,
+        when_stopping: Callable[[], None] | None = None,
+        *,
+        heeds_signals: bool = True,
+    ) -> None:
+        """Take uvicorn's settings, what to speak TLS with, and what is called when it begins to end."""
+        super().__init__(config)
+        self._tls: Final[dict[str, Any]] = {"ssl": tls, **TLS_BOUNDS} if tls else {}
+        self._when_stopping: Final = when_stopping or (lambda: None)
+        self._heeds_signals: Final = heeds_signals
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections on the sockets."""
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                self._connection, sock=each, backlog=BACKLOG, **self._tls
+            )
+            for each in sockets or []
+        ]
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell that it ends, then drain."""
+        self._when_stopping()
+        await super().shutdown(sockets)
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Take SIGTERM and SIGINT, unless another server of this process does."""
+        return super().capture_signals() if self._heeds_signals else nullcontext()
+
+    def _connection(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn itself calls it
+            config=self.config, server_state=self.server_state, app_state={}
+        )
 
 
 def allow_connections() -> None:
@@ -122,6 +198,12 @@ class Connection(HttpToolsProtocol):
         """Note that the request is whole."""
         self._is_read = True
         super().on_message_complete()
+
+    def on_headers_complete(self) -> None:
+        """Refuse a target that is no path: a proxy's, or `*`, which nothing here answers."""
+        if not self.url.startswith(b"/"):
+            raise ValueError("the target is no path")  # which the parser makes a bad request of
+        super().on_headers_complete()
 
     def data_received(self, data: bytes) -> None:
         """Answer at the door where nothing is under way, or have the request parsed."""

@@ -21,6 +21,7 @@ from pydantic_settings import SettingsError as SourceError
 
 from shared.broker_url import checked, node_urls
 from shared.errors import SettingsError
+from shared.networks import Networks
 
 MEMORY: Final = "memory://"
 """The URL of a broker or cache inside this process."""
@@ -46,6 +47,17 @@ class GatewaySettings(_Table):
     body_bytes_max: int = Field(default=65_536, ge=1_024)
     in_flight_max: int = Field(default=5_000, ge=1)
     """Credits that may wait for the ledger at once; further ones get their provider's retryable reply."""
+
+    operations_host: str = "127.0.0.1"
+    operations_port: int = Field(default=8081, ge=1, le=65535)
+    """Where /healthz, /readyz and /metrics are served; never 0, since nobody could know where to ask."""
+
+    trusted_proxies: Networks = ()
+    """Peers whose X-Forwarded-For says who the client is, where an integration has `allowed_addresses`."""
+
+    tls_certificate: str = ""
+    tls_key: str = ""
+    """Paths of PEM files, both or none; with them callbacks are served over TLS only."""
 
 
 def _broker_url(url: str) -> str:
@@ -100,6 +112,10 @@ class OperatorSettings(_Table):
     port: int = Field(default=8090, ge=0, le=65535)
     tokens: tuple[str, ...] = ()
     """Each a literal, `env:NAME` or `file:PATH`. Any verifies."""
+
+    tls_certificate: str = ""
+    tls_key: str = ""
+    """Paths of PEM files, both or none; with them the API is served over TLS only."""
 
 
 class LogSettings(_Table):

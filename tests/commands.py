@@ -73,13 +73,13 @@ async def run(database_url: str, *arguments: str, **environment: str) -> Ended:
     )
 
 
-async def until_ready(process: Process, url: str) -> None:
-    """Return when the process answers at `url` that it is ready."""
-    async with httpx.AsyncClient() as client, timeout(READY_WITHIN_SECONDS):
+async def until_ready(process: Process, url: str, client: httpx.AsyncClient | None = None) -> None:
+    """Return when the process answers at `url` that it is ready; `client` knows its CA, if it has one."""
+    async with client or httpx.AsyncClient() as asking, timeout(READY_WITHIN_SECONDS):
         while True:
             assert process.returncode is None, "the process ended"
             try:
-                assert (await client.get(f"{url}/readyz")).json() == {"status": "ready"}
+                assert (await asking.get(f"{url}/readyz")).json() == {"status": "ready"}
             except httpx.TransportError:
                 await sleep(0.05)
             else:

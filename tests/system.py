@@ -20,6 +20,7 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.operations import READINESS_STANDS_SECONDS
 from gateway.providers import build
 from gateway.providers.contract import Provider
 from shared.message_keys import MessageKeys
@@ -113,6 +114,9 @@ class System:
     """A gateway, its workers, and their ledger."""
 
     url: str
+    operations_url: str
+    """Where the gateway's /readyz and /metrics are."""
+
     gateway: Process
     workers: list[Process]
     engine: AsyncEngine
@@ -170,12 +174,14 @@ class System:
                 await connection.execute(text(statement), {"ids": list(player_ids)})
 
     async def until_ready(self, status: int = 200) -> None:
-        """Return when /readyz answers with `status`."""
-        deadline = time.monotonic() + READY_WITHIN_SECONDS
-        async with httpx.AsyncClient(base_url=self.url) as client:
+        """Return when /readyz answers with `status` what it has found out since it was asked."""
+        asked_at = time.monotonic()
+        deadline = asked_at + READY_WITHIN_SECONDS
+        async with httpx.AsyncClient(base_url=self.operations_url) as client:
             while time.monotonic() < deadline:
                 try:
-                    if (await client.get("/readyz")).status_code == status:
+                    is_new = time.monotonic() > asked_at + READINESS_STANDS_SECONDS
+                    if (await client.get("/readyz")).status_code == status and is_new:
                         return
                 except httpx.TransportError:
                     pass
@@ -251,8 +257,9 @@ def _make_system(
     directory: Path,
     reaper: Reaper,
 ) -> System:
-    (port,) = free_ports(1)
+    port, operations_port = free_ports(2)
     environment["CREDITS_GATEWAY__PORT"] = str(port)
+    environment["CREDITS_GATEWAY__OPERATIONS_PORT"] = str(operations_port)
     numbers = count()
 
     def new_worker() -> Process:
@@ -261,6 +268,7 @@ def _make_system(
 
     return System(
         url=f"http://127.0.0.1:{port}",
+        operations_url=f"http://127.0.0.1:{operations_port}",
         gateway=Process(("gateway",), {**environment, **of_gateway}, directory / "gateway.log", reaper),
         workers=[],
         engine=engine,

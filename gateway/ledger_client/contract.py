@@ -40,6 +40,13 @@ class LedgerClient(ABC):
             raise answer
         return answer
 
+    async def ask_first(self, question: Question, deadline: float) -> Answer:
+        """Return the answer to a question that goes before all that wait, and is not counted among them.
+
+        It is for the gateway's own use, so overload never refuses it. Raises LedgerUnavailable.
+        """
+        return await self.ask(question, deadline)
+
     @abstractmethod
     def is_overloaded(self, more: int = 0) -> bool:
         """Tell whether who asks now would only make all wait longer; so many more are about to ask."""

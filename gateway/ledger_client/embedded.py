@@ -52,6 +52,10 @@ class EmbeddedLedgerClient(LedgerClient):
         """Return the ledger's answers by `deadline` on the loop's clock."""
         return await self._lanes.ask_all(questions, deadline)
 
+    async def ask_first(self, question: Question, deadline: float) -> Answer:
+        """Return the answer to a question that goes before all that wait, and is not counted among them."""
+        return await self._lanes.ask_first(question, deadline)
+
     async def _send(self, _shard: int, questions: Sequence[Question], _deadline: float) -> Answered:
         """Answer. Each call keeps its own deadline; a transaction is not cut off by it."""
         if self._bookkeeper is None:

@@ -105,6 +105,22 @@ class Lanes:
         too_many = LedgerUnavailable("too many questions are in flight")
         return told + [too_many] * (len(questions) - len(taken))
 
+    async def ask_first(self, question: Question, deadline: float) -> Answer:
+        """Return the answer to a question that leaves before all that wait, and is not counted among them.
+
+        Raises LedgerUnavailable when there is none by `deadline`.
+        """
+        shard = shard_of(_routing_key(question), len(self._lanes))
+        future = self._lanes[shard].put_first(shard, question, deadline)
+        late = asyncio.get_running_loop().call_at(deadline, _fail, [future], "no answer in time")
+        try:
+            answer = await future
+        finally:
+            late.cancel()
+        if isinstance(answer, LedgerUnavailable):
+            raise answer
+        return answer
+
     def _put(self, question: Question, deadline: float) -> _FutureAnswer:
         shard = shard_of(_routing_key(question), len(self._lanes))
         return self._lanes[shard].put(shard, question, deadline)
@@ -169,10 +185,21 @@ class _Lane:
             _fail([answer], "the ledger is too busy to answer in time")
             return answer
         self._waiting.append(_Call(shard, question, deadline, answer))
+        self._look_soon()
+        return answer
+
+    def put_first(self, shard: int, question: Question, deadline: float) -> _FutureAnswer:
+        """Return the future answer to what leaves with the next batch."""
+        answer: _FutureAnswer = asyncio.get_running_loop().create_future()
+        self._waiting.appendleft(_Call(shard, question, deadline, answer))
+        self._look_soon()
+        return answer
+
+    def _look_soon(self) -> None:
+        loop = asyncio.get_running_loop()
         if not self._looks and self._may_leave(loop.time()):
             self._looks = True
             loop.call_soon(self._send_what_may_leave)  # with those that are put meanwhile
-        return answer
 
     async def close(self) -> None:
         """Fail what waits; let the batches under way end."""

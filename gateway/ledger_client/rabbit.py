@@ -125,6 +125,12 @@ class RabbitLedgerClient(LedgerClient):
             return [LedgerUnavailable(self._absence)] * len(questions)
         return await self._lanes.ask_all(questions, deadline)
 
+    async def ask_first(self, question: Question, deadline: float) -> Answer:
+        """Return the answer to a question that goes before all that wait, and is not counted among them."""
+        if self._channel is None:
+            raise LedgerUnavailable("no connection to the broker")
+        return await self._lanes.ask_first(question, deadline)
+
     async def _serve(self, connection: AbstractConnection) -> None:
         """Use one connection until it is lost, silent while there are other nodes, or we stop."""
         if not await self._exchange_is_there(connection):

@@ -17,6 +17,7 @@ from gateway.signing import Secrets
 from shared.credit import Credit, Kind, Wallet
 from shared.errors import CreditsError, MoneyError
 from shared.money import Currencies
+from shared.networks import Networks
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindPlayer, Lookup
 
@@ -109,6 +110,9 @@ class IntegrationSettings(BaseModel):
     """Literal, `env:NAME` or `file:PATH`. Any may verify; the first signs."""
 
     reply_within_seconds: float = Field(default=2.5, gt=0, le=60)
+    allowed_addresses: Annotated[Networks, Field(min_length=1)] | None = None
+    """The networks that its callbacks may come from; any, if left out."""
+
     free_spin_wins: Literal["bonus", "real"] = "bonus"
     """DECISION: the wallet that wins of free spins and rewards go to."""
 
@@ -140,6 +144,9 @@ class Provider(ABC, Generic[SettingsType, Message]):
 
     content_types: ClassVar[frozenset[str]] = frozenset({"application/json"})
     """The bodies it may send. A request that names no type is read as JSON."""
+
+    headers: ClassVar[frozenset[str]] = frozenset()
+    """The headers that it reads beside the content type, in lower case: none may come with two values."""
 
     echoes: ClassVar = True
     """Whether 'ask again' depends on the request, such as by an id or a number of items. Said once if not."""

@@ -147,6 +147,7 @@ class Gpas(Provider[GpasSettings, Movement]):
     """One GPAS account."""
 
     paths: ClassVar = ("movements/credit",)
+    headers: ClassVar = frozenset({"x-parent-system-id", "x-signature"})
     echoes: ClassVar = False
     settings_type: ClassVar = GpasSettings
 

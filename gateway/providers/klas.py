@@ -131,6 +131,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
     """One Klas account."""
 
     paths: ClassVar = ("credit", "balance")
+    headers: ClassVar = frozenset({"x-signature"})
     echoes: ClassVar = False
     settings_type: ClassVar = KlasSettings
 

@@ -24,7 +24,7 @@ from gateway.app import create_app
 from gateway.ledger_client.contract import LedgerClient
 from shared.credit import Credit, Wallet
 from shared.errors import LedgerUnavailable
-from shared.http import serve
+from shared.http import serve, serving
 from shared.logging import set_up_logging
 from shared.money import MINOR_MAX
 from shared.outcome import Holder, Outcome, Receipt, Result
@@ -190,7 +190,9 @@ _UPDATE_WALLET: Final = (
 async def _serve(settings: Settings) -> None:
     pooled = settings.ledger.model_copy(update={"pool_connections_max": POOL_CONNECTIONS})
     async with DirectLedger(create_engine(pooled)) as ledger:
-        await serve(create_app(settings, ledger), settings.gateway.host, settings.gateway.port)
+        app, own = create_app(settings, ledger), settings.gateway
+        async with serving(app.operations, own.operations_host, own.operations_port):
+            await serve(app, own.host, own.port)
 
 
 if __name__ == "__main__":

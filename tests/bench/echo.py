@@ -1,6 +1,6 @@
 """A bare Starlette application that returns what it is sent: what HTTP alone costs.
 
-Serves on the port of the product's settings: `python -m tests.bench.echo`.
+Serves on the ports of the product's settings: `python -m tests.bench.echo`.
 """
 
 import uvloop
@@ -9,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from shared.http import serve
-from shared.settings import load_settings
+from shared.http import serve, serving
+from shared.settings import GatewaySettings, load_settings
 
 
 async def echo(request: Request) -> Response:
@@ -23,7 +23,13 @@ async def readyz(_request: Request) -> Response:
     return JSONResponse({"status": "ready"})
 
 
+async def serve_both(settings: GatewaySettings) -> None:
+    """Serve the echo and, as the product does on a port of its own, its readiness."""
+    operations = Starlette(routes=[Route("/readyz", readyz)])
+    app = Starlette(routes=[Route("/{path:path}", echo, methods=["POST"])])
+    async with serving(operations, settings.operations_host, settings.operations_port):
+        await serve(app, settings.host, settings.port)
+
+
 if __name__ == "__main__":
-    app = Starlette(routes=[Route("/readyz", readyz), Route("/{path:path}", echo, methods=["POST"])])
-    gateway = load_settings().gateway
-    uvloop.run(serve(app, gateway.host, gateway.port))
+    uvloop.run(serve_both(load_settings().gateway))

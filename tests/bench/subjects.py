@@ -15,6 +15,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
+from gateway.operations import METRICS_STAND_SECONDS
 from shared.credit import Wallet
 from shared.settings import MEMORY, LedgerSettings
 from tests.bench.traffic import PLAYERS, player
@@ -34,6 +35,9 @@ class Subject:
     """Something that serves HTTP."""
 
     url: str
+    operations_url: str
+    """Where its /readyz and /metrics are."""
+
     roots: Mapping[str, int]
     """The processes at work for it, by name."""
 
@@ -46,12 +50,12 @@ class Subject:
             return {}
         before: dict[str, float] = {}
         while True:
-            async with httpx.AsyncClient(base_url=self.url) as client:
+            async with httpx.AsyncClient(base_url=self.operations_url) as client:
                 now = _counted((await client.get("/metrics")).text)
             if now == before and not now["in flight"]:
                 return {result: int(number) for result, number in now.items() if result != "in flight"}
             before = now
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(METRICS_STAND_SECONDS)
 
     async def transfers(self) -> int:
         """Return how many transfers its books hold."""
@@ -87,7 +91,7 @@ async def production(
             "RabbitMQ": servers.rabbitmq.pid,
             "Redis": servers.redis.pid,
         }
-        yield Subject(system.url, roots, system.engine), system
+        yield Subject(system.url, system.operations_url, roots, system.engine), system
 
 
 @asynccontextmanager
@@ -99,7 +103,9 @@ async def embedded(servers: Servers) -> AsyncIterator[Subject]:
         async with running_system(servers, workers=0, database_url=url, **DEFAULTS, **memory) as system:
             await system.until_ready()
             await add_players(system.engine)
-            yield Subject(system.url, {"gateway": pid_of(system.gateway)}, system.engine)
+            yield Subject(
+                system.url, system.operations_url, {"gateway": pid_of(system.gateway)}, system.engine
+            )
 
 
 @asynccontextmanager
@@ -111,8 +117,9 @@ async def direct(servers: Servers, settings: Mapping[str, str]) -> AsyncIterator
         await migrate(engine)
         await add_players(engine)
         own = {**settings, "CREDITS_LEDGER__DATABASE_URL": database_url}
-        async with _serving("tests.bench.baseline", own) as (url, pid):
-            yield Subject(url, {"baseline": pid, "PostgreSQL": servers.postgres.pid}, engine)
+        async with _serving("tests.bench.baseline", own) as (url, operations_url, pid):
+            roots = {"baseline": pid, "PostgreSQL": servers.postgres.pid}
+            yield Subject(url, operations_url, roots, engine)
     finally:
         await engine.dispose()
 
@@ -120,8 +127,8 @@ async def direct(servers: Servers, settings: Mapping[str, str]) -> AsyncIterator
 @asynccontextmanager
 async def echo(settings: Mapping[str, str]) -> AsyncIterator[Subject]:
     """Run the bare echo."""
-    async with _serving("tests.bench.echo", settings) as (url, pid):
-        yield Subject(url, {"echo": pid})
+    async with _serving("tests.bench.echo", settings) as (url, operations_url, pid):
+        yield Subject(url, operations_url, {"echo": pid})
 
 
 def pid_of(process: Process) -> int:
@@ -131,17 +138,22 @@ def pid_of(process: Process) -> int:
 
 
 @asynccontextmanager
-async def _serving(module: str, settings: Mapping[str, str]) -> AsyncIterator[tuple[str, int]]:
-    """Run a module that serves on the gateway's port; yield its URL and process id."""
-    (port,) = free_ports(1)
+async def _serving(module: str, settings: Mapping[str, str]) -> AsyncIterator[tuple[str, str, int]]:
+    """Run a module that serves on the gateway's ports; yield both URLs and its process id."""
+    port, operations_port = free_ports(2)
+    url, operations_url = (f"http://127.0.0.1:{number}" for number in (port, operations_port))
     directory = Path(tempfile.mkdtemp(prefix="credits-bench-"))
     with Reaper(directory) as reaper:
-        environment = {**settings, "CREDITS_GATEWAY__PORT": str(port)}
+        environment = {
+            **settings,
+            "CREDITS_GATEWAY__PORT": str(port),
+            "CREDITS_GATEWAY__OPERATIONS_PORT": str(operations_port),
+        }
         process = Process((module,), environment, directory / "log", reaper)
         process.start()
         try:
-            await _until_ready(f"http://127.0.0.1:{port}", process)
-            yield f"http://127.0.0.1:{port}", pid_of(process)
+            await _until_ready(operations_url, process)
+            yield url, operations_url, pid_of(process)
         finally:
             await process.end()
 

@@ -126,7 +126,7 @@ class Suite:
         await asyncio.to_thread(self.servers.redis.stop)
         async with AsyncExitStack() as at_end:
             at_end.push_async_callback(asyncio.to_thread, self.servers.redis.start)
-            without = Subject(subject.url, roots, subject.engine)
+            without = Subject(subject.url, subject.operations_url, roots, subject.engine)
             await self.run("no redis", without, Load("Redis is down", traffic.wins()))
 
     async def verify(self, system: System) -> None:

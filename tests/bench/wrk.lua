@@ -31,7 +31,7 @@ function request()
     if not length then
         -- Nothing may be sent twice. The run is void; this keeps wrk busy until its end.
         exhausted = 1
-        return "GET /healthz HTTP/1.1\r\nhost: gateway\r\n\r\n"
+        return "GET / HTTP/1.1\r\nhost: gateway\r\n\r\n"
     end
     sent = sent + 1
     return requests_file:read(tonumber(length))

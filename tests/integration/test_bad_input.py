@@ -176,6 +176,7 @@ async def test_session_that_can_be_nobodys_moves_nothing_and_ends_no_worker(
     (response,) = await send_all(system.url, [request], 1)
     assert_own_error("gpas", response)
     await system.until_ready()
+    assert all(worker.is_running for worker in system.workers)
 
 
 NO_PLAYERS = {"a NUL": "\\u0000", "half a pair": "\\ud800", "nothing": "", "very long": "p" * 10_000}
@@ -190,6 +191,7 @@ async def test_balance_of_who_can_be_nobody_is_refused_and_ends_no_worker(
     (response,) = await send_all(system.url, [http_bytes("klas", callback)], 1)
     assert_own_error("klas", response)
     await system.until_ready()
+    assert all(worker.is_running for worker in system.workers)
 
 
 async def test_connection_cut_in_the_middle_of_a_body_moves_nothing(system: System) -> None:

@@ -18,6 +18,7 @@ class Demo(NamedTuple):
     """A running demonstration, and the lines that it prints for pasting."""
 
     url: str
+    operations_url: str
     lines: list[str]
 
 
@@ -33,14 +34,18 @@ def environment(database: Path, **settings: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def demo(database: Path) -> AsyncIterator[Demo]:
-    (port,) = free_ports(1)
+    port, operations_port = free_ports(2)
+    ports = {
+        "CREDITS_GATEWAY__PORT": str(port),
+        "CREDITS_GATEWAY__OPERATIONS_PORT": str(operations_port),
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "gateway",
         "demo",
         cwd=ROOT,
-        env=environment(database, CREDITS_GATEWAY__PORT=str(port)),
+        env=environment(database, **ports),
         stdout=asyncio.subprocess.PIPE,
     )
     try:
@@ -49,9 +54,10 @@ async def demo(database: Path) -> AsyncIterator[Demo]:
         while not (line := (await process.stdout.readline()).decode()).startswith("Serving"):
             assert line, "the demonstration ended"
             lines += [line.strip()] if line.startswith("curl ") else []
-        url = f"http://127.0.0.1:{port}"
-        await until_ready(process, url)
-        yield Demo(url, lines)
+        told = re.fullmatch(r"/healthz, .* on (http://.*)\.\n", (await process.stdout.readline()).decode())
+        assert told
+        await until_ready(process, told[1])
+        yield Demo(f"http://127.0.0.1:{port}", told[1], lines)
     finally:
         process.send_signal(signal.SIGINT)
         assert await process.wait() == 0

@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
 import httpx
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import CollectorRegistry
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
@@ -116,7 +116,7 @@ async def embedded_stack(
         app.lifespan_context(app),
         httpx.AsyncClient(transport=transport, base_url="http://gateway") as http,
     ):
-        yield EmbeddedStack(http, ledger, engine)
+        yield EmbeddedStack(http, ledger, engine, app.operations.registry)
     await engine.dispose()
 
 
@@ -144,6 +144,7 @@ class EmbeddedStack:
     http: httpx.AsyncClient
     ledger: FaultyLedgerClient
     engine: AsyncEngine
+    registry: CollectorRegistry
 
     async def send(self, integration: str, callback: Callback, method: str = "POST") -> httpx.Response:
         return await self.http.request(
@@ -196,11 +197,10 @@ class EmbeddedStack:
             return [json.loads(text) for text in (await connection.execute(offered)).scalars()]
 
     async def conflicts_counted(self, integration: str) -> Counter[str]:
-        exposition = (await self.http.get("/metrics")).text
         return Counter(
             {
                 sample.labels["field"]: int(sample.value)
-                for family in text_string_to_metric_families(exposition)
+                for family in self.registry.collect()
                 for sample in family.samples
                 if sample.name == "credits_conflicts_total" and sample.labels["integration"] == integration
             }

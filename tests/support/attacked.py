@@ -58,7 +58,7 @@ async def pay(system: System, count: int = 1, player_id: str = "anna", integrati
 
 async def dropped(system: System) -> dict[str, float]:
     """Return how many replies the gateway has dropped, by reason."""
-    async with httpx.AsyncClient(base_url=system.url) as client:
+    async with httpx.AsyncClient(base_url=system.operations_url) as client:
         exposition = (await client.get("/metrics")).text
     return {
         sample.labels["reason"]: sample.value

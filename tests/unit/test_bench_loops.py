@@ -32,7 +32,7 @@ class SubjectWith(Subject):
 
 async def answered(engine: AsyncEngine, transfers: int, unpaid: int = 0, **outcomes: int) -> int:
     """Return how many answers are counted, of 90 to 100, where there were 1,000 wins posted before."""
-    subject = SubjectWith("", {}, engine)
+    subject = SubjectWith("", "", {}, engine)
     object.__setattr__(subject, "now", Books(subject, outcomes, transfers))
     return await Books(subject, {"posted": 1_000}, 1_000).check(90, 100, unpaid, unpaid)
 

@@ -13,6 +13,7 @@ from starlette.routing import Route
 from shared.http import serve as serve_http
 from shared.money import Currencies
 from shared.settings import Settings
+from shared.tls import server_context
 from worker.database import create_engine, require_migrated
 from worker.operator.endpoint import Endpoint
 from worker.operator.front import Front, nowhere
@@ -54,10 +55,11 @@ def create_operator_app(settings: Settings) -> Starlette:
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT. Raises SettingsError or LedgerUnavailable when it can't begin."""
-    app = create_operator_app(settings)
+    app, own = create_operator_app(settings), settings.operator
+    tls = server_context(own.tls_certificate, own.tls_key, "operator")
     async with app.router.lifespan_context(app):
-        _log.info("operator API serves", host=settings.operator.host, port=settings.operator.port)
-        await serve_http(app, settings.operator.host, settings.operator.port)
+        _log.info("operator API serves", host=own.host, port=own.port)
+        await serve_http(app, own.host, own.port, tls=tls, setting="[operator] host, port")
     _log.info("operator API stopped")
 
 

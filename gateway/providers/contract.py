@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.signing import Secrets
 from shared.credit import Credit, Kind, Wallet
 from shared.errors import CreditsError, MoneyError
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Result
+from shared.settings import StringList
 from shared.wire import FindPlayer, Lookup
 
 TEXT_CHARACTERS_MAX: Final = 1_000
@@ -88,20 +89,13 @@ class Refused(CreditsError):  # noqa: N818  (it says what became of the request)
         self.outcome: Final = Outcome(result, detail=detail)
 
 
-def _as_list(value: object) -> object:
-    """Let an environment variable hold one secret, or a JSON list of several."""
-    if not isinstance(value, str):
-        return value
-    return msgspec.json.decode(value) if value.startswith("[") else [value]
-
-
 class IntegrationSettings(BaseModel):
     """`[integrations.NAME]`: what every provider's settings have in common."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     provider: str
-    secrets: Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    secrets: Annotated[StringList, Field(min_length=1, repr=False)]
     """Literal, `env:NAME` or `file:PATH`. Any may verify; the first signs."""
 
     reply_within_seconds: float = Field(default=2.5, gt=0, le=60)

@@ -49,7 +49,7 @@ def test_mistake_is_told_in_one_line_without_the_password(
     monkeypatch: pytest.MonkeyPatch, url: str, defect: str
 ) -> None:
     told = refusal(monkeypatch, url)
-    assert told.startswith("broker.url: ")
+    assert told.startswith("CREDITS_BROKER__URL: broker.url: ")
     assert defect in told
     assert "hunter2" not in told
     assert "\n" not in told

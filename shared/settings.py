@@ -16,7 +16,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from shared.broker_url import checked, node_urls
+from shared import broker_url, cache_url
 from shared.errors import SettingsError
 from shared.settings_sources import origin, read_config_file, read_environment
 
@@ -74,7 +74,11 @@ class GatewaySettings(_Table):
 
 
 def _broker_url(url: str) -> str:
-    return url if url == MEMORY else checked(url)
+    return url if url == MEMORY else broker_url.checked(url)
+
+
+def _cache_url(url: str) -> str:
+    return url if url == MEMORY else cache_url.checked(url)
 
 
 class BrokerSettings(_Table):
@@ -89,7 +93,7 @@ class BrokerSettings(_Table):
     @property
     def urls(self) -> tuple[str, ...]:
         """The URL of each node."""
-        return node_urls(self.url)
+        return broker_url.node_urls(self.url)
 
 
 class LedgerSettings(_Table):
@@ -103,7 +107,7 @@ class LedgerSettings(_Table):
 class CacheSettings(_Table):
     """`[cache]`: Redis, the fast memory of posted credits."""
 
-    url: Annotated[str, Field(repr=False)] = MEMORY
+    url: Annotated[str, AfterValidator(_cache_url), Field(repr=False)] = MEMORY
     ttl_seconds: int = Field(default=86_400, ge=1)
     timeout_ms: int = Field(default=50, ge=1)
 

@@ -100,6 +100,9 @@ class LedgerSettings(_Table):
     """`[ledger]`: the SQL database."""
 
     database_url: Annotated[str, Field(repr=False)] = "sqlite+aiosqlite:///var/credits.db"
+    pooler: Literal["none", "session", "transaction"] = "none"
+    """What stands between us and PostgreSQL: PgBouncer's pool_mode."""
+
     pool_connections_max: int = Field(default=4, ge=1)
     statement_seconds_max: int = Field(default=5, ge=1)
 

@@ -33,13 +33,20 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     metrics = WorkerMetrics()
     if settings.worker.metrics_port:
-        start_http_server(settings.worker.metrics_port, registry=metrics.registry)
+        _serve_metrics(settings.worker.metrics_port, metrics)
     while not stop.is_set():
         try:
             await _serve(settings, keys, metrics, stop)
         except LedgerUnavailable as error:
             _log.warning("waiting for the database", reason=str(error))
             await asyncio.sleep(LEDGER_PAUSE_SECONDS)
+
+
+def _serve_metrics(port: int, metrics: WorkerMetrics) -> None:
+    try:
+        start_http_server(port, registry=metrics.registry)
+    except OSError as error:
+        raise SettingsError(f"[worker] metrics_port: can't serve at {port}: {error.strerror}") from None
 
 
 async def _serve(settings: Settings, keys: MessageKeys, metrics: WorkerMetrics, stop: asyncio.Event) -> None:

@@ -12,14 +12,12 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.providers.contract import TEXT_CHARACTERS_MAX, Callback, Message, Refused, Text, is_printable
+from gateway.providers.contract import TEXT_CHARACTERS_MAX, Callback, Message, Refused, Text
+from shared.ids import ROUND_ID_CHARACTERS_MAX, is_printable, storable_round_id
 from shared.outcome import Result
 
 FORM: Final = "application/x-www-form-urlencoded"
 FORM_FIELDS_MAX: Final = 64
-REFERENCE_BYTES_MAX: Final = 2_000
-"""How long a round may be in UTF-8: with a player's id beside it, PostgreSQL still takes it into an index."""
-
 Anything = msgspec.Raw
 """A field that the money does not depend on. It holds any JSON value: none of them costs a player a win."""
 
@@ -93,12 +91,12 @@ def spoken(raw: Anything) -> str:
     return written.decode() if written[:1] in _NUMBER_STARTS else ""
 
 
-def reference(raw: Anything, characters_max: int = TEXT_CHARACTERS_MAX) -> str | None:
+def reference(raw: Anything, characters_max: int = ROUND_ID_CHARACTERS_MAX) -> str | None:
     """Return a round, game, bet or session as it can be stored and looked up, or None where it can't."""
     text = spoken(raw)
     if len(text) > characters_max or not is_printable(text):
         return None
-    return text if text.isascii() or len(text.encode()) <= REFERENCE_BYTES_MAX else None
+    return storable_round_id(text)
 
 
 def unusable(raw: Anything, usable: str | None) -> str | None:

@@ -51,7 +51,6 @@ from gateway.providers.contract import (
     Text,
     Win,
     explain,
-    is_id,
     json_reply,
 )
 from gateway.providers.fields import (
@@ -65,6 +64,7 @@ from gateway.providers.fields import (
 )
 from gateway.signing import Secrets
 from shared.credit import Credit
+from shared.ids import is_id
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindSession

@@ -40,7 +40,6 @@ from typing import ClassVar, Final, Literal
 import msgspec
 
 from gateway.providers.contract import (
-    ID_CHARACTERS_MAX,
     Callback,
     CurrencyText,
     Id,
@@ -65,6 +64,7 @@ from gateway.providers.fields import (
 )
 from gateway.signing import hmac_sha256_hex
 from shared.credit import Credit, Kind
+from shared.ids import ID_CHARACTERS_MAX
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindPlayer
 

@@ -150,7 +150,7 @@ async def test_without_a_right_token_nothing_is_served(tokens: str) -> None:
     out, err = await process.communicate()
     assert (process.returncode, out) == (End.SETTINGS, b"")
     assert len(err.splitlines()) == 1
-    assert err.startswith(b"error: [operator] tokens: ")
+    assert err.startswith(b"error: CREDITS_OPERATOR__TOKENS: [operator] tokens: ")
     assert b"hunter2" not in err
 
 

@@ -42,7 +42,7 @@ async def run(settings: Settings) -> None:
 
 async def _serve(settings: Settings, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
     worker_id, shards = f"{socket.gethostname()}/{os.getpid()}", settings.broker.shards
-    async with open_bookkeeper(settings) as bookkeeper:
+    async with open_bookkeeper(settings, metrics.count_cache_fault) as bookkeeper:
         consumer = Consumer(bookkeeper, metrics, worker_id, shards, settings.worker.batch_credits_max, stop)
         await keep_connected(settings.broker, consumer.serve, stop)
     _log.info("worker stopped", worker=worker_id)

@@ -44,7 +44,10 @@ def connection_pool(settings: CacheSettings) -> ConnectionPool:
         if isinstance(connection, SSLConnection):
             connection.ssl_context.get()
     except ssl.SSLError as error:
-        raise SettingsError(f"[cache] url: its certificate or key is of no use: {error.reason}") from None
+        reason = getattr(error, "reason", None) or error.args[0]
+        raise SettingsError(
+            f"[cache] url: its certificates, key or ciphers are of no use: {reason}"
+        ) from None
     except OSError as error:
         raise SettingsError(f"[cache] url: its certificate or key: {error.strerror}") from None
     except TypeError:  # of an option that only another kind of connection has

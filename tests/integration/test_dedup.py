@@ -7,8 +7,6 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from shared.errors import SettingsError
-from shared.settings import CacheSettings
 from tests.caches import LATER, ONE, TWO, cache_on, key_of, put, transfer
 from tests.servers import Servers
 from worker.dedup import MEMORY_TRANSFERS_MAX, PAUSE_SECONDS, MemoryCache, RedisCache
@@ -144,12 +142,6 @@ async def test_cache_that_was_down_is_used_again(servers: Servers, cache: RedisC
         while not await cache.get([TWO]):
             await asyncio.sleep(0.1)
             await put(cache, {TWO: transfer()})
-
-
-@pytest.mark.parametrize("url", ["", "localhost:6379", "http://localhost"])
-def test_wrong_cache_url_stops_the_start(url: str) -> None:
-    with pytest.raises(SettingsError, match=r"\[cache\] url"):
-        RedisCache(CacheSettings(url=url))
 
 
 async def test_memory_of_one_process_is_bounded() -> None:

@@ -13,6 +13,7 @@ from worker import database
 from worker.cli.books import ledger, round_, transfer
 from worker.cli.dead import dead
 from worker.cli.ends import End, end
+from worker.cli.grants import grants
 from worker.cli.holders import player, session
 from worker.cli.ledger import ask, place
 from worker.cli.options import AsJson
@@ -37,6 +38,7 @@ app.add_typer(transfer, name="transfer")
 app.add_typer(round_, name="round")
 app.add_typer(ledger, name="ledger")
 app.add_typer(dead, name="dead")
+app.command("grants")(grants)
 
 
 def main() -> None:

@@ -10,7 +10,15 @@ A comma separates only where another URL begins after it: a password may hold on
 
 import re
 from typing import Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from shared.server_url import read_options, refuse_account, refuse_options, refuse_port, refuse_tls_files
+
+_OPTIONS: Final = frozenset({"auth", "heartbeat", "name", "timeout"})
+"""Heartbeat and time limit may stand here, but `[broker] heartbeat_seconds` and our own limit count."""
+
+_TLS_OPTIONS: Final = frozenset({"cafile", "capath", "certfile", "keyfile", "no_verify_ssl"})
+_MECHANISMS: Final = ("plain", "amqplain", "external")
 
 _BETWEEN: Final = re.compile(r"\s*,\s*(?=amqps?://)")
 
@@ -36,21 +44,28 @@ def checked(url: str) -> str:
     return url
 
 
-def _defect(url: str) -> str:
-    """Return what is wrong with one URL, or ""."""
+def _defect(url: str) -> str | None:
+    """Return what is wrong with one URL, or None."""
     if not re.match("amqps?://", url):
         return "must be memory:// or begin with amqp:// or amqps://"
-    try:
-        parts = urlsplit(url)
-    except ValueError:  # a bracket without its other
-        return "it is no URL"
+    if defect := refuse_account(url):
+        return defect
+    parts = urlsplit(url)
     if "," in node_of(url) + parts.path:
         return "a comma must have a whole URL on either side, amqp:// included"
-    try:
-        _ = parts.port
-    except ValueError:
-        return "the port must be a number up to 65535 (in a password write %2F for /, %3F for ?, %23 for #)"
-    return "" if parts.hostname else "there is no host"
+    if defect := refuse_port(parts):
+        return defect
+    return _refuse_options(parts) if parts.hostname else "there is no host"
+
+
+def _refuse_options(parts: SplitResult) -> str | None:
+    options = read_options(parts.query)
+    if any(name in _TLS_OPTIONS for name in options) and parts.scheme != "amqps":
+        return "options of TLS need amqps://"
+    known = _OPTIONS | _TLS_OPTIONS if parts.scheme == "amqps" else _OPTIONS
+    if options.get("auth", "plain").lower() not in _MECHANISMS:
+        return f"auth is one of {', '.join(_MECHANISMS)}"
+    return refuse_options(options, known) or refuse_tls_files(options, "cafile", "certfile", "keyfile")
 
 
 def _vhost(url: str) -> str:

@@ -5,33 +5,58 @@ overrides `[broker] url`, and so on. With no URL set everything runs in one proc
 Integrations stay unread tables here: only a provider's own file in `gateway/providers/` knows its settings.
 """
 
-import os
-import tomllib
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+import msgspec
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    TomlConfigSettingsSource,
 )
-from pydantic_settings import SettingsError as SourceError
 
-from shared.broker_url import checked, node_urls
+from shared import broker_url, cache_url
 from shared.errors import SettingsError
+from shared.settings_sources import origin, read_config_file, read_environment
 
 MEMORY: Final = "memory://"
 """The URL of a broker or cache inside this process."""
 
-_PREFIX: Final = "CREDITS_"
-_NOT_SETTINGS: Final = ("CREDITS_CONFIG", "CREDITS_TEST_")
+DEFECTS_MAX: Final = 5
+"""So many wrong values are named at once."""
+
+KEY_CHARACTERS_MAX: Final = 64
 
 IntegrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 
-# Upper case, because the names of environment variables come here in lower case.
-CurrencyCode = Annotated[str, AfterValidator(str.upper), Field(pattern=r"^[A-Za-z0-9]{3,10}$")]
+
+def _currency_code(code: str) -> str:
+    """Refuse what the tables can't hold, instead of making another currency of it."""
+    if not (code.isascii() and code.isalnum() and 3 <= len(code) <= 10 and code == code.upper()):
+        raise ValueError(
+            "a currency's code has 3 to 10 digits and upper-case letters, as the provider sends it"
+        )
+    return code
+
+
+CurrencyCode = Annotated[str, AfterValidator(_currency_code)]
+
+
+def _string_list(value: object) -> object:
+    """Take one text for a list of one; a variable may hold a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if not value.startswith("["):
+        return [value]
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        raise ValueError("begins with [, and so must be a JSON list of texts") from None
+
+
+StringList = Annotated[tuple[str, ...], BeforeValidator(_string_list)]
+"""One text, or a list of several; in a variable, a JSON list."""
 
 
 class _Table(BaseModel):
@@ -41,7 +66,7 @@ class _Table(BaseModel):
 class GatewaySettings(_Table):
     """`[gateway]`: the HTTP side."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     body_bytes_max: int = Field(default=65_536, ge=1_024)
     in_flight_max: int = Field(default=5_000, ge=1)
@@ -49,13 +74,17 @@ class GatewaySettings(_Table):
 
 
 def _broker_url(url: str) -> str:
-    return url if url == MEMORY else checked(url)
+    return url if url == MEMORY else broker_url.checked(url)
+
+
+def _cache_url(url: str) -> str:
+    return url if url == MEMORY else cache_url.checked(url)
 
 
 class BrokerSettings(_Table):
     """`[broker]`: RabbitMQ."""
 
-    url: Annotated[str, AfterValidator(_broker_url)] = MEMORY
+    url: Annotated[str, AfterValidator(_broker_url), Field(repr=False)] = MEMORY
     """Of a cluster, the URLs of its nodes, separated by commas."""
 
     shards: int = Field(default=16, ge=1, le=256)
@@ -64,13 +93,16 @@ class BrokerSettings(_Table):
     @property
     def urls(self) -> tuple[str, ...]:
         """The URL of each node."""
-        return node_urls(self.url)
+        return broker_url.node_urls(self.url)
 
 
 class LedgerSettings(_Table):
     """`[ledger]`: the SQL database."""
 
-    database_url: str = "sqlite+aiosqlite:///var/credits.db"
+    database_url: Annotated[str, Field(repr=False)] = "sqlite+aiosqlite:///var/credits.db"
+    pooler: Literal["none", "session", "transaction"] = "none"
+    """What stands between us and PostgreSQL: PgBouncer's pool_mode."""
+
     pool_connections_max: int = Field(default=4, ge=1)
     statement_seconds_max: int = Field(default=5, ge=1)
 
@@ -78,7 +110,7 @@ class LedgerSettings(_Table):
 class CacheSettings(_Table):
     """`[cache]`: Redis, the fast memory of posted credits."""
 
-    url: str = MEMORY
+    url: Annotated[str, AfterValidator(_cache_url), Field(repr=False)] = MEMORY
     ttl_seconds: int = Field(default=86_400, ge=1)
     timeout_ms: int = Field(default=50, ge=1)
 
@@ -94,9 +126,9 @@ class WorkerSettings(_Table):
 class OperatorSettings(_Table):
     """`[operator]`: the operator API."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: int = Field(default=8090, ge=0, le=65535)
-    tokens: tuple[str, ...] = ()
+    tokens: Annotated[StringList, Field(repr=False)] = ()
     """Each a literal, `env:NAME` or `file:PATH`. Any verifies."""
 
 
@@ -110,9 +142,7 @@ class LogSettings(_Table):
 class Settings(BaseSettings):
     """Everything that an operator can set, validated."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
-    )
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     gateway: GatewaySettings = GatewaySettings()
     broker: BrokerSettings = BrokerSettings()
@@ -124,59 +154,50 @@ class Settings(BaseSettings):
     currencies: dict[CurrencyCode, Annotated[int, Field(ge=0, le=18)]] = {}
     """Currencies beyond ISO 4217: code -> decimals."""
 
-    integrations: dict[IntegrationName, dict[str, Any]] = {}
+    integrations: Annotated[dict[IntegrationName, dict[str, Any]], Field(repr=False)] = {}
 
     @classmethod
     def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's own signature)
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003  (pydantic's own signature)
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read what the caller gives, then the environment, then the file."""
-        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, _config_path())
+        variables = InitSettingsSource(settings_cls, read_environment(cls.model_fields))
+        return init_settings, variables, InitSettingsSource(settings_cls, read_config_file())
 
 
 def load_settings() -> Settings:
     """Read and validate the settings. Raises SettingsError with one line: what is wrong, and where."""
     try:
-        _refuse_unknown_variables()
         return Settings()
     except ValidationError as error:
-        raise SettingsError(describe(error)) from None
-    except (SourceError, tomllib.TOMLDecodeError, OSError) as error:
-        raise SettingsError(str(error)) from None
+        defects = [f"{origin(keys)}{defect}" for keys, defect in _defects(error)]
+        raise SettingsError("; ".join(defects)) from None
 
 
 def describe(error: ValidationError, table: str = "") -> str:
     """Return pydantic's findings as one line, without the values: one of them may be a secret."""
-    found = (
-        f"[{table}] " * bool(table)
-        + ".".join(map(str, e["loc"]))
-        + ": "
-        + e["msg"].removeprefix("Value error, ")
-        for e in error.errors(include_input=False, include_url=False)
-    )
-    return "; ".join(found)
+    return "; ".join(f"[{table}] " * bool(table) + defect for _, defect in _defects(error))
 
 
-def _config_path() -> Path | None:
-    named = os.environ.get("CREDITS_CONFIG")
-    if named is None:
-        return Path("credits.toml")
-    if not named:
-        return None  # set to nothing: the environment says it all
-    if not Path(named).is_file():
-        raise SettingsError(f"CREDITS_CONFIG names {named!r}, which is no file")
-    return Path(named)
+def _defects(error: ValidationError) -> list[tuple[list[str], str]]:
+    """Return the first DEFECTS_MAX wrong values: the keys to each, and the same in words."""
+    found = error.errors(include_input=False, include_url=False)[:DEFECTS_MAX]
+    places = [[_key(part) for part in each["loc"]] for each in found]
+    return [(keys, f"{'.'.join(keys)}: {_words(each)}") for keys, each in zip(places, found, strict=True)]
 
 
-def _refuse_unknown_variables() -> None:
-    """A misspelt variable would be passed over in silence and leave a default in force."""
-    for name in os.environ:
-        if name.startswith(_PREFIX) and not name.startswith(_NOT_SETTINGS):
-            table = name.removeprefix(_PREFIX).split("__")[0].lower()
-            if table not in Settings.model_fields:
-                raise SettingsError(f"{name}: there is no setting {table!r}")
+def _key(part: int | str) -> str:
+    """Return one key of a place as printable text: keys are the operator's own, and may be anything."""
+    text = str(part)[:KEY_CHARACTERS_MAX]
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _words(defect: Any) -> str:
+    if defect["type"] == "extra_forbidden":
+        return "there is no such setting"
+    return " ".join(str(defect["msg"]).removeprefix("Value error, ").split())

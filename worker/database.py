@@ -7,14 +7,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, event, inspect, text
+from sqlalchemy import URL, Connection, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
     DBAPIError,
     InterfaceError,
     InternalError,
-    NoSuchModuleError,
     NotSupportedError,
     OperationalError,
 )
@@ -23,6 +22,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.settings import LedgerSettings
+from worker.database_url import SQLITE, read_postgres, read_url
+from worker.pooler import (
+    connect_arguments,
+    is_pooled_by_transaction,
+    refusal_as_settings_error,
+    require_pooler_as_set,
+    with_settings,
+)
 from worker.schema import REVISION
 
 _TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
@@ -57,15 +64,13 @@ those among them that only a batch of this size makes wrong."""
 _NO_TEXT_SQLSTATE: Final = "22021"
 """A character that is none to PostgreSQL: NUL."""
 
-_DRIVERS: Final = ("postgresql+asyncpg", "sqlite+aiosqlite")
-
 _READ_ONLY: Final = "credits_read_only"
 
 _MIGRATION_LOCK: Final = 4_707_713_206_834_229_325
 """PostgreSQL's advisory lock under which tables are migrated: any number that nobody else uses."""
 
 
-_SERVER_SETTINGS: Final = {"application_name": "credits", "jit": "off"}
+_SETTINGS: Final = {"jit": "off"}
 
 _BY_INDEX: Final = {"enable_seqscan": "off"}
 """All but an audit asks by key: a plan from when a table was small must not scan it when it is large."""
@@ -76,29 +81,32 @@ def create_engine(settings: LedgerSettings, *, patient: bool = False) -> AsyncEn
 
     A patient one has no time limit on statements: for migrations and audits, which nobody's window bounds.
     """
+    url = read_url(settings.database_url)
+    return _sqlite_engine(settings) if url.drivername == SQLITE else _postgres_engine(settings, url, patient)
+
+
+def _postgres_engine(settings: LedgerSettings, url: URL, patient: bool) -> AsyncEngine:  # noqa: FBT001
+    postgres = read_postgres(url)
+    in_force = _SETTINGS if patient else _SETTINGS | _BY_INDEX
+    connecting = {
+        "timeout": settings.statement_seconds_max,
+        "command_timeout": None if patient else settings.statement_seconds_max,
+        **connect_arguments(settings.pooler, postgres.application_name or "credits", in_force),
+        **postgres.arguments,
+    }
     try:
-        url = make_url(settings.database_url)
-        if url.drivername not in _DRIVERS:
-            raise SettingsError(f"[ledger] database_url: must start with {' or '.join(_DRIVERS)}")
-        if url.drivername == "sqlite+aiosqlite":
-            return _sqlite_engine(settings)
-        return create_async_engine(
-            url,
+        engine = create_async_engine(
+            postgres.url,
             hide_parameters=True,
             # An audit writes down what it reads: with two connections.
             pool_size=max(settings.pool_connections_max, 2 if patient else 1),
             max_overflow=0,
             pool_timeout=settings.statement_seconds_max,
-            connect_args={
-                "timeout": settings.statement_seconds_max,
-                "command_timeout": None if patient else settings.statement_seconds_max,
-                "server_settings": _SERVER_SETTINGS | ({} if patient else _BY_INDEX),
-            },
+            connect_args=connecting,
         )
-    except (ArgumentError, NoSuchModuleError) as error:
-        raise SettingsError(f"[ledger] database_url: {error}") from None
-    except ValueError:  # its message would quote a part of the URL, which may be of the password
-        raise SettingsError("[ledger] database_url: is no URL; is the port a number?") from None
+    except (ArgumentError, ValueError):  # hosts and ports of several servers
+        raise SettingsError("[ledger] database_url: each host is HOST:PORT, and they don't fit") from None
+    return with_settings(engine, settings.pooler, in_force)
 
 
 def _sqlite_engine(settings: LedgerSettings) -> AsyncEngine:
@@ -184,7 +192,8 @@ def outages_as_unavailable() -> Iterator[None]:
 def for_reading(engine: AsyncEngine) -> AsyncEngine:
     """Return the engine for who only reads: on SQLite too, they hold nobody up and wait for nobody.
 
-    On PostgreSQL each statement is its own transaction, for which the server need not be told twice more.
+    On PostgreSQL each statement is its own transaction, for which the server need not be told twice more,
+    unless a pooler may change the connection between statements.
     """
     if engine.dialect.name == "postgresql":
         return single_statements(engine)
@@ -192,7 +201,9 @@ def for_reading(engine: AsyncEngine) -> AsyncEngine:
 
 
 def single_statements(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine for statements that are transactions by themselves."""
+    """Return the engine for statements that are transactions by themselves where the pooler lets them."""
+    if is_pooled_by_transaction(engine):
+        return engine
     return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
@@ -211,7 +222,7 @@ async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
     Several may call it at once: one does it and the others wait. Raises LedgerUnavailable, or SettingsError
     when the tables are a later version's.
     """
-    with outages_as_unavailable():
+    with refusal_as_settings_error(), outages_as_unavailable():
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
@@ -221,7 +232,9 @@ async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
 
 
 async def require_migrated(engine: AsyncEngine) -> None:
-    """Raise SettingsError unless the tables are this version's. Raises LedgerUnavailable."""
+    """Raise SettingsError unless tables and pooler are as they must be. Raises LedgerUnavailable."""
+    with refusal_as_settings_error(), outages_as_unavailable():
+        await require_pooler_as_set(engine)
     if await pending_migration(engine):
         raise SettingsError("the database's tables are not this version's: run `python -m worker migrate`")
 
@@ -251,7 +264,8 @@ def _upgrade(connection: Connection, before: str | None) -> None:
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    migrations = str(Path(__file__).parent / "migrations").replace("%", "%%")  # which begins a reference
+    config.set_main_option("script_location", migrations)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if before is not None and before not in known:
         raise SettingsError(f"the database's tables are of a later version: revision {before}")

@@ -17,6 +17,7 @@ from shared.wire import FindPlayer, FindSession, Lookup
 from worker.accounts import RecentAccounts, read_accounts
 from worker.cached_values import Epoch
 from worker.database import for_reading, is_transient, outages_as_unavailable, single_statements
+from worker.pooler import is_pooled_by_transaction
 from worker.posting import Account, AccountKey, Known, Plan, SignedIdentity, Transfer, plan
 from worker.schema import CACHE_KEY_BYTES, ledger, players, sessions, wallets
 from worker.statements import PostgresStatements, SqliteStatements, Statements
@@ -38,6 +39,7 @@ class Ledger:
         on_postgresql = engine.dialect.name == "postgresql"
         self._statements: Final[Statements] = PostgresStatements() if on_postgresql else SqliteStatements()
         self._single_statements: Final = single_statements(engine) if on_postgresql else None
+        self._has_to_commit: Final = is_pooled_by_transaction(engine)
         self._accounts: Final = RecentAccounts()
 
     @property
@@ -64,6 +66,8 @@ class Ledger:
                     if any(outcome.receipt is None for outcome in planned.outcomes):
                         return None
                     await self._statements.insert(connection, planned)
+                    if self._has_to_commit:
+                        await connection.commit()
         except DBAPIError as error:
             if not is_transient(error):
                 raise

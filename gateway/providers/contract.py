@@ -5,31 +5,30 @@ A callback goes through `authenticate`, `parse`, `normalize`; the ledger's answe
 What several providers would otherwise each write for themselves stands below, once.
 """
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.signing import Secrets
 from shared.credit import Credit, Kind, Wallet
 from shared.errors import CreditsError, MoneyError
+from shared.ids import ID_CHARACTERS_MAX, ID_PATTERN
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Result
+from shared.settings import StringList
 from shared.wire import FindPlayer, Lookup
 
 TEXT_CHARACTERS_MAX: Final = 1_000
-ID_CHARACTERS_MAX: Final = 128
-ID_PATTERN: Final = r"\A[^\x00-\x1f\x7f]+\Z"
 EXPLANATION_CHARACTERS_MAX: Final = 256
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS_MAX, pattern=r"\A[^\x00]*\Z")]
 """Free text. No NUL: PostgreSQL can't store it."""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
-"""An identifier: any printable text, compared to the letter."""
+"""An identifier, as `shared.ids` defines it."""
 
 CurrencyText = Annotated[str, msgspec.Meta(max_length=10)]
 """What stands where a currency code should; whether it is one is for `Provider.amount` to say."""
@@ -88,20 +87,13 @@ class Refused(CreditsError):  # noqa: N818  (it says what became of the request)
         self.outcome: Final = Outcome(result, detail=detail)
 
 
-def _as_list(value: object) -> object:
-    """Let an environment variable hold one secret, or a JSON list of several."""
-    if not isinstance(value, str):
-        return value
-    return msgspec.json.decode(value) if value.startswith("[") else [value]
-
-
 class IntegrationSettings(BaseModel):
     """`[integrations.NAME]`: what every provider's settings have in common."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     provider: str
-    secrets: Annotated[tuple[str, ...], BeforeValidator(_as_list), Field(min_length=1)]
+    secrets: Annotated[StringList, Field(min_length=1, repr=False)]
     """Literal, `env:NAME` or `file:PATH`. Any may verify; the first signs."""
 
     reply_within_seconds: float = Field(default=2.5, gt=0, le=60)
@@ -264,11 +256,6 @@ def noted(**said: str | None) -> dict[str, str]:
     return {name: text[:TEXT_CHARACTERS_MAX] for name, text in said.items() if text}
 
 
-def is_id(text: str) -> bool:
-    """Tell whether a text that no schema has read is an Id."""
-    return len(text) <= ID_CHARACTERS_MAX and _ID.search(text) is not None
-
-
 def explain(outcome: Outcome) -> str:
     """Return one sentence for a provider's message field, free of anything secret."""
     if outcome.differing:
@@ -283,5 +270,4 @@ def json_reply(value: object, status: int = 200) -> Reply:
 
 _text = msgspec.json.Decoder(Text)
 _encoder = msgspec.json.Encoder()
-_ID: Final = re.compile(ID_PATTERN)
 _NUMBER_STARTS: Final = frozenset(b"%c" % c for c in b"-0123456789")

@@ -48,7 +48,6 @@ from gateway.providers.contract import (
     Win,
     decode,
     explain,
-    is_id,
     json_reply,
     lexeme,
     noted,
@@ -56,6 +55,7 @@ from gateway.providers.contract import (
 )
 from gateway.signing import Secrets
 from shared.credit import Credit
+from shared.ids import is_id, storable_round_id
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindSession
@@ -176,7 +176,7 @@ class Gpas(Provider[GpasSettings, Movement]):
             player_id=holder.player_id,
             currency=holder.currency,
             amount_minor=self.amount(lexeme(body.value, "value"), holder.currency),
-            round_id=tags.get("roundid"),
+            round_id=storable_round_id(tags.get("roundid")),
             round_closed=tags.get("closeRound") == "true",
             game_id=tags.get("gameid"),
             bet_id=tags.get("externalReferenceBet"),

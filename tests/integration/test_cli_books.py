@@ -1,7 +1,11 @@
 """`transfer` and `round`: support sees what was won, what was paid, and what was sent again."""
 
+import random
+
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_BYTES_MAX, ROUND_ID_CHARACTERS_MAX, storable_round_id
+from shared.outcome import Result
 from tests.commands import CONFIGURED, ON_SQLITE, Run
 from tests.credits import win
 from tests.ledgers import post
@@ -149,3 +153,22 @@ async def test_support_sees_what_else_was_sent_under_the_id_of_a_paid_win(
         "conflicts"
     ]
     assert [conflict["offered"] for conflict in conflicts] == [{"amount_minor": 200, "round_id": None}]
+
+
+async def test_round_of_the_longest_and_oddest_id_that_was_paid_is_found(
+    engine: AsyncEngine, worker: Run
+) -> None:
+    odd = "\u00a0\u3000\u2028\u202e\u200d\U000e0001two\nlines\x7f%2f/"
+    # As random as text can be: what repeats is kept small by PostgreSQL, which bounds what an index may hold.
+    by_chance = random.Random(1)
+    longest = odd + "".join(chr(by_chance.randrange(0x100, 0x7FF)) for _ in range(ROUND_ID_CHARACTERS_MAX))
+    longest = longest.encode()[:ROUND_ID_BYTES_MAX].decode(errors="ignore")[:ROUND_ID_CHARACTERS_MAX]
+    assert storable_round_id(longest) == longest
+    player = "".join(chr(by_chance.randrange(0x20000, 0x2A6DF)) for _ in range(ID_CHARACTERS_MAX))
+    await add_player(engine, player, "EUR")
+    (posted,) = await post(Ledger(engine), win("w", round_id=longest, player_id=player))
+    assert posted.result is Result.POSTED
+    shown = await worker("round", "show", longest, "--integration", "klas", "--json")
+    assert [found["provider_tx_id"] for found in shown.json()["wins"]] == ["w"]
+    too_long = await worker("round", "show", "x" * 1_001, "--integration", "klas")
+    assert (too_long.code, "1 to 1000 characters" in too_long.err) == (End.USAGE, True)

@@ -8,6 +8,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.credit import Wallet
+from shared.ids import ROUND_ID_CHARACTERS_MAX
 from tests.credits import win
 from tests.ledgers import assert_books_hold
 from tests.operator_api import Api, operator_api, path_of, settings_for
@@ -167,6 +168,12 @@ HOSTILE_IDS = [
     "{player_id}",
     "\\",
 ]
+
+
+async def test_round_of_a_thousand_characters_is_found(api: Api, engine: AsyncEngine) -> None:
+    longest = "r" * ROUND_ID_CHARACTERS_MAX
+    await Ledger(engine).post([win("w", round_id=longest)])
+    assert len((await api.get(path_of("integrations", "klas", "rounds", longest)))["wins"]) == 1
 
 
 @pytest.mark.parametrize("strange", HOSTILE_IDS)

@@ -79,6 +79,8 @@ PROVOKED: Mapping[Code, list[tuple[str, str, dict[str, Any]]]] = {
         ("GET", "/v1/players/" + "x" * 129, {}),
         ("PUT", "/v1/players/a%0Ab", {"json": {"currency": "EUR"}}),
         ("GET", "/v1/transfers/no-uuid", {}),
+        ("GET", f"{KLAS}/rounds/" + "x" * 1_001, {}),
+        ("GET", f"{KLAS}/rounds/a%00b", {}),
     ],
     Code.INVALID_QUERY: [
         *(("GET", f"{PLAYER}/transfers?limit={limit}", {}) for limit in ("0", "501", "-1", "x", "", "1.5")),

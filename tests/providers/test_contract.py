@@ -5,7 +5,8 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from gateway.providers.contract import Refused, explain, is_id, lexeme, noted, number_lexeme, recorded
+from gateway.providers.contract import Refused, explain, lexeme, noted, number_lexeme, recorded
+from shared.ids import is_id
 from shared.outcome import Outcome, Result
 
 

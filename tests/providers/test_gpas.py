@@ -162,6 +162,17 @@ async def test_every_tag_is_kept(stack: Stack, facts: Facts) -> None:
     }
 
 
+@pytest.mark.parametrize(("round_id", "stored"), [("r" * 300, "r" * 300), ("玩" * 1_000, None)])
+async def test_win_of_a_long_round_is_paid_without_what_no_index_can_hold(
+    stack: Stack, facts: Facts, round_id: str, stored: str | None
+) -> None:
+    request = DIALECT.tagged(facts, roundid=round_id)
+    DIALECT.read_paid(await stack.send("gpas", request), facts, replay=False)
+    [posted] = await stack.transfers(facts.player_id)
+    assert posted.round_id == stored
+    assert posted.details["tags.roundid"] == round_id
+
+
 @pytest.mark.parametrize("tags", [None, {}, "absent"])
 async def test_win_without_tags_is_paid(stack: Stack, facts: Facts, tags: object) -> None:
     fields = {**DIALECT.fields(facts), "tags": tags}

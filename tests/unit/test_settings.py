@@ -1,45 +1,23 @@
 """Settings: what an operator set is in force; what is wrong is said in one clear line without secrets."""
 
-import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from shared.errors import SettingsError
-from shared.settings import MEMORY, BrokerSettings, load_settings
+from shared.settings import (
+    MEMORY,
+    BrokerSettings,
+    CacheSettings,
+    LedgerSettings,
+    OperatorSettings,
+    Settings,
+    load_settings,
+)
+from tests.settings_refusal import refusal
+from tests.unit.conftest import WriteFile
 
-WriteFile = Callable[[str], Path]
-
-
-@pytest.fixture(autouse=True)
-def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in [name for name in os.environ if name.startswith("CREDITS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture
-def write_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> WriteFile:
-    """Write the settings file that CREDITS_CONFIG names."""
-
-    def write(text: str) -> Path:
-        path = tmp_path / "my.toml"
-        path.write_text(text)
-        monkeypatch.setenv("CREDITS_CONFIG", str(path))
-        return path
-
-    return write
-
-
-def refusal() -> str:
-    """Return what `load_settings` refuses with: always one line."""
-    with pytest.raises(SettingsError) as refused:
-        load_settings()
-    message = str(refused.value)
-    assert "\n" not in message
-    return message
+pytestmark = pytest.mark.usefixtures("clean_place")
 
 
 def test_without_any_setting_everything_runs_in_one_process() -> None:
@@ -120,6 +98,29 @@ def test_file_that_is_no_toml_is_told_by_its_line(write_file: WriteFile) -> None
     assert "line 1" in refusal()
 
 
+def test_key_of_many_lines_is_one_line(write_file: WriteFile) -> None:
+    write_file(f'[broker]\n"a\\nb\\u001b{"x" * 1_000}" = 1\n')
+    message = refusal()
+    assert "\x1b" not in message
+    assert len(message) < 300
+
+
+def test_many_wrong_values_are_one_bounded_line(write_file: WriteFile) -> None:
+    write_file("[broker]\n" + "\n".join(f"key{number} = 1" for number in range(1_000)))
+    assert refusal().count("there is no such setting") == 5
+
+
+def test_settings_show_no_secret() -> None:
+    settings = Settings(
+        broker=BrokerSettings(url="amqp://user:hunter2@broker"),
+        ledger=LedgerSettings(database_url="postgresql+asyncpg://user:hunter2@database"),
+        cache=CacheSettings(url="redis://:hunter2@cache"),
+        operator=OperatorSettings(tokens=("hunter2",)),
+        integrations={"klas": {"secrets": ["hunter2"]}},
+    )
+    assert "hunter2" not in repr(settings)
+
+
 @pytest.mark.parametrize(
     ("text", "where"),
     [
@@ -151,7 +152,6 @@ def test_bad_value_is_named_by_its_place(write_file: WriteFile, text: str, where
         '[ledger]\ndatabase_url = { password = "hunter2" }\n',
         '[integrations]\nklas = "hunter2"\n',
         'broker = "hunter2"\n',
-        '[operator]\ntokens = "hunter2"\n',
         '[operator]\ntokens = [["hunter2"]]\n',
     ],
 )

@@ -19,6 +19,7 @@ from worker.cli.options import (
     check_configured,
     checked_id,
     checked_if_given,
+    checked_round_id,
 )
 from worker.cli.output import round_text, say, transfer_text, transfers_text
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
@@ -86,7 +87,9 @@ def list_transfers(
 
 @round_.command("show")
 def show_round(
-    round_id: Annotated[str, typer.Argument(help="The provider's id of the round.", callback=checked_id)],
+    round_id: Annotated[
+        str, typer.Argument(help="The provider's id of the round.", callback=checked_round_id)
+    ],
     integration: Integration,
     limit: Limit = LIMIT_MAX,
     cursor: Cursor = None,

@@ -4,16 +4,24 @@ from typing import Annotated
 
 import typer
 
+from shared.ids import refuse_id, refuse_round_id
 from shared.money import Currencies
 from shared.settings import Settings
 from worker.cli.ends import End, end
-from worker.names import refuse_currency, refuse_id, refuse_integration
+from worker.names import refuse_currency, refuse_integration
 from worker.paging import LIMIT_MAX
 
 
 def checked_id(value: str) -> str:
     """Return an id that the books may hold. Raises typer.BadParameter."""
     if (reason := refuse_id(value)) is not None:
+        raise typer.BadParameter(reason)
+    return value
+
+
+def checked_round_id(value: str) -> str:
+    """Return an id of a round that the books may hold. Raises typer.BadParameter."""
+    if (reason := refuse_round_id(value)) is not None:
         raise typer.BadParameter(reason)
     return value
 

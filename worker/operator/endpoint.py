@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from shared.http import read_body
-from worker.names import refuse_id
+from shared.ids import refuse_id, refuse_round_id
 from worker.operator.operation import Desk, NoQuery, Operation
 from worker.operator.problems import JSON, Code, Refused, Reply
 
@@ -60,7 +60,8 @@ def _id(name: str, raw: str) -> str:
         value = unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
         raise Refused(Code.INVALID_ID, f"{name}: not UTF-8, percent-encoded") from None
-    if (reason := refuse_id(value)) is not None:
+    refuse = refuse_round_id if name == "round_id" else refuse_id
+    if (reason := refuse(value)) is not None:
         raise Refused(Code.INVALID_ID, f"{name}: {reason}")
     return value
 

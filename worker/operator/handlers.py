@@ -7,10 +7,11 @@ from uuid import UUID
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.ids import ID_CHARACTERS_MAX, refuse_id
 from worker import holders, reading
 from worker.holders import Added, SessionAnswer, SessionResult
 from worker.ledger import Ledger
-from worker.names import ID_CHARACTERS_MAX, refuse_currency, refuse_id, refuse_integration
+from worker.names import refuse_currency, refuse_integration
 from worker.operator.operation import Desk
 from worker.operator.problems import Code, Refused, Reply, refusal
 from worker.paging import Page

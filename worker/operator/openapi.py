@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from worker.names import ID_CHARACTERS_MAX
+from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX
 from worker.operator.operation import Operation
 from worker.operator.problems import JSON, KINDS, PROBLEM_JSON, Code, Problem
 
@@ -101,7 +101,8 @@ def _problem(status: int, codes: Sequence[Code]) -> dict[str, Any]:
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
-    schema = {"type": "string", "minLength": 1, "maxLength": ID_CHARACTERS_MAX}
+    longest = ROUND_ID_CHARACTERS_MAX if name == "round_id" else ID_CHARACTERS_MAX
+    schema = {"type": "string", "minLength": 1, "maxLength": longest}
     return {
         "name": name,
         "in": "path",

@@ -1,0 +1,133 @@
+"""`[ledger] database_url`: what it may say, as the drivers take it.
+
+For PostgreSQL it may have libpq's options, which asyncpg takes under other names or not at all. Every problem
+is one line that repeats no value, for a misread password may stand anywhere.
+"""
+
+import re
+import ssl
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from shared.errors import SettingsError
+from shared.server_url import ACCOUNT_HINT, refuse_options, refuse_tls_files
+
+POSTGRESQL: Final = "postgresql+asyncpg"
+SQLITE: Final = "sqlite+aiosqlite"
+
+_PLACE_OPTIONS: Final = frozenset({"host", "port", "user", "password", "database", "passfile"})
+"""asyncpg takes these as they are."""
+
+_TLS_FILES: Final = ("sslrootcert", "sslcert", "sslkey")
+_OWN_OPTIONS: Final = frozenset(
+    {"sslmode", "ssl", *_TLS_FILES, "application_name", "connect_timeout", "target_session_attrs"}
+)
+_UNVERIFIED: Final = ("disable", "allow", "prefer")
+_VERIFIED: Final = ("require", "verify-ca", "verify-full")
+_SESSIONS: Final = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
+_SECONDS: Final = re.compile("[1-9][0-9]{0,3}")
+_NAME: Final = re.compile("[ -~]{1,63}")
+
+
+class Postgres(NamedTuple):
+    """How to connect to PostgreSQL."""
+
+    url: URL
+    """Where it is, without the options that follow."""
+
+    arguments: dict[str, Any]
+    """What asyncpg's `connect` takes beside the place."""
+
+    application_name: str | None
+
+
+def read_url(database_url: str) -> URL:
+    """Return the URL. Raises SettingsError."""
+    try:
+        url = make_url(database_url)
+    except (ArgumentError, NoSuchModuleError):
+        raise _wrong(f"is no URL; it must start with {POSTGRESQL}:// or {SQLITE}:///") from None
+    except ValueError:  # its message would quote a part of the URL, which may be of the password
+        raise _wrong(f"is no URL; is the port a number? {ACCOUNT_HINT}") from None
+    if url.drivername not in {POSTGRESQL, SQLITE}:
+        raise _wrong(f"must start with {POSTGRESQL}:// or {SQLITE}:///")
+    if url.drivername == SQLITE and (url.query or url.host):
+        raise _wrong(
+            "of SQLite is sqlite+aiosqlite:///PATH, without host or options; write %3F for ? in a path"
+        )
+    return url
+
+
+def read_postgres(url: URL) -> Postgres:
+    """Return how to connect to PostgreSQL. Raises SettingsError."""
+    if "@" in f"{url.host} {url.database} {' '.join(url.query)}":
+        raise _wrong(f"an @ stands where none may; {ACCOUNT_HINT}")
+    if url.port is not None and url.port > 65_535:
+        raise _wrong("the port must be a number up to 65535")
+    if defect := refuse_options(url.query, _PLACE_OPTIONS | _OWN_OPTIONS):
+        raise _wrong(defect)
+    own = {name: _single(name, url.query[name]) for name in _OWN_OPTIONS & url.query.keys()}
+    arguments: dict[str, Any] = {}
+    if "connect_timeout" in own:
+        arguments["timeout"] = float(_matching("connect_timeout", own, _SECONDS, "whole seconds, 1 or more"))
+    if "target_session_attrs" in own:
+        arguments["target_session_attrs"] = _one_of("target_session_attrs", own, _SESSIONS)
+    if (tls := _tls(own)) is not None:
+        arguments["ssl"] = tls
+    name = own.get("application_name")
+    if name is not None:
+        _matching("application_name", own, _NAME, "1 to 63 printable ASCII characters")
+    return Postgres(url.difference_update_query(_OWN_OPTIONS), arguments, name)
+
+
+def _tls(own: dict[str, str]) -> ssl.SSLContext | str | bool | None:
+    """Return what asyncpg calls `ssl`, or None where the URL says nothing of it."""
+    if "ssl" in own and "sslmode" in own:
+        raise _wrong("ssl and sslmode are two names of one option")
+    option = "ssl" if "ssl" in own else "sslmode"
+    mode = _one_of(option, own, (*_UNVERIFIED, *_VERIFIED)) if option in own else None
+    if mode not in _VERIFIED:
+        if named := [name for name in _TLS_FILES if name in own]:
+            raise _wrong(f"{named[0]} needs sslmode=verify-full, or verify-ca or require")
+        return False if mode == "disable" else mode
+    if own.get("sslrootcert") == "system":
+        own = {name: value for name, value in own.items() if name != "sslrootcert"}
+        mode = "verify-full"  # as libpq has it: those authorities certify anybody
+    if defect := refuse_tls_files(own, *_TLS_FILES):
+        raise _wrong(defect)
+    return _context(mode, own)
+
+
+def _context(mode: str, own: dict[str, str]) -> ssl.SSLContext:
+    """Return libpq's meaning of a mode: 'require' verifies only where the authorities are given."""
+    context = ssl.create_default_context(cafile=own.get("sslrootcert"))
+    context.check_hostname = mode == "verify-full"
+    if mode == "require" and "sslrootcert" not in own:
+        context.verify_mode = ssl.CERT_NONE
+    if "sslcert" in own:
+        context.load_cert_chain(own["sslcert"], own.get("sslkey"))
+    return context
+
+
+def _single(name: str, value: str | tuple[str, ...]) -> str:
+    if isinstance(value, str):
+        return value
+    raise _wrong(f"{name} is there twice")
+
+
+def _one_of(name: str, own: dict[str, str], values: tuple[str, ...]) -> str:
+    if own[name] not in values:
+        raise _wrong(f"{name} is one of {', '.join(values)}")
+    return own[name]
+
+
+def _matching(name: str, own: dict[str, str], pattern: re.Pattern[str], words: str) -> str:
+    if pattern.fullmatch(own[name]) is None:
+        raise _wrong(f"{name} is {words}")
+    return own[name]
+
+
+def _wrong(defect: str) -> SettingsError:
+    return SettingsError(f"[ledger] database_url: {defect}")

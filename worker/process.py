@@ -10,7 +10,8 @@ import structlog
 from prometheus_client import start_http_server
 
 from shared.amqp import keep_connected
-from shared.errors import LedgerUnavailable, SettingsError
+from shared.broker_access import require_access
+from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.garbage import search_seldom
 from shared.settings import MEMORY, Settings
 from worker.bookkeeper import open_bookkeeper
@@ -32,12 +33,17 @@ async def run(settings: Settings) -> None:
     metrics = WorkerMetrics()
     if settings.worker.metrics_port:
         start_http_server(settings.worker.metrics_port, registry=metrics.registry)
+    await require_access(settings.broker)
+    is_first_try = True
     while not stop.is_set():
         try:
             await _serve(settings, metrics, stop)
         except LedgerUnavailable as error:
+            if is_first_try and isinstance(error, LedgerRefused):
+                raise SettingsError(f"[ledger] database_url: {error}") from error
             _log.warning("waiting for the database", reason=str(error))
             await asyncio.sleep(LEDGER_PAUSE_SECONDS)
+        is_first_try = False
 
 
 async def _serve(settings: Settings, metrics: WorkerMetrics, stop: asyncio.Event) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from shared.errors import BrokerUnavailable, CursorError, LedgerUnavailable, SettingsError
+from shared.errors import BrokerUnavailable, CursorError, LedgerRefused, LedgerUnavailable, SettingsError
 from shared.money import Currencies
 from shared.settings import Settings, load_settings
 from worker import database
@@ -75,6 +75,8 @@ def operator() -> None:
     settings = load_settings()
     try:
         _serve(settings, serve)
+    except LedgerRefused as error:
+        raise SettingsError(f"[ledger] database_url: {place(settings.ledger)}: {error}") from error
     except LedgerUnavailable as error:
         raise LedgerUnavailable(f"no answer from {place(settings.ledger)}: {error}") from error
 

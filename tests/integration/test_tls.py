@@ -11,7 +11,7 @@ from tests.commands import Ended, run
 from tests.servers.tls import Authority, TlsServers, make_authority, running_tls_servers
 from tests.simulator.history import Said
 from tests.simulator.senders import Senders
-from tests.system import System, running_system
+from tests.system import System, _environment, running_system
 from worker.cli.ends import End
 
 PASSWORD = "not-the-password"
@@ -88,7 +88,7 @@ async def test_win_is_paid_over_tls_to_all_three_servers(tls: TlsServers, system
 
 
 async def start(tls: TlsServers, authority: Authority, *, process: str = "run", **wrong: str) -> Ended:
-    environment = {**settings(tls, authority), **wrong}
+    environment = {**_environment(), **settings(tls, authority), **wrong}
     url = environment.pop("CREDITS_LEDGER__DATABASE_URL")
     return await run(url, process, **environment)
 

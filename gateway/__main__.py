@@ -1,7 +1,8 @@
 """`python -m gateway` serves HTTP; `sign` and `demo` help to try it."""
 
 import sys
-from typing import Annotated, Final
+import traceback
+from typing import Annotated, Final, NoReturn
 from uuid import uuid4
 
 import typer
@@ -15,22 +16,32 @@ from shared.errors import CreditsError, SettingsError
 from shared.http import serve as serve_http
 from shared.logging import set_up_logging
 from shared.money import Currencies
+from shared.published import refuse_published_secrets
 from shared.settings import MEMORY, Settings, load_settings
+from shared.settings_sources import located
 
 SETTINGS_EXIT: Final = 3
+UNEXPECTED_EXIT: Final = 70
+"""A defect of this program, as sysexits has it."""
+
 DEMO_PLAYER: Final = "player01"
 DEMO_SESSION: Final = "demo-session"
 
-cli = typer.Typer(add_completion=False, help=__doc__)
+cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 
 @cli.callback(invoke_without_command=True)
 def serve(context: typer.Context) -> None:
     """Serve HTTP until SIGTERM or SIGINT; requests that are under way are answered first."""
     if context.invoked_subcommand is None:
-        settings = load_settings()
-        set_up_logging(settings.log)
-        uvloop.run(_serve(settings))
+        uvloop.run(_serve(_settings_to_serve_with()))
+
+
+def _settings_to_serve_with() -> Settings:
+    settings = load_settings()
+    refuse_published_secrets(settings, "gateway")
+    set_up_logging(settings.log)
+    return settings
 
 
 async def _serve(settings: Settings) -> None:
@@ -61,8 +72,7 @@ def sign(  # noqa: PLR0913, PLR0917  (a command's options)
 @cli.command()
 def demo() -> None:
     """Serve with a demonstration player, and print a signed win for each integration."""
-    settings = load_settings()
-    set_up_logging(settings.log)
+    settings = _settings_to_serve_with()
     uvloop.run(_prepare_demo(settings))
     typer.echo(
         "Wins to paste into another terminal; paste one again, and it is answered but not paid again:\n"
@@ -99,9 +109,18 @@ def main() -> None:
     """Run the command; a fault is one line on standard error, and an exit code."""
     try:
         cli()
+    except SettingsError as error:
+        _end(SETTINGS_EXIT, located(str(error)))
     except CreditsError as error:
-        print(f"credits: {error}", file=sys.stderr)  # noqa: T201  (said before there is a log)
-        sys.exit(SETTINGS_EXIT)
+        _end(SETTINGS_EXIT, str(error))
+    except Exception as error:  # noqa: BLE001  (a trace is no answer to an operator; the place helps who mends it)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        _end(UNEXPECTED_EXIT, f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})")
+
+
+def _end(code: int, message: str) -> NoReturn:
+    print(f"credits: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  (said before there is a log)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

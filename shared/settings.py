@@ -69,6 +69,10 @@ class GatewaySettings(_Table):
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: int = Field(default=8080, ge=0, le=65535)
     body_bytes_max: int = Field(default=65_536, ge=1_024)
+    served_at: str | None = None
+    """The address that others reach it by, "HOST:PORT" or "HOST", where that is not `host`: behind a proxy,
+    or a container's mapping of ports. Beyond loopback no published secret may be in force."""
+
     in_flight_max: int = Field(default=5_000, ge=1)
     """Credits that may wait for the ledger at once; further ones get their provider's retryable reply."""
 
@@ -128,6 +132,9 @@ class OperatorSettings(_Table):
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: int = Field(default=8090, ge=0, le=65535)
+    served_at: str | None = None
+    """As of [gateway]."""
+
     tokens: Annotated[StringList, Field(repr=False)] = ()
     """Each a literal, `env:NAME` or `file:PATH`. Any verifies."""
 

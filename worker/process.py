@@ -32,8 +32,13 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     metrics = WorkerMetrics()
     if settings.worker.metrics_port:
-        start_http_server(settings.worker.metrics_port, registry=metrics.registry)
+        _serve_metrics(settings.worker.metrics_port, metrics)
     await require_access(settings.broker)
+    await _serve_until_stopped(settings, metrics, stop)
+
+
+async def _serve_until_stopped(settings: Settings, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
+    """Serve, and wait for a database that is away. Raises SettingsError when it refuses us from the start."""
     is_first_try = True
     while not stop.is_set():
         try:
@@ -44,6 +49,13 @@ async def run(settings: Settings) -> None:
             _log.warning("waiting for the database", reason=str(error))
             await asyncio.sleep(LEDGER_PAUSE_SECONDS)
         is_first_try = False
+
+
+def _serve_metrics(port: int, metrics: WorkerMetrics) -> None:
+    try:
+        start_http_server(port, registry=metrics.registry)
+    except OSError as error:
+        raise SettingsError(f"[worker] metrics_port: can't serve at {port}: {error.strerror}") from None
 
 
 async def _serve(settings: Settings, metrics: WorkerMetrics, stop: asyncio.Event) -> None:

@@ -33,4 +33,4 @@ def build(name: str, table: Mapping[str, Any], currencies: Currencies) -> Provid
         settings = protocol.settings_type.model_validate(table)
     except ValidationError as error:
         raise SettingsError(describe(error, where)) from None
-    return protocol(name, settings, Secrets.load(settings.secrets, where), currencies)
+    return protocol(name, settings, Secrets.load(settings.secrets, f"[{where}] secrets"), currencies)

@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from shared.settings import CacheSettings
-from tests.settings_refusal import refusal
+from tests.support.settings_refusal import refusal
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from shared.settings import (
     Settings,
     load_settings,
 )
-from tests.settings_refusal import refusal
+from tests.support.settings_refusal import refusal
 from tests.unit.conftest import WriteFile
 
 pytestmark = pytest.mark.usefixtures("clean_place")

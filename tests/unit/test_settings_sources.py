@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shared.settings import load_settings
-from tests.settings_refusal import refusal
+from tests.support.settings_refusal import refusal
 from tests.unit.conftest import WriteFile
 
 pytestmark = pytest.mark.usefixtures("clean_place")

@@ -8,7 +8,9 @@ import typer
 
 from shared.errors import BrokerUnavailable, CursorError, LedgerRefused, LedgerUnavailable, SettingsError
 from shared.money import Currencies
+from shared.published import refuse_published_secrets
 from shared.settings import Settings, load_settings
+from shared.settings_sources import located
 from worker import database
 from worker.cli.books import ledger, round_, transfer
 from worker.cli.dead import dead
@@ -46,7 +48,7 @@ def main() -> None:
     try:
         app(prog_name="python -m worker")
     except SettingsError as error:
-        end(End.SETTINGS, str(error))
+        end(End.SETTINGS, located(str(error)))
     except CursorError as error:
         end(End.USAGE, f"--cursor: {error}")
     except LedgerUnavailable as error:
@@ -73,6 +75,7 @@ def operator() -> None:
     from worker.operator.app import serve  # noqa: PLC0415  (no other command waits for a web server to load)
 
     settings = load_settings()
+    refuse_published_secrets(settings, "operator")
     try:
         _serve(settings, serve)
     except LedgerRefused as error:

@@ -1,0 +1,108 @@
+"""Secrets that anybody can read in this repository: good for a demonstration, and for nobody beyond loopback.
+
+A process that others than this machine may reach does not start while one of them is in force.
+"""
+
+import ipaddress
+from collections.abc import Iterator
+from typing import Any, Final
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from shared.broker_url import node_urls
+from shared.errors import SettingsError
+from shared.secrets import read_secret
+from shared.settings import Settings
+
+PUBLISHED: Final = frozenset(
+    {
+        "klas-demo-secret",
+        "gpas-demo-secret",
+        "hpgames-demo-secret",
+        "igamingace-demo-secret",
+        "operator-demo-token",
+        "credits",
+        "guest",  # RabbitMQ's own account
+    }
+)
+PUBLISHED_PREFIX: Final = "demo-"
+"""So every password and key begins that compose.yaml has for a demonstration."""
+
+_PLACE_KEYS: Final = frozenset({"url", "database_url"})
+_SECRET_KEYS: Final = frozenset({"secrets", "tokens", "keys"})
+
+
+def refuse_published_secrets(settings: Settings, table: str) -> None:
+    """Raise SettingsError, which names the key, if `[table]` is served to others with a published secret."""
+    place = settings.gateway if table == "gateway" else settings.operator
+    served_at = place.served_at or place.host
+    if is_loopback(served_at):
+        return
+    for key, secret in _secrets(settings.model_dump(), ()):
+        if is_published(secret):
+            raise SettingsError(
+                f"{key}: is published in the sources, so anybody knows it, while [{table}] is served at"
+                f" {served_at}: use your own, or serve on loopback only"
+            )
+
+
+def is_published(secret: str) -> bool:
+    """Tell whether a secret stands in this repository."""
+    return secret in PUBLISHED or secret.startswith(PUBLISHED_PREFIX)
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether "HOST" or "HOST:PORT" is reached from this machine alone; of names, localhost is.
+
+    >>> [is_loopback(a) for a in ("127.0.0.1:8080", "[::1]:8080", "::1", "localhost", "0.0.0.0", "8080")]
+    [True, True, True, True, False, False]
+    """
+    host = address
+    if address.startswith("["):
+        host = address[1:].partition("]")[0]
+    elif address.count(":") == 1:
+        host = address.partition(":")[0]
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _secrets(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Yield each secret that is in force, with the key that holds it."""
+    for name, value in table.items():
+        where = f"[{'.'.join(path)}] {name}"
+        if isinstance(value, dict):
+            yield from _secrets(value, (*path, name))
+        elif name in _PLACE_KEYS:
+            yield from ((where, password) for password in _passwords(value))
+        elif name in _SECRET_KEYS:
+            yield from ((where, secret) for named in _listed(value) for secret in _read(named, where))
+
+
+def _listed(value: Any) -> list[str]:
+    texts = [value] if isinstance(value, str) else value
+    return [text for text in texts if isinstance(text, str)] if isinstance(texts, (list, tuple)) else []
+
+
+def _read(named: str, where: str) -> Iterator[str]:
+    try:
+        yield read_secret(named, where).decode(errors="replace")
+    except SettingsError:
+        return  # another process's: it isn't in force here
+
+
+def _passwords(urls: str) -> Iterator[str]:
+    """Yield the passwords of a server's URLs. A broker that is named without an account gets guest's."""
+    for url in node_urls(urls):
+        try:
+            parts = urlsplit(url)
+            password, options = parts.password, parse_qs(parts.query)
+        except ValueError:
+            continue
+        yield from options.get("password", [])
+        if password is not None:
+            yield unquote(password)
+        elif parts.scheme in {"amqp", "amqps"} and "auth" not in options:
+            yield "guest"

@@ -5,6 +5,7 @@ CreditsError
 +-- MoneyError           a text is no amount of that currency, or the currency is unknown
 +-- CursorError          a text is no cursor of that list
 +-- LedgerUnavailable    no answer from the ledger in time: whether money moved is unknown
+|   +-- LedgerRefused    its database's certificate or our account there is wrong: a person must act
 +-- BrokerUnavailable    no answer from the broker
 +-- PoisonMessage        a message that can't be decoded, or that nobody of ours has signed
 """
@@ -33,6 +34,10 @@ class CursorError(CreditsError):
 
 class LedgerUnavailable(CreditsError):  # noqa: N818  (it says a state, as in the provider's reply)
     """The ledger gave no answer in time. The credit may be posted or not: only a retry can tell."""
+
+
+class LedgerRefused(LedgerUnavailable):
+    """The database's certificate does not verify, or it refuses our account."""
 
 
 class BrokerUnavailable(CreditsError):  # noqa: N818

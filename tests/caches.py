@@ -6,10 +6,14 @@ from typing import Any
 from uuid import uuid4
 
 from shared.settings import CacheSettings
-from worker.dedup import Cache, RedisCache
+from worker.cached_values import CachedValues, Epoch
+from worker.dedup import Cache, CountFault, RedisCache, uncounted
 from worker.posting import Identity, Transfer
+from worker.schema import CACHE_KEY_BYTES
 
-EPOCH = "an-epoch"
+KEY = bytes(range(CACHE_KEY_BYTES))
+EPOCH = Epoch("an-epoch", KEY)
+LATER = Epoch("an-epoch-later", KEY)
 
 
 def transfer(**different: Any) -> Transfer:
@@ -30,14 +34,22 @@ def transfer(**different: Any) -> Transfer:
     return Transfer(**{**fields, **different})
 
 
+def key_of(identity: Identity, epoch: Epoch = EPOCH) -> str:
+    """Return the key under which Redis has an identity's value."""
+    return CachedValues(epoch).key(identity)
+
+
 ONE: Identity = ("klas", "1")
 TWO: Identity = ("klas", "2")
 
 
 @asynccontextmanager
-async def cache_on(url: str, epoch: str = EPOCH, **different: int) -> AsyncIterator[RedisCache]:
+async def cache_on(
+    url: str, epoch: Epoch = EPOCH, count: CountFault = uncounted, **different: int
+) -> AsyncIterator[RedisCache]:
     settings = {"ttl_seconds": 60, "timeout_ms": 1_000, **different}  # a busy machine is not a slow Redis
-    cache = RedisCache(CacheSettings(url=url, **settings), epoch)
+    cache = RedisCache(CacheSettings(url=url, **settings), count)
+    cache.enter(epoch)
     try:
         yield cache
     finally:

@@ -250,6 +250,12 @@ def _environment() -> dict[str, str]:
     }
 
 
+def known_to_gateway(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a gateway is told: not where the database is, nor the cache."""
+    of_workers = ("CREDITS_LEDGER__", "CREDITS_CACHE__")
+    return {name: value for name, value in environment.items() if not name.startswith(of_workers)}
+
+
 def _make_system(
     environment: dict[str, str],
     of_gateway: Mapping[str, str],
@@ -269,7 +275,9 @@ def _make_system(
     return System(
         url=f"http://127.0.0.1:{port}",
         operations_url=f"http://127.0.0.1:{operations_port}",
-        gateway=Process(("gateway",), {**environment, **of_gateway}, directory / "gateway.log", reaper),
+        gateway=Process(
+            ("gateway",), {**known_to_gateway(environment), **of_gateway}, directory / "gateway.log", reaper
+        ),
         workers=[],
         engine=engine,
         environment=environment,

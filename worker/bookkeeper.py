@@ -15,7 +15,7 @@ from shared.outcome import Outcome, Result
 from shared.settings import Settings
 from shared.wire import Answer, Lookup, Question
 from worker.database import create_engine, is_no_text, require_migrated
-from worker.dedup import Cache, create_cache
+from worker.dedup import Cache, CountFault, create_cache, uncounted
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 from worker.posting import Identity, Transfer, judge
 
@@ -119,12 +119,12 @@ class Bookkeeper:
         return await _complete(credits_, found, self._post)
 
     async def _keep_epoch(self) -> None:
-        """Ask the ledger now and then which epoch it is in. Raises LedgerUnavailable.
+        """Ask the ledger now and then for its epoch and the key of cached values. Raises LedgerUnavailable.
 
         A database that doesn't answer may be one that is being restored: the cache is not believed either.
         """
         if time.monotonic() >= self.epoch_known_until:
-            self.cache.enter(await self.ledger.epoch())
+            self.cache.enter(await self.ledger.keyed_epoch())
             self.epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
 
     async def _post_new(self, credits_: Sequence[Credit]) -> list[Outcome] | None:
@@ -184,17 +184,20 @@ def _replays(credits_: Sequence[Credit], remembered: Mapping[Identity, Transfer]
 
 
 @asynccontextmanager
-async def open_bookkeeper(settings: Settings) -> AsyncIterator[Bookkeeper]:
+async def open_bookkeeper(
+    settings: Settings, count_cache_fault: CountFault = uncounted
+) -> AsyncIterator[Bookkeeper]:
     """Open the ledger and the cache that the settings name.
 
     Raises LedgerUnavailable when the database can't be reached, SettingsError when its tables are not this
-    version's.
+    version's or a URL is wrong.
     """
+    cache = create_cache(settings.cache, count_cache_fault)
     engine = create_engine(settings.ledger)
     try:
         await require_migrated(engine)
         ledger = Ledger(engine)
-        cache = create_cache(settings.cache, await ledger.epoch())
+        cache.enter(await ledger.keyed_epoch())
         try:
             yield Bookkeeper(ledger, cache)
         finally:

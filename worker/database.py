@@ -1,6 +1,7 @@
 """The database: how to connect to it, make its tables, and tell its faults apart."""
 
 import sqlite3
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from shared.errors import LedgerUnavailable, SettingsError
+from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.settings import LedgerSettings
 from worker.database_url import SQLITE, read_postgres, read_url
 from worker.pooler import (
@@ -37,6 +38,8 @@ _TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
 
 _OUTAGE_CLASSES: Final = frozenset({"08", "28", "3D", "53", "57", "58"})
 """Connection, login, no such database, resources (connections, disk), shutdown or time limit, system."""
+
+_LOGIN_CLASS: Final = "28"
 
 _OUTAGE_SQLSTATES: Final = frozenset({"25006", "25P03", "42501", "42P01", "42703", "XX001", "XX002"})
 """A standby, which only reads; a process that was stopped within its transaction; grants, tables or columns
@@ -157,6 +160,13 @@ def is_no_text(error: Exception) -> bool:
     return isinstance(error, DBAPIError) and _sqlstate(error) == _NO_TEXT_SQLSTATE
 
 
+def is_refusal(error: Exception) -> bool:
+    """Tell whether the database's certificate does not verify, or it refuses our account."""
+    if isinstance(error, DBAPIError):
+        return _sqlstate(error).startswith(_LOGIN_CLASS)
+    return isinstance(error, ssl.SSLCertVerificationError)
+
+
 def is_outage(error: Exception) -> bool:
     """Tell whether the database is at fault, and neither a statement nor what it was given."""
     if not isinstance(error, DBAPIError):
@@ -185,7 +195,8 @@ def outages_as_unavailable() -> Iterator[None]:
         if is_outage(error):
             reason = error.orig if isinstance(error, DBAPIError) and error.orig else error
             first_line = next(iter(str(reason).splitlines()), "")
-            raise LedgerUnavailable(f"the database: {first_line or type(reason).__name__}") from error
+            fault = LedgerRefused if is_refusal(error) else LedgerUnavailable
+            raise fault(f"the database: {first_line or type(reason).__name__}") from error
         raise
 
 

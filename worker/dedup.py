@@ -5,25 +5,23 @@ all of them, for a while, are in Redis, where a worker that takes over finds the
 
 The cache is never asked whether something is *not* posted: a miss proves nothing. So one that is down, slow,
 empty or flushed costs time and nothing else. Keys carry the ledger's epoch, a name that no other ledger
-has and that is given anew when a ledger is restored: what was true of other books is not found.
+has and that is given anew when a ledger is restored: what was true of other books is not found. Redis itself
+is not believed: see `worker.cached_values`.
 """
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Mapping
-from typing import Final, Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Final, Protocol
 
-import msgspec
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
 
-from shared.errors import SettingsError
 from shared.garbage import forget_oldest
 from shared.settings import MEMORY, CacheSettings
+from worker.cached_values import VALUE_BYTES_MAX, CachedValues, Epoch
 from worker.posting import Identity, Transfer
+from worker.redis_connection import connection_pool, reason_of
 
 PAUSE_SECONDS: Final = 1.0
 """How long a cache that failed is left alone: a slow cache must not slow every batch."""
@@ -31,16 +29,28 @@ PAUSE_SECONDS: Final = 1.0
 GATHER_SECONDS: Final = 0.05
 """How long what is put waits for what the next batches put: a message costs more than ten transfers in it."""
 
+UNVERIFIED_LOGGED_SECONDS: Final = 1.0
+"""How long values that do not verify are only counted after a line was logged about them."""
+
 MEMORY_TRANSFERS_MAX: Final = 10_000
 """How many are kept in this process, some 8 MB."""
 
+# No more of a value than one may have, and a key of another type is an error in the place of its value.
+_RECALL: Final = (
+    "local found = {} for i, key in ipairs(KEYS) do found[i] = redis.pcall('GETRANGE', key, 0, ARGV[1]) end"
+    " return found"
+)
 # MSET knows no expiry, and a SET for each transfer costs more Python than the rest of its way through here.
 _REMEMBER: Final = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
 
-_FAULTS: Final = (RedisError, OSError, TimeoutError)
+CountFault = Callable[[str], None]
+"""Counts one fault of the shared cache, of a kind: `unverified` or `failed`."""
+
 _log = structlog.get_logger()
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(Transfer)
+
+
+def uncounted(_kind: str) -> None:
+    """Count nothing: where there is nobody to tell."""
 
 
 class Cache(Protocol):
@@ -55,26 +65,24 @@ class Cache(Protocol):
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers, while the caller goes on; the next `get` finds them."""
 
-    def enter(self, epoch: str) -> None:
+    def enter(self, epoch: Epoch) -> None:
         """Forget what was remembered in any other epoch of the ledger."""
 
     async def close(self) -> None:
         """Finish what was put, and let go of connections."""
 
 
-def create_cache(settings: CacheSettings, epoch: str) -> Cache:
+def create_cache(settings: CacheSettings, count: CountFault = uncounted) -> Cache:
     """Return the cache that `[cache] url` names. Connects to nothing yet. Raises SettingsError."""
-    if settings.url == MEMORY:
-        return MemoryCache(epoch)
-    return RedisCache(settings, epoch)
+    return MemoryCache() if settings.url == MEMORY else RedisCache(settings, count)
 
 
 class MemoryCache:
     """A cache in this process alone, bounded; the oldest are forgotten first."""
 
-    def __init__(self, epoch: str = "") -> None:
-        """Take the ledger's epoch."""
-        self._epoch = epoch
+    def __init__(self) -> None:
+        """Remember nothing yet, in no epoch."""
+        self._epoch: Epoch | None = None
         self._transfers: Final[dict[Identity, Transfer]] = {}
 
     def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
@@ -90,7 +98,7 @@ class MemoryCache:
         self._transfers.update(transfers)
         forget_oldest(self._transfers, MEMORY_TRANSFERS_MAX)
 
-    def enter(self, epoch: str) -> None:
+    def enter(self, epoch: Epoch) -> None:
         """Forget all when the epoch is another."""
         if epoch != self._epoch:
             self._transfers.clear()
@@ -101,26 +109,25 @@ class MemoryCache:
 
 
 class RedisCache:
-    """Memory over Redis, which has a time limit on every call and a pause after every failure."""
+    """Memory over Redis, which has a time limit on every call and a pause after every failure.
 
-    def __init__(self, settings: CacheSettings, epoch: str) -> None:
-        """Take `[cache]` and the ledger's epoch. Raises SettingsError for a bad URL."""
-        timeout_seconds = settings.timeout_ms / 1_000
-        try:
-            self._redis: Final = Redis.from_url(
-                settings.url,
-                socket_timeout=timeout_seconds,
-                socket_connect_timeout=timeout_seconds,
-                retry=Retry(NoBackoff(), 0),  # redis-py's default of ten retries would outlast the window
-            )
-        except ValueError as error:
-            raise SettingsError(f"[cache] url: {error}") from None
+    Whatever Redis answers, and whatever its client raises, costs a miss and no more.
+    """
+
+    def __init__(self, settings: CacheSettings, count: CountFault = uncounted) -> None:
+        """Take `[cache]` and who counts its faults. Raises SettingsError for a bad URL."""
+        self._redis: Final = Redis.from_pool(connection_pool(settings))
+        self._recall: Final = self._redis.register_script(_RECALL)
         self._remember: Final = self._redis.register_script(_REMEMBER)
-        self._memory: Final = MemoryCache(epoch)
-        self._prefix = f"credits:{epoch}:"
+        self._memory: Final = MemoryCache()
+        self._values: CachedValues | None = None
+        self._epoch: Epoch | None = None
+        self._count: Final = count
         self._ttl_seconds: Final = settings.ttl_seconds
         self._rest_until = 0.0
-        self._unsent: dict[str, Transfer] = {}
+        self._unverified = 0
+        self._unverified_logged_at = -UNVERIFIED_LOGGED_SECONDS
+        self._unsent: dict[Identity, Transfer] = {}
         self._sends: asyncio.TimerHandle | None = None
         self._puts: Final[set[asyncio.Task[None]]] = set()
 
@@ -131,71 +138,90 @@ class RedisCache:
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
         """Return what Redis remembers, or nothing when it doesn't answer in time."""
         await self._have_put()
-        if not identities or time.monotonic() < self._rest_until:
+        values = self._values
+        if not identities or values is None or time.monotonic() < self._rest_until:
             return {}
         try:
-            found = await self._redis.mget([self._key(identity) for identity in identities])
-        except _FAULTS as error:
+            found = await self._recall([values.key(identity) for identity in identities], [VALUE_BYTES_MAX])
+            transfers = self._read(values, dict(zip(identities, found, strict=True)))
+        except Exception as error:  # noqa: BLE001  (its client raises what it likes, a TypeError among others)
             self._rest(error)
             return {}
-        read = ((i, _read(value)) for i, value in zip(identities, found, strict=True))
-        transfers = {identity: transfer for identity, transfer in read if transfer is not None}
+        if values is not self._values:  # what was true of other books
+            return {}
         self._memory.put(transfers)
         return transfers
+
+    def _read(self, values: CachedValues, found: Mapping[Identity, Any]) -> dict[Identity, Transfer]:
+        """Return the transfers whose values verify; others are misses, which the next `put` writes over."""
+        there = {identity: value for identity, value in found.items() if value != b""}
+        read = {identity: values.decode(identity, value) for identity, value in there.items()}
+        transfers = {identity: transfer for identity, transfer in read.items() if transfer is not None}
+        self._note_unverified(len(there) - len(transfers))
+        return transfers
+
+    def _note_unverified(self, number: int) -> None:
+        for _ in range(number):
+            self._count("unverified")
+        self._unverified += number
+        now = time.monotonic()
+        if self._unverified and now >= self._unverified_logged_at + UNVERIFIED_LOGGED_SECONDS:
+            _log.warning("values in the cache do not verify", values=self._unverified)
+            self._unverified, self._unverified_logged_at = 0, now
 
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers, soon in Redis too unless it doesn't take them in time."""
         self._memory.put(transfers)
         if transfers and time.monotonic() >= self._rest_until:
-            self._unsent.update((self._key(identity), transfer) for identity, transfer in transfers.items())
+            self._unsent.update(transfers)
             if self._sends is None:
                 self._sends = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._send)
 
     def _send(self) -> None:
-        """Send what was put, which is known by its keys: in another epoch they would be others."""
+        """Send what was put."""
         if self._sends is not None:
             self._sends.cancel()
-            put = asyncio.create_task(self._put(self._unsent))
+            put = asyncio.create_task(self._put(self._values, self._unsent))
             self._puts.add(put)
             put.add_done_callback(self._puts.discard)
             self._unsent, self._sends = {}, None
 
-    async def _put(self, transfers: Mapping[str, Transfer]) -> None:
+    async def _put(self, values: CachedValues | None, transfers: Mapping[Identity, Transfer]) -> None:
+        if values is None:
+            return
         try:
-            values = [_encoder.encode(transfer) for transfer in transfers.values()]
-            await self._remember(list(transfers), [self._ttl_seconds, *values])
-        except _FAULTS as error:
+            encoded = {values.key(one): values.encode(one, transfer) for one, transfer in transfers.items()}
+            fitting = {key: value for key, value in encoded.items() if len(value) <= VALUE_BYTES_MAX}
+            if fitting:
+                await self._remember(list(fitting), [self._ttl_seconds, *fitting.values()])
+        except Exception as error:  # noqa: BLE001
             self._rest(error)
 
-    def enter(self, epoch: str) -> None:
-        """Use the keys of this epoch only; others expire in their time."""
+    def enter(self, epoch: Epoch) -> None:
+        """Use the keys of this epoch only; others expire in their time, and what was not sent never is."""
         self._memory.enter(epoch)
-        self._prefix = f"credits:{epoch}:"
+        if epoch != self._epoch:
+            self._epoch, self._values = epoch, CachedValues(epoch)
+            self._unsent = {}
 
     async def close(self) -> None:
         """Finish what was put, and close the connections."""
         await self._have_put()
-        await self._redis.aclose()
+        try:
+            await self._redis.aclose()
+        except Exception as error:  # noqa: BLE001
+            _log.debug("connection to the cache not closed in good order", error=type(error).__name__)
 
     async def _have_put(self) -> None:
         self._send()
         if self._puts:
             await asyncio.wait(self._puts)
 
-    def _key(self, identity: Identity) -> str:
-        return self._prefix + ":".join(identity)  # an integration's name has no colon
-
     def _rest(self, error: Exception) -> None:
+        """Leave Redis alone for a while, and say why, once for all calls that failed together."""
+        self._count("failed")
+        rests_already = time.monotonic() < self._rest_until
         self._rest_until = time.monotonic() + PAUSE_SECONDS
-        _log.warning("cache rests", seconds=PAUSE_SECONDS, error=type(error).__name__)
-
-
-def _read(value: object) -> Transfer | None:
-    """Return what `put` wrote; garbage is a miss, and the next `put` writes over it."""
-    if not isinstance(value, bytes):
-        return None
-    try:
-        return _decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        _log.warning("garbage in the cache", error=type(error).__name__)
-        return None
+        if not rests_already:
+            reason = reason_of(error)
+            _log.warning("cache rests", seconds=PAUSE_SECONDS, error=type(error).__name__, reason=reason)

@@ -1,5 +1,6 @@
 """The ledger: credits become transfers in one transaction, and questions are answered from what is posted."""
 
+import secrets
 from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -14,10 +15,11 @@ from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
 from shared.wire import FindPlayer, FindSession, Lookup
 from worker.accounts import RecentAccounts, read_accounts
+from worker.cached_values import Epoch
 from worker.database import for_reading, is_transient, outages_as_unavailable, single_statements
 from worker.pooler import is_pooled_by_transaction
 from worker.posting import Account, AccountKey, Known, Plan, SignedIdentity, Transfer, plan
-from worker.schema import ledger, players, sessions, wallets
+from worker.schema import CACHE_KEY_BYTES, ledger, players, sessions, wallets
 from worker.statements import PostgresStatements, SqliteStatements, Statements
 
 ATTEMPTS_MAX: Final = 4
@@ -139,17 +141,27 @@ class Ledger:
                 }
 
     async def epoch(self) -> str:
-        """Return the ledger's epoch, which every cache key carries. Raises LedgerUnavailable."""
+        """Return the name of the ledger's epoch, without its key. Raises LedgerUnavailable."""
         with outages_as_unavailable():
             async with self._reading.connect() as connection:
                 return str((await connection.execute(select(ledger.c.epoch))).scalar_one())
 
+    async def keyed_epoch(self) -> Epoch:
+        """Return the ledger's epoch with the key of its cached values. Raises LedgerUnavailable."""
+        with outages_as_unavailable():
+            async with self._reading.connect() as connection:
+                row = (await connection.execute(select(ledger.c.epoch, ledger.c.cache_key))).one()
+                return Epoch(str(row.epoch), row.cache_key)
+
     async def bump_epoch(self) -> str:
-        """Begin a new epoch, due after a restore of the database. Returns it. Raises LedgerUnavailable."""
+        """Begin a new epoch with a new key, due after a restore of the database, and return its name.
+
+        The old key is in the backup, and known to whoever has that. Raises LedgerUnavailable.
+        """
         with outages_as_unavailable():
             async with self._engine.begin() as connection:
-                epoch = uuid7()
-                await connection.execute(update(ledger).values(epoch=epoch))
+                epoch, cache_key = uuid7(), secrets.token_bytes(CACHE_KEY_BYTES)
+                await connection.execute(update(ledger).values(epoch=epoch, cache_key=cache_key))
                 return str(epoch)
 
 

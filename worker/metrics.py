@@ -34,3 +34,13 @@ class WorkerMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self.cache_faults: Final = Counter(
+            "credits_worker_cache_faults",
+            "What the shared cache did wrong: values that do not verify, calls that failed",
+            ["kind"],
+            registry=self.registry,
+        )
+
+    def count_cache_fault(self, kind: str) -> None:
+        """Count one fault of the shared cache."""
+        self.cache_faults.labels(kind).inc()

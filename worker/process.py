@@ -10,7 +10,8 @@ import structlog
 from prometheus_client import start_http_server
 
 from shared.amqp import keep_connected
-from shared.errors import LedgerUnavailable, SettingsError
+from shared.broker_access import require_access
+from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.garbage import search_seldom
 from shared.message_keys import MessageKeys, read_message_keys
 from shared.settings import MEMORY, Settings
@@ -34,12 +35,24 @@ async def run(settings: Settings) -> None:
     metrics = WorkerMetrics()
     if settings.worker.metrics_port:
         _serve_metrics(settings.worker.metrics_port, metrics)
+    await require_access(settings.broker)
+    await _serve_until_stopped(settings, keys, metrics, stop)
+
+
+async def _serve_until_stopped(
+    settings: Settings, keys: MessageKeys, metrics: WorkerMetrics, stop: asyncio.Event
+) -> None:
+    """Serve, and wait for a database that is away. Raises SettingsError when it refuses us from the start."""
+    is_first_try = True
     while not stop.is_set():
         try:
             await _serve(settings, keys, metrics, stop)
         except LedgerUnavailable as error:
+            if is_first_try and isinstance(error, LedgerRefused):
+                raise SettingsError(f"[ledger] database_url: {error}") from error
             _log.warning("waiting for the database", reason=str(error))
             await asyncio.sleep(LEDGER_PAUSE_SECONDS)
+        is_first_try = False
 
 
 def _serve_metrics(port: int, metrics: WorkerMetrics) -> None:
@@ -52,7 +65,7 @@ def _serve_metrics(port: int, metrics: WorkerMetrics) -> None:
 async def _serve(settings: Settings, keys: MessageKeys, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
     worker_id, shards = f"{socket.gethostname()}/{os.getpid()}", settings.broker.shards
     credits_max = settings.worker.batch_credits_max
-    async with open_bookkeeper(settings) as bookkeeper:
+    async with open_bookkeeper(settings, metrics.count_cache_fault) as bookkeeper:
         consumer = Consumer(bookkeeper, metrics, keys, worker_id, shards, credits_max, stop)
         await keep_connected(settings.broker, consumer.serve, stop)
     _log.info("worker stopped", worker=worker_id)

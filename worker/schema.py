@@ -37,7 +37,9 @@ SETTLEMENT: Final = "SETTLEMENT"
 
 CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
 
-REVISION: Final = "0006"
+CACHE_KEY_BYTES: Final = 32
+
+REVISION: Final = "0007"
 """The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
 
 _TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")
@@ -60,6 +62,13 @@ ledger = Table(
         "id", Integer, CheckConstraint("id = 1", name="single_row"), primary_key=True, autoincrement=False
     ),
     Column("epoch", Uuid, nullable=False, comment="names this state of the books in cache keys"),
+    Column(
+        "cache_key",
+        LargeBinary,
+        CheckConstraint(f"length(cache_key) = {CACHE_KEY_BYTES}", name="cache_key"),
+        nullable=False,
+        comment="32 random bytes; whoever can read them can forge cached outcomes",
+    ),
 )
 
 players = Table(

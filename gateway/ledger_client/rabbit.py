@@ -27,6 +27,7 @@ from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import Answered, Lanes
 from gateway.ledger_client.silence import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SECONDS_MAX, Silence
 from shared.amqp import BROKER_FAULTS, keep_connected, lost, wire_channel
+from shared.broker_access import require_access
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable, PoisonMessage
 from shared.log_limit import LimitedLog
@@ -90,7 +91,8 @@ class RabbitLedgerClient(LedgerClient):
         self._connecting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Start connecting."""
+        """Start connecting. Raises SettingsError when the broker refuses us."""
+        await require_access(self._settings)
         self._connecting = asyncio.create_task(keep_connected(self._settings, self._serve, self._stop))
         return self
 

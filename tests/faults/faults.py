@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tests.faults import strikes
+from tests.faults import poison, strikes
 from tests.faults.crashing import STEPS
 from tests.faults.rig import Rig
 from tests.faults.trial import Fault
@@ -59,6 +59,8 @@ _kinds = [
     Fault("the cache is killed", strikes.crash_server(_cache)),
     Fault("the cache stops for a while", strikes.pause_server(_cache)),
     Fault("the cache lies", strikes.cache_lies, in_ci=True),
+    Fault("the cache says of a win what is true of its twin", poison.poisoned(poison.of_its_twin)),
+    Fault("the cache holds forged values", poison.poisoned(poison.forged)),
     Fault("the cache is emptied again and again", strikes.cache_flushed),
 ]
 for _between, _wire in WIRES.items():

@@ -69,7 +69,7 @@ async def test_repeat_that_the_cache_remembers_asks_the_database_nothing(
     await add_player(postgres, "anna", "EUR")
     (posted,) = await Bookkeeper(Ledger(postgres), cache).settle([WIN])
     without_database = Bookkeeper(Ledger(_no_database()), cache, epoch_known_until=math.inf)
-    cache.enter(await Ledger(postgres).epoch())
+    cache.enter(await Ledger(postgres).keyed_epoch())
     (outcome,) = await without_database.settle([WIN])
     assert (outcome.result, outcome.receipt) == (Result.REPLAYED, posted.receipt)
 
@@ -106,7 +106,7 @@ async def test_redis_is_asked_only_when_not_all_is_new_or_recalled(
     assert await asked.settle(WIN, win("win-2")) == [Result.REPLAYED] * 2
     assert asked.calls == []
     await cache.get([])
-    async with cache_on(servers.cache_url, epoch=await Ledger(postgres).epoch()) as empty:
+    async with cache_on(servers.cache_url, epoch=await Ledger(postgres).keyed_epoch()) as empty:
         taking_over = Asked(Ledger(postgres), empty, monkeypatch)
         assert await taking_over.settle(WIN, win("win-4")) == [Result.REPLAYED, Result.POSTED]
         assert taking_over.calls == ["post_new", "get", "post"]
@@ -140,7 +140,7 @@ async def test_cache_that_tells_of_a_lost_commit_is_not_believed_after_the_epoch
     ledger = Ledger(postgres)
     lying: Cache = cache if kind == "redis" else MemoryCache()
     bookkeeper = Bookkeeper(ledger, lying)
-    lying.enter(await ledger.epoch())
+    lying.enter(await ledger.keyed_epoch())
     never_committed = {name: getattr(WIN, name) for name in FINGERPRINT}
     await put(lying, {WIN.identity: transfer(**never_committed)})
     (lie,) = await bookkeeper.settle([WIN])

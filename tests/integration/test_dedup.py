@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from tests.caches import EPOCH, ONE, TWO, cache_on, put, transfer
+from tests.caches import LATER, ONE, TWO, cache_on, key_of, put, transfer
 from tests.servers import Servers
 from worker.dedup import MEMORY_TRANSFERS_MAX, PAUSE_SECONDS, MemoryCache, RedisCache
 
@@ -30,7 +30,7 @@ async def test_worker_recalls_what_it_put_or_found_and_asks_nobody(
         await redis.flushdb()
         assert taking_over.recall(transfers) == {ONE: transfers[ONE]}
     assert cache.recall(transfers) == transfers
-    cache.enter(f"{EPOCH}-later")
+    cache.enter(LATER)
     assert cache.recall(transfers) == {}
 
 
@@ -43,7 +43,7 @@ async def test_restored_ledger_forgets_what_the_lost_one_remembered(
     servers: Servers, cache: RedisCache
 ) -> None:
     await put(cache, {ONE: transfer()})
-    async with cache_on(servers.cache_url, epoch=f"{EPOCH}-later") as restored:
+    async with cache_on(servers.cache_url, epoch=LATER) as restored:
         assert await restored.get([ONE]) == {}
 
 
@@ -51,7 +51,7 @@ async def test_win_is_forgotten_after_its_time(servers: Servers, redis: Redis) -
     async with cache_on(servers.cache_url, ttl_seconds=1) as cache:
         await put(cache, {ONE: transfer()})
         assert await cache.get([ONE])
-        assert 0 < await redis.pttl(f"credits:{EPOCH}:klas:1") <= 1_000
+        assert 0 < await redis.pttl(key_of(ONE)) <= 1_000
         await asyncio.sleep(1.1)
         assert await cache.get([ONE]) == {}
 
@@ -75,14 +75,14 @@ async def test_garbage_in_the_cache_is_a_miss_and_hides_no_other_win(
     redis: Redis, cache: RedisCache, value: bytes
 ) -> None:
     await put(cache, {TWO: transfer()})
-    await redis.set(f"credits:{EPOCH}:klas:1", value)
+    await redis.set(key_of(ONE), value)
     assert list(await cache.get([ONE, TWO])) == [TWO]
     await put(cache, {ONE: transfer()})
     assert list(await cache.get([ONE])) == [ONE]
 
 
 async def test_key_of_another_type_is_a_miss(redis: Redis, cache: RedisCache) -> None:
-    await redis.rpush(f"credits:{EPOCH}:klas:1", "a list")
+    await redis.rpush(key_of(ONE), "a list")
     await put(cache, {TWO: transfer()})
     assert list(await cache.get([ONE, TWO])) == [TWO]
 

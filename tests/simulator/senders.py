@@ -146,6 +146,14 @@ class Senders:
         finally:
             self._connections.close()
 
+    async def send_one(self, integration: str, win: Win) -> Said | None:
+        """Send one win until the provider is content, beside those that `send` sends, or until `close`."""
+        return await self._until_content(integration, win)
+
+    def close(self) -> None:
+        """Close the connections, as `send` does in its end."""
+        self._connections.close()
+
     def _wins(self) -> Iterator[tuple[str, Win]]:
         """Yield wins without end, the integrations by turns, each with the integration that sends it."""
         chance = self._chance

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from shared.errors import BrokerUnavailable, CursorError, LedgerUnavailable, SettingsError
+from shared.errors import BrokerUnavailable, CursorError, LedgerRefused, LedgerUnavailable, SettingsError
 from shared.money import Currencies
 from shared.published import refuse_published_secrets
 from shared.settings import Settings, load_settings
@@ -15,6 +15,7 @@ from worker import database
 from worker.cli.books import ledger, round_, transfer
 from worker.cli.dead import dead
 from worker.cli.ends import End, end
+from worker.cli.grants import grants
 from worker.cli.holders import player, session
 from worker.cli.ledger import ask, place
 from worker.cli.options import AsJson
@@ -39,6 +40,7 @@ app.add_typer(transfer, name="transfer")
 app.add_typer(round_, name="round")
 app.add_typer(ledger, name="ledger")
 app.add_typer(dead, name="dead")
+app.command("grants")(grants)
 
 
 def main() -> None:
@@ -76,6 +78,8 @@ def operator() -> None:
     refuse_published_secrets(settings, "operator")
     try:
         _serve(settings, serve)
+    except LedgerRefused as error:
+        raise SettingsError(f"[ledger] database_url: {place(settings.ledger)}: {error}") from error
     except LedgerUnavailable as error:
         raise LedgerUnavailable(f"no answer from {place(settings.ledger)}: {error}") from error
 

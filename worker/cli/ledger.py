@@ -7,7 +7,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.errors import LedgerUnavailable
+from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.money import Currencies
 from shared.settings import LedgerSettings, Settings
 from worker.database import create_engine, require_migrated
@@ -54,6 +54,8 @@ async def _ask(
         if migrated:
             await require_migrated(engine)
         return await question(engine)
+    except LedgerRefused as error:
+        raise SettingsError(f"[ledger] database_url: {place(settings)}: {error}") from error
     except LedgerUnavailable as error:
         raise LedgerUnavailable(f"no answer from {place(settings)}: {error}") from error
     finally:

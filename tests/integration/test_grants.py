@@ -1,0 +1,237 @@
+"""PostgreSQL roles: each process can do its work with its own, and can't touch what is posted."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.errors import LedgerUnavailable
+from shared.money import Currencies
+from shared.outcome import Result
+from shared.wire import FindPlayer, FindSession
+from tests.commands import Ended, run
+from tests.credits import WIN, win
+from tests.integration.conftest import engine_of
+from worker import reading
+from worker.bookkeeper import Bookkeeper
+from worker.cli.ends import End
+from worker.dedup import MemoryCache
+from worker.grants import AUDITOR, OPERATOR, READER, WORKER, Rights, grant
+from worker.holders import SessionResult, add_player, close_session, open_session
+from worker.ledger import Ledger
+from worker.paging import Page
+from worker.schema import metadata
+from worker.verify import verify
+
+ROLES = ("worker", "operator", "reader", "auditor")
+
+
+class Roles:
+    """The four roles of one test, and engines that connect as each."""
+
+    def __init__(self, owner: AsyncEngine) -> None:
+        self.owner = owner
+        self.engines: dict[str, AsyncEngine] = {}
+        self.names = {role: f"{role}-{uuid4().hex[:8]}" for role in ROLES}
+
+    @property
+    def url(self) -> str:
+        return self.owner.url.render_as_string(hide_password=False)
+
+    def url_of(self, role: str) -> str:
+        url = self.owner.url.set(username=self.names[role], password="a-password")
+        return url.render_as_string(hide_password=False)
+
+    async def command(self, *arguments: str) -> Ended:
+        return await run(self.url, "grants", *self.options, *arguments)
+
+    @property
+    def options(self) -> list[str]:
+        return [word for role, name in self.names.items() for word in (f"--{role}", name)]
+
+
+@pytest.fixture
+async def roles(postgres: AsyncEngine) -> AsyncIterator[Roles]:
+    """Roles with what `grants` gives them, on books with a player and two wins."""
+    made = Roles(postgres)
+    await add_player(postgres, "anna", "EUR")
+    await Ledger(postgres).post([WIN, win("lost", amount_minor=0)])
+    await _execute(
+        postgres, *(f"CREATE ROLE \"{n}\" LOGIN PASSWORD 'a-password'" for n in made.names.values())
+    )
+    try:
+        rights = {"worker": WORKER, "operator": OPERATOR, "reader": READER, "auditor": AUDITOR}
+        await grant(postgres, {made.names[role]: rights[role] for role in ROLES})
+        async with AsyncExitStack() as opened:
+            for role in ROLES:
+                made.engines[role] = await opened.enter_async_context(engine_of(made.url_of(role)))
+            yield made
+    finally:
+        for name in made.names.values():
+            await _execute(postgres, f'DROP OWNED BY "{name}"', f'DROP ROLE "{name}"')
+
+
+async def _execute(engine: AsyncEngine, *statements: str) -> None:
+    async with engine.begin() as connection:
+        for statement in statements:
+            await connection.execute(text(statement))
+
+
+async def test_worker_posts_repeats_and_conflicts_as_its_role(roles: Roles) -> None:
+    ledger = Ledger(roles.engines["worker"])
+    bookkeeper = Bookkeeper(ledger, MemoryCache())
+    mixed = [win("new"), WIN, win(amount_minor=1), win("nobody's", player_id="nobody")]
+    outcomes = await bookkeeper.settle([win("first")]) + await bookkeeper.settle(mixed)
+    assert [outcome.result for outcome in outcomes] == [
+        Result.POSTED,
+        Result.POSTED,
+        Result.REPLAYED,
+        Result.CONFLICT,
+        Result.UNKNOWN_PLAYER,
+    ]
+    needs_session = win("in a session", integration="gpas", session_id="s", open_session_only=True)
+    (closed,) = await bookkeeper.settle([needs_session])
+    assert closed.result is Result.SESSION_CLOSED
+    assert FindPlayer("anna") in await ledger.find([FindPlayer("anna"), FindSession("gpas", "s")])
+    assert len((await ledger.keyed_epoch()).cache_key) == 32
+    audit = await verify(roles.engines["worker"], Currencies())
+    assert (audit.holds, audit.coverage.is_verified_point) == (True, False)
+
+
+async def test_operator_opens_players_and_sessions_and_reads_as_its_role(roles: Roles) -> None:
+    engine, currencies = roles.engines["operator"], Currencies()
+    await add_player(engine, "ben", "EUR")
+    await add_player(engine, "ben", "USD")
+    assert (await open_session(engine, "gpas", "s", "ben")).result is SessionResult.OPENED
+    assert (await close_session(engine, "gpas", "s")).result is SessionResult.CLOSED
+    assert await reading.show_player(engine, currencies, "anna")
+    assert (await reading.show_transfer(engine, currencies, *WIN.identity)).posted
+    assert await reading.show_round(engine, currencies, WIN.integration, str(WIN.round_id), Page(10, None))
+    assert await Ledger(engine).epoch()
+
+
+@pytest.mark.parametrize("role", ["reader", "auditor"])
+async def test_books_are_read_and_proven_as_a_role_that_posts_nothing(roles: Roles, role: str) -> None:
+    engine = roles.engines[role]
+    assert await reading.show_player(engine, Currencies(), "anna")
+    for _ in range(2):
+        audit = await verify(engine, Currencies())
+        assert (audit.holds, audit.coverage.is_verified_point) == (True, role == "auditor")
+
+
+SAID_NO = "permission denied|must be owner"
+FORBIDDEN_TO_ALL = (
+    "ALTER TABLE transfers ADD COLUMN more text",
+    "ALTER TABLE transfers DISABLE TRIGGER ALL",
+    "ALTER TABLE wallets DROP CONSTRAINT ck_wallets_balance",
+    "DROP TRIGGER transfers_append_only ON transfers",
+    "DROP TABLE transfers",
+    "CREATE TABLE mine (id int)",
+    "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN END $$",
+    "SET session_replication_role = replica",
+    "TRUNCATE transfers, entries, conflicts",
+    "TRUNCATE wallets CASCADE",
+    "DELETE FROM transfers",
+    "DELETE FROM entries",
+    "DELETE FROM conflicts",
+    "DELETE FROM wallets",
+    "DELETE FROM players",
+    "UPDATE transfers SET amount_minor = 1",
+    "UPDATE entries SET amount_minor = 1",
+    "UPDATE conflicts SET offered = ''",
+    "UPDATE wallets SET player_id = 'ben'",
+    "UPDATE players SET currency = 'USD'",
+    "UPDATE sessions SET player_id = 'ben'",
+    "UPDATE ledger SET epoch = epoch",
+    "UPDATE alembic_version SET version_num = '0001'",
+    "DELETE FROM verified_points",
+)
+FORBIDDEN = {
+    "worker": (
+        "INSERT INTO players VALUES ('carl', 'EUR', now())",
+        "INSERT INTO wallets SELECT gen_random_uuid(), 'anna', 'USD', 'REAL', 5, 0",
+        "UPDATE sessions SET closed_at = now()",
+        "INSERT INTO verified_points SELECT 99, now(), true, NULL, NULL, 0",
+    ),
+    "operator": (
+        "SELECT cache_key FROM ledger",
+        "SELECT * FROM ledger",
+        "INSERT INTO transfers SELECT * FROM transfers",
+        "INSERT INTO entries SELECT * FROM entries",
+        "UPDATE wallets SET balance_minor = 1",
+        "SELECT * FROM wallets FOR UPDATE",
+    ),
+    "reader": (
+        "SELECT cache_key FROM ledger",
+        "SELECT ledger FROM ledger",
+        "INSERT INTO players VALUES ('carl', 'EUR', now())",
+        "INSERT INTO sessions VALUES ('gpas', 's', 'anna', 'EUR', now())",
+        "INSERT INTO verified_points SELECT 99, now(), true, NULL, NULL, 0",
+        "UPDATE wallets SET balance_minor = 1",
+    ),
+    "auditor": ("SELECT cache_key FROM ledger", "UPDATE wallets SET balance_minor = 1"),
+}
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_role_can_not_touch_what_is_posted_nor_what_guards_it(roles: Roles, role: str) -> None:
+    engine = roles.engines[role]
+    for statement in (*FORBIDDEN_TO_ALL, *FORBIDDEN[role]):
+        with pytest.raises(DBAPIError, match=SAID_NO):
+            await _execute(engine, statement)
+
+
+@pytest.mark.parametrize("how", ["printed", "applied"])
+async def test_right_that_was_given_by_hand_is_taken_again(roles: Roles, how: str) -> None:
+    name = roles.names["reader"]
+    await _execute(
+        roles.owner,
+        f'GRANT DELETE ON transfers TO "{name}"',
+        f'GRANT UPDATE (balance_minor) ON wallets TO "{name}"',
+        f'GRANT SELECT (cache_key) ON ledger TO "{name}"',
+    )
+    ended = await roles.command(*(["--apply"] if how == "applied" else []))
+    assert ended.code == End.OK, ended
+    if how == "printed":
+        begin, *statements, commit = ended.out.splitlines()
+        assert (begin, commit) == ("BEGIN;", "COMMIT;")
+        await _execute(roles.owner, *statements)
+    for statement in ("DELETE FROM transfers", *FORBIDDEN["reader"]):
+        with pytest.raises(DBAPIError, match=SAID_NO):
+            await _execute(roles.engines["reader"], statement)
+
+
+async def test_only_the_owner_begins_an_epoch(roles: Roles) -> None:
+    with pytest.raises(LedgerUnavailable, match="permission denied"):
+        await Ledger(roles.engines["worker"]).bump_epoch()
+    before = await Ledger(roles.owner).keyed_epoch()
+    await Ledger(roles.owner).bump_epoch()
+    after = await Ledger(roles.engines["worker"]).keyed_epoch()
+    assert before.name != after.name
+    assert before.cache_key != after.cache_key
+
+
+@pytest.mark.parametrize("rights", [WORKER, OPERATOR, READER, AUDITOR])
+def test_every_table_is_decided_on(rights: Rights) -> None:
+    assert set(rights) == {*metadata.tables, "alembic_version"}
+
+
+async def test_role_that_is_not_there_is_said(roles: Roles) -> None:
+    ended = await run(roles.url, "grants", "--worker", "no such: role", "--apply")
+    assert 'role "no such: role" does not exist' in ended.error(End.NO)
+
+
+@pytest.mark.parametrize(
+    "arguments", [(), ("--worker", "one", "--reader", "one"), ("--worker", "a\nb"), ("--worker", "")]
+)
+async def test_roles_must_be_named_and_differ(arguments: tuple[str, ...]) -> None:
+    assert (await run("sqlite+aiosqlite://", "grants", *arguments)).code == End.USAGE
+
+
+async def test_sqlite_has_no_roles() -> None:
+    ended = await run("sqlite+aiosqlite://", "grants", "--worker", "one", "--apply")
+    assert "only PostgreSQL has roles" in ended.error(End.NO)

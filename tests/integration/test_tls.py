@@ -1,0 +1,127 @@
+"""A system whose connections are all TLS, verified; and what is said of a wrong authority or password."""
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.providers.contract import Win
+from tests.commands import Ended, run
+from tests.servers.tls import Authority, TlsServers, make_authority, running_tls_servers
+from tests.simulator.history import Said
+from tests.simulator.senders import Senders
+from tests.system import System, _environment, running_system
+from worker.cli.ends import End
+
+PASSWORD = "not-the-password"
+
+
+@pytest.fixture(scope="module")
+def directory() -> Iterator[Path]:
+    """A directory that the servers' own users can read in, unlike pytest's."""
+    with tempfile.TemporaryDirectory(prefix="credits-tls-", ignore_cleanup_errors=True) as made:
+        Path(made).chmod(0o711)
+        yield Path(made)
+
+
+@pytest.fixture(scope="module")
+def authority(directory: Path) -> Authority:
+    return make_authority(directory / "authority")
+
+
+@pytest.fixture(scope="module")
+def other_authority(directory: Path) -> Authority:
+    """An authority that has certified none of the servers."""
+    return make_authority(directory / "other")
+
+
+@pytest.fixture(scope="module")
+def tls(directory: Path, authority: Authority) -> Iterator[TlsServers]:
+    with running_tls_servers(directory / "servers", authority) as servers:
+        yield servers
+
+
+def settings(tls: TlsServers, authority: Authority) -> dict[str, str]:
+    return {
+        "CREDITS_BROKER__URL": tls.broker_url(authority),
+        "CREDITS_LEDGER__DATABASE_URL": tls.database_url(authority),
+        "CREDITS_CACHE__URL": tls.cache_url(authority),
+        "CREDITS_CACHE__TIMEOUT_MS": "1000",  # a busy machine is not a slow Redis
+    }
+
+
+@pytest.fixture
+async def system(tls: TlsServers, authority: Authority) -> AsyncIterator[System]:
+    url = tls.database_url(authority)
+    async with running_system(
+        tls.servers, workers=1, database_url=url, **settings(tls, authority)
+    ) as running:
+        await running.add_players(["anna"])
+        yield running
+
+
+async def test_win_is_paid_over_tls_to_all_three_servers(tls: TlsServers, system: System) -> None:
+    senders = Senders(system.url, system.providers, [])
+    win = Win("5e5f5bd2-0f9f-4f3e-9d58-6a3d9d2a0c11", "anna", "")
+    assert await senders.send_one("klas", win) is Said.PAID
+    (worker,) = system.workers
+    await worker.end()
+    worker.start()
+    await system.until_ready()
+    assert await senders.send_one("klas", win) is Said.PAID
+    senders.close()
+    assert await system.query("SELECT count(*) FROM transfers") == [(1,)]
+    unencrypted = (
+        "SELECT count(*) FILTER (WHERE NOT ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+        " WHERE backend_type = 'client backend'"
+    )
+    assert await system.query(unencrypted) == [(0,)]
+    broker = tls.servers.rabbitmq.run("rabbitmqctl", "--quiet", "list_connections", "ssl").split()
+    assert set(broker) - {"ssl"} == {"true"}
+    assert "cache rests" not in worker.log.read_text()
+    cached = tls.servers.redis.run(
+        *("redis-cli", "-p", tls.servers.redis.url.rpartition(":")[2].partition("/")[0]),
+        *("--no-auth-warning", "-a", "a-password-of-redis", "DBSIZE"),
+    )
+    assert int(cached) >= 1
+
+
+async def start(tls: TlsServers, authority: Authority, *, process: str = "run", **wrong: str) -> Ended:
+    environment = {**_environment(), **settings(tls, authority), **wrong}
+    url = environment.pop("CREDITS_LEDGER__DATABASE_URL")
+    return await run(url, process, **environment)
+
+
+def refused(ended: Ended, setting: str, reason: str) -> bool:
+    """Tell whether a start was refused in one line about a setting, which holds no password."""
+    line = ended.error(End.SETTINGS)
+    return setting in line and reason in line and PASSWORD not in ended.err
+
+
+@pytest.mark.parametrize("process", ["run", "operator", "verify"])
+async def test_database_of_another_authority_stops_the_start(
+    tls: TlsServers, authority: Authority, other_authority: Authority, process: str
+) -> None:
+    url = tls.database_url(other_authority)
+    tokens = {"CREDITS_OPERATOR__TOKENS": '["a-token-of-the-tests-alone"]'}
+    ended = await start(tls, authority, process=process, CREDITS_LEDGER__DATABASE_URL=url, **tokens)
+    assert refused(ended, "[ledger] database_url", "certificate verify failed")
+
+
+async def test_wrong_password_of_the_database_stops_the_start(tls: TlsServers, authority: Authority) -> None:
+    url = tls.database_url(authority, password=PASSWORD)
+    ended = await start(tls, authority, CREDITS_LEDGER__DATABASE_URL=url)
+    assert refused(ended, "[ledger] database_url", "password authentication failed")
+
+
+async def test_broker_of_another_authority_stops_the_start(
+    tls: TlsServers, authority: Authority, other_authority: Authority
+) -> None:
+    ended = await start(tls, authority, CREDITS_BROKER__URL=tls.broker_url(other_authority))
+    assert refused(ended, "[broker] url", "certificate verify failed")
+
+
+async def test_wrong_password_of_the_broker_stops_the_start(tls: TlsServers, authority: Authority) -> None:
+    ended = await start(tls, authority, CREDITS_BROKER__URL=tls.broker_url(authority, PASSWORD))
+    assert refused(ended, "[broker] url", "Login was refused")

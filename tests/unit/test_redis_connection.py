@@ -1,0 +1,70 @@
+"""The connection to Redis: what no driver can use stops the start, and no password is ever in a message."""
+
+from pathlib import Path
+
+import pytest
+
+from shared.errors import SettingsError
+from shared.settings import CacheSettings
+from worker.redis_connection import connection_pool, reason_of
+
+WRONG = (
+    "",
+    "localhost:6379",
+    "http://localhost",
+    "redis://:pass/word@localhost/0",
+    "redis://:pass#word@localhost/0",
+    "redis://localhost:port/0",
+    "redis://localhost/0?db=x",
+    "redis://localhost/6?family=0",
+    "redis://localhost/0?retry=1&nothing=2",
+    "redis://localhost/0?ssl_cert_reqs=none",
+    "rediss://localhost/0?ssl_cert_reqs=maybe",
+    "rediss://localhost/0?ssl_ciphers=none-such",
+    "rediss://localhost/0?ssl_ca_certs=/no/such/file",
+    "rediss://localhost/0?ssl_ca_certs=/etc",
+)
+
+
+def settings_of(url: str) -> CacheSettings:
+    """Return settings as if nothing had looked at the URL before."""
+    return CacheSettings.model_construct(url=url, timeout_ms=50, ttl_seconds=60)
+
+
+@pytest.mark.parametrize("url", WRONG)
+def test_what_the_driver_can_not_use_stops_the_start(url: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        connection_pool(settings_of(url))
+    message = str(refused.value)
+    assert message.startswith("[cache] url: ")
+    assert "\n" not in message
+    assert "pass" not in message.replace("in a password", "")
+
+
+def test_file_that_is_no_certificate_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nonsense")
+    with pytest.raises(SettingsError, match="certificates, key or ciphers are of no use"):
+        connection_pool(settings_of(f"rediss://localhost/0?ssl_ca_certs={tmp_path}/ca.pem"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://user:p%40ss%2Fword@localhost:6379/0?db=1",
+        "rediss://localhost/0?ssl_cert_reqs=required&ssl_check_hostname=yes",
+        "unix:///run/redis.sock?db=1",
+        "redis://localhost/0?socket_timeout=60&protocol=3&decode_responses=1",
+    ],
+)
+def test_own_limits_count_whatever_the_url_says(url: str) -> None:
+    options = connection_pool(settings_of(url)).connection_kwargs
+    assert (options["socket_timeout"], options["protocol"]) == (0.05, 2)
+    assert options["decode_responses"] is False
+
+
+def test_what_redis_quotes_of_a_command_is_not_logged() -> None:
+    error = OSError("unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'credits' 'secret'")
+    assert reason_of(error) == "unknown command 'HELLO'"
+    assert not reason_of(TypeError("secret"))
+    assert len(reason_of(OSError("x" * 10_000))) == 200

@@ -1,0 +1,96 @@
+"""What each role needs of PostgreSQL, and nothing more: the SQL that grants it.
+
+Tables belong to the role that migrates. The others can't alter or empty a table, nor switch its triggers off,
+because only an owner can; they can't change or delete what was posted, because they are never granted it.
+
+Every table is in every list, so that a new one is decided on; a test demands it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from worker.database import outages_as_unavailable
+
+Rights = Mapping[str, tuple[str, ...]]
+"""By table: what may be done to it, in SQL's words."""
+
+_READ: Final = ("SELECT",)
+_EPOCH_ONLY: Final = ("SELECT (id, epoch)",)
+"""Not the key of cached values: whoever can read that can forge them."""
+
+WORKER: Final[Rights] = {
+    "alembic_version": _READ,
+    "ledger": _READ,
+    "players": _READ,
+    "sessions": _READ,
+    "wallets": ("SELECT", "UPDATE (balance_minor, version)"),
+    "transfers": ("SELECT", "INSERT"),
+    "entries": ("SELECT", "INSERT"),
+    "conflicts": ("SELECT", "INSERT"),
+    "verified_points": _READ,
+    "verified_wallets": _READ,
+}
+"""`worker run`: it posts."""
+
+OPERATOR: Final[Rights] = {
+    "alembic_version": _READ,
+    "ledger": _EPOCH_ONLY,
+    "players": ("SELECT", "INSERT"),
+    "sessions": ("SELECT", "INSERT", "UPDATE (closed_at)"),
+    "wallets": ("SELECT", "INSERT"),
+    "transfers": _READ,
+    "entries": _READ,
+    "conflicts": _READ,
+    "verified_points": (),
+    "verified_wallets": (),
+}
+"""`worker operator`, and the commands `player` and `session`: players and sessions come and go."""
+
+READER: Final[Rights] = {
+    "alembic_version": _READ,
+    "ledger": _EPOCH_ONLY,
+    "players": _READ,
+    "sessions": _READ,
+    "wallets": _READ,
+    "transfers": _READ,
+    "entries": _READ,
+    "conflicts": _READ,
+    "verified_points": _READ,
+    "verified_wallets": _READ,
+}
+"""Support's own SQL, and every command that shows something."""
+
+AUDITOR: Final[Rights] = {
+    **READER,
+    "verified_points": ("SELECT", "INSERT"),
+    "verified_wallets": ("SELECT", "INSERT", "UPDATE (version, balance_minor)"),
+}
+"""`verify`, which keeps where it was: a worker that could would tell it what to pass over."""
+
+
+def grants(rights_by_role: Mapping[str, Rights]) -> Iterator[str]:
+    """Yield the statements, for the tables' owner, that give each role these rights and take all others."""
+    yield "REVOKE CREATE ON SCHEMA public FROM PUBLIC"
+    yield f"REVOKE ALL ON {', '.join(WORKER)} FROM PUBLIC"
+    for name, rights in rights_by_role.items():
+        role = _quoted(name)
+        yield f"REVOKE ALL ON {', '.join(rights)} FROM {role}"
+        yield f"GRANT USAGE ON SCHEMA public TO {role}"
+        for table, allowed in rights.items():
+            if allowed:
+                yield f"GRANT {', '.join(allowed)} ON {table} TO {role}"
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+async def grant(engine: AsyncEngine, rights_by_role: Mapping[str, Rights]) -> None:
+    """Carry the statements out in one transaction. Raises LedgerUnavailable, or DBAPIError if refused."""
+    with outages_as_unavailable():
+        async with engine.begin() as connection:
+            for statement in grants(rights_by_role):
+                await connection.execute(text(statement.replace(":", r"\:")))

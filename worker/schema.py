@@ -35,7 +35,7 @@ SETTLEMENT: Final = "SETTLEMENT"
 
 CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
 
-REVISION: Final = "0005"
+REVISION: Final = "0007"
 """The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
 
 _TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")

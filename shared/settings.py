@@ -7,6 +7,7 @@ Integrations stay unread tables here: only a provider's own file in `gateway/pro
 
 import os
 import tomllib
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -26,9 +27,12 @@ MEMORY: Final = "memory://"
 """The URL of a broker or cache inside this process."""
 
 _PREFIX: Final = "CREDITS_"
-_NOT_SETTINGS: Final = ("CREDITS_CONFIG", "CREDITS_TEST_")
+_NOT_SETTINGS: Final = ("CREDITS_CONFIG", "CREDITS_ACTOR", "CREDITS_TEST_")
 
 IntegrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+USER_NAME: Final = r"^[a-z][a-z0-9_-]{0,62}$"
+UserName = Annotated[str, Field(pattern=USER_NAME)]
 
 # Upper case, because the names of environment variables come here in lower case.
 CurrencyCode = Annotated[str, AfterValidator(str.upper), Field(pattern=r"^[A-Za-z0-9]{3,10}$")]
@@ -91,13 +95,45 @@ class WorkerSettings(_Table):
     """Where a worker serves /metrics; 0 for nowhere."""
 
 
+class Role(StrEnum):
+    """What a user of the operator API may do; each role includes those before it."""
+
+    SUPPORT = "support"
+    """Reads players, sessions, transfers and rounds."""
+
+    PLATFORM = "platform"
+    """Adds players, opens and closes sessions."""
+
+    ADMIN = "admin"
+    """Reads the audit log."""
+
+    def includes(self, needed: "Role") -> bool:
+        """Tell whether this role may do what `needed` may."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
+class OperatorUser(_Table):
+    """`[operator.users.NAME]`: a user of the operator API."""
+
+    role: Role
+    token_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(min_length=1)
+    """SHA-256 of each token, in hex; any of them verifies."""
+
+
 class OperatorSettings(_Table):
     """`[operator]`: the operator API."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=8090, ge=0, le=65535)
+    users: dict[UserName, OperatorUser] = {}
     tokens: tuple[str, ...] = ()
-    """Each a literal, `env:NAME` or `file:PATH`. Any verifies."""
+    """Each a literal, `env:NAME` or `file:PATH`. Any verifies, as role admin, under a number for a name."""
+
+    refusals_max: int = Field(default=10, ge=1)
+    """So many refused requests are answered 401 or 403 within the window; further ones are answered 429."""
+
+    refusals_seconds: int = Field(default=60, ge=1, le=86_400)
 
 
 class LogSettings(_Table):

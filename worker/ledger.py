@@ -14,6 +14,7 @@ from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
 from shared.wire import FindPlayer, FindSession, Lookup
 from worker.accounts import RecentAccounts, read_accounts
+from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database import for_reading, is_transient, outages_as_unavailable, single_statements
 from worker.posting import Account, AccountKey, Known, Plan, Transfer, plan
 from worker.schema import ledger, players, sessions, wallets
@@ -129,12 +130,13 @@ class Ledger:
             async with self._reading.connect() as connection:
                 return str((await connection.execute(select(ledger.c.epoch))).scalar_one())
 
-    async def bump_epoch(self) -> str:
+    async def bump_epoch(self, *, by: Actor = PROCESS) -> str:
         """Begin a new epoch, due after a restore of the database. Returns it. Raises LedgerUnavailable."""
         with outages_as_unavailable():
             async with self._engine.begin() as connection:
                 epoch = uuid7()
                 await connection.execute(update(ledger).values(epoch=epoch))
+                await record(connection, by, Action.EPOCH_BUMP, LEDGER, "begun", {"epoch": str(epoch)})
                 return str(epoch)
 
 

@@ -29,7 +29,8 @@ MEMORY: Final = "memory://"
 _PREFIX: Final = "CREDITS_"
 _NOT_SETTINGS: Final = ("CREDITS_CONFIG", "CREDITS_ACTOR", "CREDITS_TEST_")
 
-IntegrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+INTEGRATION_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+IntegrationName = Annotated[str, Field(pattern=INTEGRATION_NAME)]
 
 USER_NAME: Final = r"^[a-z][a-z0-9_-]{0,62}$"
 UserName = Annotated[str, Field(pattern=USER_NAME)]

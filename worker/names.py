@@ -9,6 +9,11 @@ from shared.settings import Settings
 ID_CHARACTERS_MAX: Final = 128
 """As long as the providers' ids of players, sessions and transfers may be."""
 
+ID_PATTERN: Final = r"^[^\x00-\x1F\x7F-\xA0\xAD\u2028\u2029\uFEFF]+$"
+"""An id as documents tell it: the unprintable characters that people meet. `refuse_id` knows all of them."""
+
+CURRENCY_PATTERN: Final = r"^[A-Z0-9]{3,10}$"
+
 
 def refuse_id(value: str) -> str | None:
     """Tell what is wrong with an id.

@@ -101,7 +101,7 @@ async def test_entry_is_never_changed(engine: AsyncEngine, change: str) -> None:
     await add_player(engine, "anna", "EUR", by=BEN)
     before = await list_audit(engine, AuditQuery())
     # Of the last two, each database knows the words of one.
-    with pytest.raises(DBAPIError, match="append-only|syntax error"):
+    with pytest.raises(DBAPIError, match=r"append-only|syntax error"):
         async with engine.begin() as connection:
             await connection.execute(text(change))
     assert await list_audit(engine, AuditQuery()) == before

@@ -1,7 +1,8 @@
 """A request to one path: its ids, query and body become values, the operation's handler answers them."""
 
+import re
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
@@ -10,9 +11,13 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from shared.http import read_body
+from shared.settings import INTEGRATION_NAME
+from worker.audit_log import Action, Actor, Via, record, subject_of
+from worker.database import outages_as_unavailable
 from worker.names import refuse_id
 from worker.operator.operation import Desk, NoQuery, Operation
-from worker.operator.problems import JSON, Code, Refused, Reply
+from worker.operator.problems import JSON, Code, Refused, Reply, throttled
+from worker.operator.tokens import Caller
 
 BODY_BYTES_MAX: Final = 65_536
 QUERY_FIELDS_MAX: Final = 20
@@ -38,14 +43,31 @@ class Endpoint:
         if operation is None:
             allow = {"Allow": self._allow}
             raise Refused(Code.METHOD_NOT_ALLOWED, f"{self._allow} are answered here", allow)
-        request.scope["operation"] = operation.name
+        request.scope["operation"] = operation
         asked: dict[str, Any] = {name: _id(name, raw) for name, raw in request.path_params.items()}
+        subject = request.scope["subject"] = subject_of(asked)
+        caller: Caller | None = request.scope.get("caller")
+        if caller is not None and not caller.role.includes(operation.role):
+            await self._forbid(caller, operation, subject)
         query = _query(request, operation.query)
         if operation.query is not NoQuery:
             asked["query"] = query
         if operation.body is not None:
             asked["body"] = await _body(request, operation.body)
+        if operation.changes and caller is not None:
+            asked["by"] = Actor(caller.name, Via.API)
         return await operation.handler(self._desk, **asked)
+
+    async def _forbid(self, caller: Caller, operation: Operation, subject: str) -> NoReturn:
+        """Refuse, and write it down, but no more often than the throttle allows: the log only grows."""
+        if seconds := self._desk.throttle.refuse(f"user {caller.name}"):
+            raise throttled(seconds)
+        detail = {"operation": operation.name, "role": caller.role, "needed": operation.role}
+        with outages_as_unavailable():
+            async with self._desk.engine.begin() as connection:
+                by = Actor(caller.name, Via.API)
+                await record(connection, by, Action.ACCESS, subject, "forbidden", detail)
+        raise Refused(Code.FORBIDDEN, f"this takes the role {operation.role}; yours is {caller.role}")
 
 
 def response_of(reply: Reply) -> Response:
@@ -62,6 +84,8 @@ def _id(name: str, raw: str) -> str:
         raise Refused(Code.INVALID_ID, f"{name}: not UTF-8, percent-encoded") from None
     if (reason := refuse_id(value)) is not None:
         raise Refused(Code.INVALID_ID, f"{name}: {reason}")
+    if name == "integration" and re.fullmatch(INTEGRATION_NAME, value) is None:
+        raise Refused(Code.INVALID_ID, f"{name}: a name has the form {INTEGRATION_NAME}")
     return value
 
 

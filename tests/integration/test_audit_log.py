@@ -1,5 +1,6 @@
 """Who changed what is written down with the change, by name, and stays as it was written."""
 
+import asyncio
 import json
 import os
 import pwd
@@ -12,10 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
 from tests.commands import ON_SQLITE, Run
-from worker.audit_log import Actor, Via, session_subject
+from tests.credits import win
+from tests.operator_api import settings_for
+from worker.audit_log import Action, Actor, Via, session_subject
 from worker.audit_reading import AuditLine, AuditQuery, list_audit
+from worker.cli.dead_audit import audited
 from worker.cli.ends import End
 from worker.database import migrate
+from worker.dead import DeadMessage
 from worker.holders import add_player, close_session, open_session
 from worker.ledger import Ledger
 from worker.reading import show_player
@@ -128,6 +133,27 @@ async def test_log_is_read_from_a_moment_on(engine: AsyncEngine) -> None:
     found = await list_audit(engine, AuditQuery(since=written[1].at))
     assert {entry.subject for entry in found.entries} >= {"player:ben", "player:carl"}
     assert all(entry.at >= written[1].at for entry in found.entries)
+
+
+@ON_SQLITE
+async def test_what_was_done_to_a_message_is_written_down_if_it_can_not_be_printed(
+    engine: AsyncEngine,
+) -> None:
+    message = DeadMessage("0123456789ab", "of ours", None, None, [win("w" * 999)], "", b"")
+
+    def drop_it() -> None:
+        chosen = {message.id: message}
+        with audited(settings_for(engine), BEN, Action.DEAD_DROP, chosen) as done:
+            done.append(message)
+            raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        await asyncio.to_thread(drop_it)
+    written = await entries_of(engine)
+    assert [(e.action, e.subject, e.outcome) for e in written] == [
+        ("dead.drop", "message:0123456789ab", outcome) for outcome in ("begun", "done")
+    ]
+    assert [len(c["provider_tx_id"]) for e in written for c in e.detail["credits"]] == [256, 256]
 
 
 @ON_SQLITE

@@ -31,9 +31,11 @@ def audited(
     done: list[DeadMessage] = []
     if chosen:
         ask(settings.ledger, lambda engine: _record(engine, by, action, "begun", [*chosen.values()]))
-    yield done
-    if done:
-        ask(settings.ledger, lambda engine: _record(engine, by, action, "done", done))
+    try:
+        yield done
+    finally:  # also when what was done can't be printed
+        if done:
+            ask(settings.ledger, lambda engine: _record(engine, by, action, "done", done))
 
 
 async def _record(

@@ -114,7 +114,7 @@ def _parameter(name: str, text: str, type_: Any) -> Any:
     """Return a parameter as its type. Only a number is written unlike JSON's."""
     try:
         return msgspec.convert(text, type_, strict=get_args(type_)[0] is not int)
-    except msgspec.ValidationError as error:  # which repeats no value
+    except msgspec.ValidationError as error:  # which goes to the sender alone, and to no log
         raise Refused(Code.INVALID_QUERY, f"{error} - at `$.{name}`") from None
 
 

@@ -58,6 +58,7 @@ def set_up_logging(settings: LogSettings) -> None:
     steps: list[Processor] = [
         _stamp,
         structlog.processors.format_exc_info,  # which prints no local variables, and so no secrets
+        without_rows,
     ]
     renderer: Processor = _render_json if settings.format == "json" else _render_text
     level = logging.getLevelNamesMapping()[settings.level.upper()]
@@ -76,6 +77,16 @@ def set_up_logging(settings: LogSettings) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def without_rows(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Leave out of a traceback what PostgreSQL adds of the row it refused, which may name a session."""
+    if (trace := event.get("exception")) is not None:
+        event["exception"] = _ROW.sub(r"\1 left out", trace)
+    return event
+
+
+_ROW: Final = re.compile(r"^(DETAIL:|CONTEXT:).*$", re.MULTILINE)
 
 
 def _stamp(_logger: object, method: str, event: EventDict) -> EventDict:

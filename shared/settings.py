@@ -5,6 +5,7 @@ overrides `[broker] url`, and so on. With no URL set everything runs in one proc
 Integrations stay unread tables here: only a provider's own file in `gateway/providers/` knows its settings.
 """
 
+from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -29,7 +30,11 @@ DEFECTS_MAX: Final = 5
 
 KEY_CHARACTERS_MAX: Final = 64
 
-IntegrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+INTEGRATION_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+IntegrationName = Annotated[str, Field(pattern=INTEGRATION_NAME)]
+
+USER_NAME: Final = r"^[a-z][a-z0-9_-]{0,62}$"
+UserName = Annotated[str, Field(pattern=USER_NAME)]
 
 
 def _currency_code(code: str) -> str:
@@ -141,6 +146,32 @@ class WorkerSettings(_Table):
     """Where a worker serves /metrics; 0 for nowhere."""
 
 
+class Role(StrEnum):
+    """What a user of the operator API may do; each role includes those before it."""
+
+    SUPPORT = "support"
+    """Reads players, sessions, transfers and rounds."""
+
+    PLATFORM = "platform"
+    """Adds players, opens and closes sessions."""
+
+    ADMIN = "admin"
+    """Reads the audit log."""
+
+    def includes(self, needed: "Role") -> bool:
+        """Tell whether this role may do what `needed` may."""
+        order = list(Role)
+        return order.index(self) >= order.index(needed)
+
+
+class OperatorUser(_Table):
+    """`[operator.users.NAME]`: a user of the operator API."""
+
+    role: Role
+    token_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(min_length=1)
+    """SHA-256 of each token, in hex; any of them verifies."""
+
+
 class OperatorSettings(_Table):
     """`[operator]`: the operator API."""
 
@@ -149,8 +180,14 @@ class OperatorSettings(_Table):
     served_at: str | None = None
     """As of [gateway]."""
 
+    users: dict[UserName, OperatorUser] = {}
     tokens: Annotated[StringList, Field(repr=False)] = ()
-    """Each a literal, `env:NAME` or `file:PATH`. Any verifies."""
+    """Each a literal, `env:NAME` or `file:PATH`. Any verifies, as role admin, under a number for a name."""
+
+    refusals_max: int = Field(default=10, ge=1)
+    """So many refused requests are answered 401 or 403 within the window; further ones are answered 429."""
+
+    refusals_seconds: int = Field(default=60, ge=1, le=86_400)
 
     tls_certificate: str = ""
     tls_key: str = ""

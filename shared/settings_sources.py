@@ -18,6 +18,7 @@ NESTING_MAX: Final = 8
 """Parts that the name of a variable may have."""
 
 _CONFIG: Final = "CREDITS_CONFIG"
+_NOT_SETTINGS: Final = frozenset({_CONFIG, "CREDITS_ACTOR"})
 _TEST_PREFIX: Final = "CREDITS_TEST_"
 
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
@@ -136,7 +137,7 @@ def _as_in_file(name: str, keys: list[str]) -> list[str]:
 def _is_anothers(name: str) -> bool:
     value = os.environ[name]
     return (
-        name == _CONFIG
+        name in _NOT_SETTINGS
         or name.startswith(_TEST_PREFIX)
         or any(shape.fullmatch(name) and content.fullmatch(value) for shape, content in _KUBERNETES)
     )

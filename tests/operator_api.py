@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -10,12 +11,15 @@ import httpx
 from openapi_schema_validator import OAS31Validator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.settings import LedgerSettings, OperatorSettings, Settings
+from shared.settings import LedgerSettings, OperatorSettings, OperatorUser, Role, Settings
 from worker.operator.app import create_operator_app
 
 TOKEN: Final = "token-of-the-platform"
 SECOND_TOKEN: Final = "token-that-comes-next"
 AUTHORIZED: Final = {"authorization": f"Bearer {TOKEN}"}
+USERS: Final = {role: f"token-of-a-user-with-the-role-{role}" for role in Role}
+"""A named user's token for each role, which is their name, too."""
+
 BASE: Final = "http://operator"
 
 
@@ -33,9 +37,16 @@ class Api:
         """
         headers = {**AUTHORIZED, **request.pop("headers", {})}
         response = await self.client.request(method, path, headers=headers, **request)
+        assert response.headers["cache-control"] == "no-store"
+        assert response.headers["x-content-type-options"] == "nosniff"
         operation = self._operation(method, response.request.url.raw_path.decode())
         if operation is None:
-            assert response.json()["code"] in {"no_such_path", "method_not_allowed", "unauthorized"}
+            assert response.json()["code"] in {
+                "no_such_path",
+                "method_not_allowed",
+                "unauthorized",
+                "throttled",
+            }
         else:
             self._assert_documented(operation, response)
         return response
@@ -66,11 +77,17 @@ class Api:
 
 
 def settings_for(engine: AsyncEngine, *integrations: str, **ledger: Any) -> Settings:
-    """Return settings for a ledger's database, with two tokens."""
+    """Return settings for a ledger's database, with two tokens and a user of each role."""
     url = engine.url.render_as_string(hide_password=False)
     return Settings(
         ledger=LedgerSettings(database_url=url, **ledger),
-        operator=OperatorSettings(tokens=(TOKEN, SECOND_TOKEN)),
+        operator=OperatorSettings(
+            tokens=(TOKEN, SECOND_TOKEN),
+            users={
+                role.value: OperatorUser(role=role, token_sha256=(sha256(token.encode()).hexdigest(),))
+                for role, token in USERS.items()
+            },
+        ),
         integrations={name: {"provider": name} for name in integrations},
     )
 
@@ -89,3 +106,8 @@ async def operator_api(settings: Settings) -> AsyncIterator[Api]:
 def path_of(*segments: str) -> str:
     """Return a path of /v1, its segments percent-encoded."""
     return "/v1/" + "/".join(quote(segment, safe="") for segment in segments)
+
+
+def bearing(role: Role) -> dict[str, str]:
+    """Return the header of a user with this role."""
+    return {"authorization": f"Bearer {USERS[role]}"}

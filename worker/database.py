@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.settings import LedgerSettings
+from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database_url import SQLITE, read_postgres, read_url
 from worker.pooler import (
     connect_arguments,
@@ -227,7 +228,7 @@ async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         yield connection
 
 
-async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
+async def migrate(engine: AsyncEngine, *, by: Actor = PROCESS) -> tuple[str | None, str]:
     """Bring the tables to this version, keeping what is in them. Returns the revisions before and after.
 
     Several may call it at once: one does it and the others wait. Raises LedgerUnavailable, or SettingsError
@@ -239,6 +240,9 @@ async def migrate(engine: AsyncEngine) -> tuple[str | None, str]:
                 await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
             before = await connection.run_sync(_revision)
             await connection.run_sync(_upgrade, before)
+            if before != head_revision():
+                revisions = {"from": before, "to": head_revision()}
+                await record(connection, by, Action.MIGRATE, LEDGER, "migrated", revisions)
     return before, head_revision()
 
 

@@ -32,6 +32,7 @@ WORKER: Final[Rights] = {
     "conflicts": ("SELECT", "INSERT"),
     "verified_points": _READ,
     "verified_wallets": _READ,
+    "audit_log": (),
 }
 """`worker run`: it posts."""
 
@@ -46,8 +47,9 @@ OPERATOR: Final[Rights] = {
     "conflicts": _READ,
     "verified_points": (),
     "verified_wallets": (),
+    "audit_log": ("SELECT", "INSERT"),
 }
-"""`worker operator`, and the commands `player` and `session`: players and sessions come and go."""
+"""`worker operator`, and the commands `player`, `session` and `dead`: what they change is written down."""
 
 READER: Final[Rights] = {
     "alembic_version": _READ,
@@ -60,6 +62,7 @@ READER: Final[Rights] = {
     "conflicts": _READ,
     "verified_points": _READ,
     "verified_wallets": _READ,
+    "audit_log": _READ,
 }
 """Support's own SQL, and every command that shows something."""
 

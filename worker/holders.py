@@ -1,6 +1,7 @@
 """Who holds money: players, their wallets, and the sessions in which they play.
 
-Every call may be repeated: what is there already is left as it is, and the answer says so.
+Every call may be repeated: what is there already is left as it is, and the answer says so. What changes, and
+what is refused, is in the audit log, written in the same transaction.
 """
 
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from shared.credit import Wallet
+from worker.audit_log import PROCESS, Action, Actor, record, session_subject, subject_of
 from worker.database import outages_as_unavailable, snapshot, utc
 from worker.schema import players, sessions, wallets
 from worker.views import Moment
@@ -78,7 +80,12 @@ class SessionAnswer(msgspec.Struct, frozen=True):
     session: Session | None = None
 
 
-async def add_player(engine: AsyncEngine, player_id: str, currency: str) -> PlayerAdded:
+_UNCHANGED = {SessionResult.ALREADY_OPEN, SessionResult.ALREADY_CLOSED}
+
+
+async def add_player(
+    engine: AsyncEngine, player_id: str, currency: str, *, by: Actor = PROCESS
+) -> PlayerAdded:
     """Add a player with a REAL and a BONUS wallet in `currency`, or whatever of that is missing.
 
     Raises LedgerUnavailable.
@@ -91,33 +98,50 @@ async def add_player(engine: AsyncEngine, player_id: str, currency: str) -> Play
             pair = [_empty_wallet(player_id, currency, kind) for kind in Wallet]
             new_wallets = [await _insert_missing(connection, wallets, wallet) for wallet in pair]
             own_currency = (await connection.execute(_OWN_CURRENCY, {"player_id": player_id})).scalar_one()
-    added = Added.PLAYER if new_player else Added.WALLETS if any(new_wallets) else Added.NOTHING
+            added = Added.PLAYER if new_player else Added.WALLETS if any(new_wallets) else Added.NOTHING
+            if added is not Added.NOTHING:
+                subject, detail = subject_of({"player_id": player_id}), {"currency": currency}
+                await record(connection, by, Action.PLAYER_ADD, subject, added, detail)
     return PlayerAdded(player_id, own_currency, currency, added)
 
 
-async def open_session(
-    engine: AsyncEngine, integration: str, session_id: str, player_id: str, currency: str | None = None
+async def open_session(  # noqa: PLR0913  (who acts comes last, and may be left out)
+    engine: AsyncEngine,
+    integration: str,
+    session_id: str,
+    player_id: str,
+    currency: str | None = None,
+    *,
+    by: Actor = PROCESS,
 ) -> SessionAnswer:
     """Open a session of `player_id` in `currency`, by default the player's own. Raises LedgerUnavailable."""
+    subject, detail = session_subject(integration, session_id), {"player_id": player_id, "currency": currency}
     with outages_as_unavailable():
         async with engine.begin() as connection:
-            own_currency = (
-                await connection.execute(_OWN_CURRENCY, {"player_id": player_id})
-            ).scalar_one_or_none()
-            if own_currency is None:
-                return SessionAnswer(SessionResult.UNKNOWN_PLAYER)
-            wanted = currency or own_currency
-            if not await _has_wallets(connection, player_id, wanted):
-                return SessionAnswer(SessionResult.NO_WALLETS)
-            session = {
-                "integration": integration,
-                "id": session_id,
-                "player_id": player_id,
-                "currency": wanted,
-                "opened_at": datetime.now(UTC),
-            }
-            new = await _insert_missing(connection, sessions, session)
-            there = await _find_session(connection, integration, session_id)
+            answer = await _open_session(connection, integration, session_id, player_id, currency)
+            if answer.result not in _UNCHANGED:
+                await record(connection, by, Action.SESSION_OPEN, subject, answer.result, detail)
+    return answer
+
+
+async def _open_session(
+    connection: AsyncConnection, integration: str, session_id: str, player_id: str, currency: str | None
+) -> SessionAnswer:
+    own_currency = (await connection.execute(_OWN_CURRENCY, {"player_id": player_id})).scalar_one_or_none()
+    if own_currency is None:
+        return SessionAnswer(SessionResult.UNKNOWN_PLAYER)
+    wanted = currency or own_currency
+    if not await _has_wallets(connection, player_id, wanted):
+        return SessionAnswer(SessionResult.NO_WALLETS)
+    session = {
+        "integration": integration,
+        "id": session_id,
+        "player_id": player_id,
+        "currency": wanted,
+        "opened_at": datetime.now(UTC),
+    }
+    new = await _insert_missing(connection, sessions, session)
+    there = await _find_session(connection, integration, session_id)
     if there is None or (there.player_id, there.currency) != (player_id, wanted):
         return SessionAnswer(SessionResult.ANOTHERS, there)
     if there.closed_at is not None:
@@ -125,8 +149,20 @@ async def open_session(
     return SessionAnswer(SessionResult.OPENED if new else SessionResult.ALREADY_OPEN, there)
 
 
-async def close_session(engine: AsyncEngine, integration: str, session_id: str) -> SessionAnswer:
+async def close_session(
+    engine: AsyncEngine, integration: str, session_id: str, *, by: Actor = PROCESS
+) -> SessionAnswer:
     """Close a session. Wins of its rounds are owed, and paid, all the same. Raises LedgerUnavailable."""
+    subject = session_subject(integration, session_id)
+    with outages_as_unavailable():
+        async with engine.begin() as connection:
+            answer = await _close_session(connection, integration, session_id)
+            if answer.result not in _UNCHANGED:
+                await record(connection, by, Action.SESSION_CLOSE, subject, answer.result, {})
+    return answer
+
+
+async def _close_session(connection: AsyncConnection, integration: str, session_id: str) -> SessionAnswer:
     closing = (
         update(sessions)
         .where(
@@ -134,10 +170,8 @@ async def close_session(engine: AsyncEngine, integration: str, session_id: str) 
         )
         .values(closed_at=datetime.now(UTC))
     )
-    with outages_as_unavailable():
-        async with engine.begin() as connection:
-            closed = (await connection.execute(closing)).rowcount == 1
-            there = await _find_session(connection, integration, session_id)
+    closed = (await connection.execute(closing)).rowcount == 1
+    there = await _find_session(connection, integration, session_id)
     if there is None:
         return SessionAnswer(SessionResult.UNKNOWN_SESSION)
     return SessionAnswer(SessionResult.CLOSED if closed else SessionResult.ALREADY_CLOSED, there)

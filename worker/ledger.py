@@ -15,6 +15,7 @@ from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
 from shared.wire import FindPlayer, FindSession, Lookup
 from worker.accounts import RecentAccounts, read_accounts
+from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.cached_values import Epoch
 from worker.database import for_reading, is_transient, outages_as_unavailable, single_statements
 from worker.pooler import is_pooled_by_transaction
@@ -153,7 +154,7 @@ class Ledger:
                 row = (await connection.execute(select(ledger.c.epoch, ledger.c.cache_key))).one()
                 return Epoch(str(row.epoch), row.cache_key)
 
-    async def bump_epoch(self) -> str:
+    async def bump_epoch(self, *, by: Actor = PROCESS) -> str:
         """Begin a new epoch with a new key, due after a restore of the database, and return its name.
 
         The old key is in the backup, and known to whoever has that. Raises LedgerUnavailable.
@@ -162,6 +163,7 @@ class Ledger:
             async with self._engine.begin() as connection:
                 epoch, cache_key = uuid7(), secrets.token_bytes(CACHE_KEY_BYTES)
                 await connection.execute(update(ledger).values(epoch=epoch, cache_key=cache_key))
+                await record(connection, by, Action.EPOCH_BUMP, LEDGER, "begun", {"epoch": str(epoch)})
                 return str(epoch)
 
 

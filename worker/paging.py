@@ -40,7 +40,16 @@ class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which part of a list is wanted."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX, description="At most so many.")] = LIMIT_DEFAULT
-    cursor: Annotated[str, msgspec.Meta(description="The last page's `next_cursor`.")] | None = None
+    cursor: (
+        Annotated[
+            str,
+            msgspec.Meta(
+                description="The last page's `next_cursor`.",
+                extra_json_schema={"pattern": f"^{_CURSOR.pattern}$"},
+            ),
+        ]
+        | None
+    ) = None
 
 
 def write_cursor(of: Sequence[str], last: UUID) -> str:

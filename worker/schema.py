@@ -39,7 +39,7 @@ CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(
 
 CACHE_KEY_BYTES: Final = 32
 
-REVISION: Final = "0007"
+REVISION: Final = "0008"
 """The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
 
 _TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")
@@ -209,4 +209,30 @@ verified_wallets = Table(
     Column("version", BigInteger, nullable=False),
     Column("balance_minor", BigInteger, nullable=False),
     comment="wallets as they were at the last verified point; those that had no entries are not here",
+)
+
+audit_log = Table(
+    "audit_log",
+    metadata,
+    Column("id", Uuid, primary_key=True, comment="UUIDv7: in the order of time"),
+    Column("at", DateTime(timezone=True), nullable=False),
+    Column("actor", _TEXT, nullable=False, comment="a user of the operator API, or of the system"),
+    Column("via", _TEXT, CheckConstraint("via IN ('api', 'cli', 'process')", name="via"), nullable=False),
+    Column("action", _TEXT, nullable=False),
+    Column(
+        "subject",
+        _TEXT,
+        nullable=False,
+        comment="what was acted on, such as player:ID; of a session a fingerprint, never the id",
+    ),
+    Column("outcome", _TEXT, nullable=False),
+    Column("detail", _TEXT, nullable=False, comment="JSON"),
+    Index("ix_audit_log_actor", "actor", "id"),
+    Index("ix_audit_log_subject", "subject", "id"),
+    CheckConstraint(
+        "length(actor) BETWEEN 1 AND 128 AND length(action) <= 64 AND length(subject) <= 1024"
+        " AND length(outcome) <= 64 AND length(detail) <= 65536",
+        name="size",
+    ),
+    comment="who changed what, and who was refused",
 )

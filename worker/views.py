@@ -11,6 +11,7 @@ from shared.credit import Wallet
 from shared.errors import MoneyError
 from shared.money import Currencies
 from worker.database import utc
+from worker.paging import LIMIT_MAX
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
@@ -90,7 +91,7 @@ class BalancesView(msgspec.Struct, frozen=True):
 class TransferPage(msgspec.Struct, frozen=True):
     """Transfers of a player, newest first."""
 
-    transfers: list[TransferLine]
+    transfers: Annotated[list[TransferLine], msgspec.Meta(max_length=LIMIT_MAX)]
     next_cursor: str | None
     """What to ask on with; None: there are no older ones."""
 
@@ -131,7 +132,7 @@ class RoundView(msgspec.Struct, frozen=True):
 
     integration: str
     round_id: str
-    wins: list["RoundWin"]
+    wins: Annotated[list["RoundWin"], msgspec.Meta(max_length=LIMIT_MAX)]
     next_cursor: str | None
     """What to ask on with; None: no more are posted."""
 

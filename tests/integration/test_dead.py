@@ -191,6 +191,48 @@ async def test_only_what_is_paid_is_dropped_unless_told_otherwise(system: System
     assert await system.balances() == {"anna": 1050, "ben": 0}
 
 
+async def audited(system: System) -> list[tuple[str, str, str, list[str]]]:
+    """Return what the audit log has of `dead`, oldest first."""
+    listed = json.loads((await system.command("audit", "list", "--json")).stdout)["entries"]
+    return [
+        (e["action"], e["subject"], e["outcome"], [c["provider_tx_id"] for c in e["detail"]["credits"]])
+        for e in reversed(listed)
+        if e["action"].startswith("dead.")
+    ]
+
+
+async def test_what_a_person_does_to_messages_is_written_down_before_and_after(
+    system: System, publish: Publish
+) -> None:
+    await publish(DEAD_QUEUE, batch(*(win(f"w-{n}") for n in range(10))), headers={"reason": "of ours"})
+    await publish(DEAD_QUEUE, b"garbage", headers={"reason": "not ours"})
+    of_ours, garbage = (
+        f"message:{m['id']}" for m in sorted(await until_dead(system, 2), key=lambda m: -len(m["credits"]))
+    )
+    await system.command("dead", "send-back", "--all")
+    parts = [[f"w-{n}" for n in range(8)], ["w-8", "w-9"]]
+    sent_back = [("dead.send_back", of_ours, end, part) for end in ("begun", "done") for part in parts]
+    assert await audited(system) == sent_back
+    refused = await system.command("dead", "drop", garbage.removeprefix("message:"))
+    assert refused.returncode == End.NO
+    assert await audited(system) == sent_back, "nothing was begun"
+    await system.command("dead", "drop", "--unpaid", garbage.removeprefix("message:"))
+    assert (await audited(system))[len(sent_back) :] == [
+        ("dead.drop", garbage, "begun", []),
+        ("dead.drop", garbage, "done", []),
+    ]
+
+
+async def test_message_stays_where_nothing_can_be_written_down(system: System, publish: Publish) -> None:
+    await publish(DEAD_QUEUE, batch(win("w")), headers={"reason": "of ours"})
+    ((message),) = await until_dead(system, 1)
+    nowhere = "postgresql+asyncpg://nobody@127.0.0.1:9/none"
+    url = system.environment["CREDITS_BROKER__URL"]
+    failed = await run(nowhere, "dead", "send-back", message["id"], CREDITS_BROKER__URL=url)
+    failed.error(End.DATABASE)
+    assert len(await until_dead(system, 1)) == 1
+
+
 async def test_commands_say_what_is_wrong_in_one_line(system: System) -> None:
     url = system.environment["CREDITS_LEDGER__DATABASE_URL"]
     nowhere = {"CREDITS_BROKER__URL": "amqp://127.0.0.1:9/"}

@@ -11,9 +11,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from shared.errors import SettingsError
-from shared.settings import LedgerSettings
+from shared.settings import LedgerSettings, Role
 from tests.credits import win
-from tests.operator_api import AUTHORIZED, SECOND_TOKEN, TOKEN, Api, operator_api, path_of, settings_for
+from tests.operator_api import (
+    AUTHORIZED,
+    SECOND_TOKEN,
+    TOKEN,
+    Api,
+    bearing,
+    operator_api,
+    path_of,
+    settings_for,
+)
 from worker.database import create_engine
 from worker.holders import add_player, close_session, open_session
 from worker.ledger import Ledger
@@ -60,6 +69,12 @@ BAD_BODIES: list[Any] = [{}, [], 7, {"currency": 7}, {"currency": None}, {"curre
 
 PROVOKED: Mapping[Code, list[tuple[str, str, dict[str, Any]]]] = {
     Code.UNAUTHORIZED: [("GET", PLAYER, {"headers": {"authorization": "Bearer wrong"}})],
+    Code.FORBIDDEN: [
+        ("PUT", PLAYER, {"json": {"currency": "JPY"}, "headers": bearing(Role.SUPPORT)}),
+        ("PUT", f"{KLAS}/sessions/s", {"json": {"player_id": "anna"}, "headers": bearing(Role.SUPPORT)}),
+        ("POST", f"{KLAS}/sessions/open/close", {"headers": bearing(Role.SUPPORT)}),
+        ("GET", "/v1/audit", {"headers": bearing(Role.PLATFORM)}),
+    ],
     Code.NO_SUCH_PATH: [
         ("GET", "/", {}),
         ("GET", "/v1/players", {}),
@@ -121,11 +136,11 @@ PROVOKED: Mapping[Code, list[tuple[str, str, dict[str, Any]]]] = {
     Code.SESSION_OF_ANOTHER: [("PUT", f"{KLAS}/sessions/open", {"json": {"player_id": "ben"}})],
     Code.DEFECT: [("GET", f"{KLAS}/transfers/unreadable", {})],
 }
-"""For each code, requests that provoke it; a database that is away has tests of its own."""
+"""For each code, requests that provoke it; a database that is away, and too many refusals, have their own."""
 
 
 def test_every_problem_is_provoked() -> None:
-    assert set(PROVOKED) == set(Code) - {Code.UNAVAILABLE}
+    assert set(PROVOKED) == set(Code) - {Code.UNAVAILABLE, Code.THROTTLED}
 
 
 @pytest.mark.parametrize("code", PROVOKED)
@@ -225,8 +240,13 @@ async def test_log_names_requests_but_no_token(api: Api) -> None:
         await api.get(f"{PLAYER}?access_token={TOKEN}", 400)
         await api.get(f"{KLAS}/transfers/unreadable", 500)
         await api.get(PLAYER, 401, headers={"authorization": f"Basic {TOKEN}"})
-    requests = [(e["path"], e["status"]) for e in logged if e["event"] == "request"]
-    assert requests == [(PLAYER, 200), (PLAYER, 400), (f"{KLAS}/transfers/unreadable", 500), (PLAYER, 401)]
+    requests = [(e["subject"], e["user"], e["status"]) for e in logged if e["event"] == "request"]
+    assert requests == [
+        ("player:anna", "token-1", 200),
+        ("player:anna", "token-1", 400),
+        ("transfer:klas:unreadable", "token-1", 500),
+        ("", "", 401),
+    ]
     assert [e["event"] for e in logged if e["log_level"] == "error"] == ["defect"]
     assert TOKEN not in repr(logged)
 

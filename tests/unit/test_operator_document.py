@@ -6,14 +6,13 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from shared.errors import SettingsError
+from shared.settings import Role
 from worker.holders import Added, SessionResult
 from worker.operator.handlers import ADDED, SESSION_ENDS
 from worker.operator.openapi import document
 from worker.operator.operation import NoQuery
 from worker.operator.problems import KINDS, Code
 from worker.operator.routes import OPERATIONS
-from worker.operator.tokens import Tokens
 
 DOCUMENT: dict[str, Any] = document(OPERATIONS)
 
@@ -38,7 +37,7 @@ def test_parameters_of_a_page_are_those_that_are_read() -> None:
     parameters = DOCUMENT["paths"]["/v1/players/{player_id}/transfers"]["get"]["parameters"]
     assert {p["name"]: (p["in"], p["schema"]) for p in parameters if p["in"] == "query"} == {
         "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
-        "cursor": ("query", {"type": "string"}),
+        "cursor": ("query", {"type": "string", "pattern": "^[A-Za-z0-9_-]{32}$"}),
     }
 
 
@@ -56,35 +55,24 @@ def test_every_result_has_its_status() -> None:
 def test_handler_takes_what_its_operation_says(operation: Any) -> None:
     wanted = ["query"] * (operation.query is not NoQuery) + ["body"] * (operation.body is not None)
     _desk, *taken = inspect.signature(operation.handler).parameters
-    assert taken == [*operation.parameters, *wanted]
+    assert taken == [*operation.parameters, *wanted, *["by"] * operation.changes]
 
 
-GOOD = "token-of-the-platform"
+def test_who_reads_changes_nothing_and_only_an_admin_reads_who_did_what() -> None:
+    roles = {operation.name: operation.role for operation in OPERATIONS}
+    assert {name for name, role in roles.items() if role is Role.ADMIN} == {"list_audit"}
+    assert {o.name for o in OPERATIONS if o.changes} == {n for n, r in roles.items() if r is Role.PLATFORM}
 
 
-@pytest.mark.parametrize(
-    ("tokens", "told"),
-    [
-        ([], "there are none"),
-        ([""], "missing or empty"),
-        (["env:NOT_SET_ANYWHERE"], "env:NOT_SET_ANYWHERE"),
-        (["file:/nowhere/token"], "file:/nowhere/token"),
-        ([GOOD, "hunter2"], "shorter than 16 characters"),
-        (["hunter2 and hunter2"], "may have letters"),
-        (["hünter2hünter2hünter2"], "may have letters"),
-    ],
-)
-def test_wrong_token_in_the_settings_stops_the_start_and_is_not_shown(tokens: list[str], told: str) -> None:
-    with pytest.raises(SettingsError, match=r"\[operator\] tokens") as refused:
-        Tokens(tokens)
-    assert told in str(refused.value)
-    assert "hunter2" not in str(refused.value)
-
-
-def test_token_is_read_from_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PLATFORM_TOKEN", GOOD)
-    tokens = Tokens(["env:PLATFORM_TOKEN", "literal-token-0123"])
-    assert tokens.verify(f"Bearer {GOOD}".encode())
-    assert tokens.verify(b"Bearer literal-token-0123")
-    assert not tokens.verify(b"Bearer env:PLATFORM_TOKEN")
-    assert GOOD not in repr(tokens)
+def test_document_says_which_role_each_operation_needs() -> None:
+    needed = {
+        operation["operationId"]: operation["security"]
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+    }
+    assert needed == {o.name: [] if o.is_open else [{"token": [o.role]}] for o in OPERATIONS}
+    for methods in DOCUMENT["paths"].values():
+        for operation in methods.values():
+            needs = [needed["token"][0] for needed in operation["security"]]
+            assert ("403" in operation["responses"]) is (needs in (["platform"], ["admin"]))
+            assert ({"401", "429"} <= set(operation["responses"])) is bool(needs)

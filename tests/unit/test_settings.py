@@ -132,6 +132,13 @@ def test_settings_show_no_secret() -> None:
         ('[log]\nformat = "xml"\n', "log.format"),
         ("[operator]\nport = -1\n", "operator.port"),
         ("[operator]\ntoken = []\n", "operator.token"),
+        (
+            f'[operator.users.Ben]\nrole = "admin"\ntoken_sha256 = ["{0:064}"]\n',
+            "operator.users.Ben",
+        ),
+        ('[operator.users.ben]\nrole = "root"\ntoken_sha256 = []\n', "operator.users.ben.role"),
+        ('[operator.users.ben]\nrole = "admin"\ntoken_sha256 = []\n', "operator.users.ben.token_sha256"),
+        ('[operator.users.ben]\nrole = "admin"\ntoken_sha256 = ["A"]\n', "operator.users.ben.token_sha256"),
         ('[currencies]\n"B/C" = 8\n', "currencies.B/C"),
         ("[currencies]\nBTC = 19\n", "currencies.BTC"),
         ('[integrations."Klas/1"]\nprovider = "klas"\n', "integrations.Klas/1"),
@@ -153,6 +160,7 @@ def test_bad_value_is_named_by_its_place(write_file: WriteFile, text: str, where
         '[integrations]\nklas = "hunter2"\n',
         'broker = "hunter2"\n',
         '[operator]\ntokens = [["hunter2"]]\n',
+        '[operator.users.ben]\nrole = "admin"\ntoken_sha256 = ["hunter2"]\n',
     ],
 )
 def test_refused_value_is_not_repeated_because_it_may_be_a_secret(write_file: WriteFile, text: str) -> None:

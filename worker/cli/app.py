@@ -12,15 +12,17 @@ from shared.published import refuse_published_secrets
 from shared.settings import Settings, load_settings
 from shared.settings_sources import located
 from worker import database
+from worker.cli.audit import audit_log
 from worker.cli.books import ledger, round_, transfer
 from worker.cli.dead import dead
 from worker.cli.ends import End, end
 from worker.cli.grants import grants
 from worker.cli.holders import player, session
 from worker.cli.ledger import ask, place
-from worker.cli.options import AsJson
+from worker.cli.options import ActingAs, AsJson, actor_named
 from worker.cli.output import audit_text, say
 from worker.cli.progress import telling_progress
+from worker.cli.token import token
 from worker.verify import verify as verify_books
 
 app: Final = typer.Typer(
@@ -41,6 +43,8 @@ app.add_typer(round_, name="round")
 app.add_typer(ledger, name="ledger")
 app.add_typer(dead, name="dead")
 app.command("grants")(grants)
+app.add_typer(audit_log, name="audit")
+app.add_typer(token, name="token")
 
 
 def main() -> None:
@@ -94,10 +98,12 @@ def _serve(settings: Settings, serve: Callable[[Settings], Coroutine[Any, Any, N
 
 
 @app.command()
-def migrate() -> None:
+def migrate(*, acting_as: ActingAs = None) -> None:
     """Bring the tables to this version; harmless to repeat."""
-    settings = load_settings().ledger
-    before, after = ask(settings, database.migrate, migrated=False, patient=True)
+    settings, by = load_settings().ledger, actor_named(acting_as)
+    before, after = ask(
+        settings, lambda engine: database.migrate(engine, by=by), migrated=False, patient=True
+    )
     came = "was there already" if before == after else f"from {before or 'no tables'}"
     typer.echo(f"{place(settings)}: at revision {after}, {came}")
 

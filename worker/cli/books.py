@@ -12,10 +12,12 @@ from worker import reading
 from worker.cli.ends import End, end
 from worker.cli.ledger import ask, read
 from worker.cli.options import (
+    ActingAs,
     AsJson,
     Cursor,
     Integration,
     Limit,
+    actor_named,
     check_configured,
     checked_id,
     checked_if_given,
@@ -117,13 +119,14 @@ def epoch(
     bump: Annotated[
         bool, typer.Option("--bump", help="Begin a new one: after the database was restored.")
     ] = False,
+    acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
     """Show the epoch of the books, which caches carry in their keys, or begin a new one."""
 
     async def asked(engine: AsyncEngine) -> str:
         books = Ledger(engine)
-        return await (books.bump_epoch() if bump else books.epoch())
+        return await (books.bump_epoch(by=actor_named(acting_as)) if bump else books.epoch())
 
     name = ask(load_settings().ledger, asked)
     within = f"\nrunning workers follow within {EPOCH_SECONDS_MAX:.0f} second" if bump else ""

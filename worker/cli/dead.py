@@ -12,9 +12,11 @@ from shared.credit import Credit
 from shared.money import Currencies
 from shared.settings import load_settings
 from worker import reading
+from worker.audit_log import Action
+from worker.cli.dead_audit import audited
 from worker.cli.ends import End, end
 from worker.cli.ledger import read
-from worker.cli.options import AsJson
+from worker.cli.options import ActingAs, AsJson, actor_named
 from worker.cli.output import aligned, say
 from worker.views import amount_of
 
@@ -69,6 +71,7 @@ def send_back_dead(
         bool,
         typer.Option("--unsigned", help="Also those of the named that nobody signed: you vouch for them."),
     ] = False,
+    acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
     """Have workers post what was put aside, after its cause was mended.
@@ -83,14 +86,17 @@ def send_back_dead(
     from worker.dead import send_back  # noqa: PLC0415  (no other command waits for what speaks to the broker)
 
     wanted = set(message_ids or ())
-    settings = load_settings()
+    settings, (_, messages) = load_settings(), _all()
 
     def is_chosen(message: "DeadMessage") -> bool:
-        return (everything or message.id in wanted) and (unsigned or message.authentic)
+        named = everything or message.id in wanted
+        return message.can_be_sent_back and named and (unsigned or message.authentic)
 
-    sent = asyncio.run(send_back(settings.broker, is_chosen))
-    lines = [f"sent back: {message.id}, {len(message.credits)} credits" for message in sent]
-    say(sent, "\n".join(lines) or "nothing was sent back", as_json=as_json)
+    chosen = {message.id: message for message in messages if is_chosen(message)}
+    with audited(settings, actor_named(acting_as), Action.DEAD_SEND_BACK, chosen) as sent:
+        sent.extend(asyncio.run(send_back(settings.broker, lambda message: message.id in chosen)))
+        lines = [f"sent back: {message.id}, {len(message.credits)} credits" for message in sent]
+        say(sent, "\n".join(lines) or "nothing was sent back", as_json=as_json)
     if missing := sorted(wanted - {message.id for message in sent}):
         end(End.NO, f"not put aside, can't be decoded, or needs --unsigned: {', '.join(missing)}")
 
@@ -102,6 +108,7 @@ def drop_dead(
     unpaid: Annotated[
         bool, typer.Option("--unpaid", help="Also what asks, or may ask, for a credit that is not paid.")
     ] = False,
+    acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
     """Remove messages for good, and print what they were.
@@ -120,11 +127,12 @@ def drop_dead(
         return [DeadCredit(credit, posted[credit.identity]) for credit in message.credits]
 
     paid = {m.id for m in named if not m.defect and all(c.posted for c in credits_of(m))}
-    may_go = {message.id for message in named} if unpaid else paid
-    gone = asyncio.run(drop(settings.broker, lambda message: message.id in may_go))
-    text = "\n\n".join(_text(message, credits_of(message), currencies) for message in gone)
-    say(gone, text or "nothing was dropped", as_json=as_json)
-    if kept := sorted(set(message_ids) - may_go):
+    may_go = {message.id: message for message in named if unpaid or message.id in paid}
+    with audited(settings, actor_named(acting_as), Action.DEAD_DROP, may_go) as gone:
+        gone.extend(asyncio.run(drop(settings.broker, lambda message: message.id in may_go)))
+        text = "\n\n".join(_text(message, credits_of(message), currencies) for message in gone)
+        say(gone, text or "nothing was dropped", as_json=as_json)
+    if kept := sorted(set(message_ids) - set(may_go)):
         end(End.NO, f"not put aside, or not known to be paid: {', '.join(kept)}")
 
 

@@ -9,10 +9,12 @@ from worker import holders, reading
 from worker.cli.ends import End, end, note
 from worker.cli.ledger import ask, read
 from worker.cli.options import (
+    ActingAs,
     AsJson,
     Integration,
     PlayerId,
     SessionId,
+    actor_named,
     check_configured,
     check_currency,
     checked_id,
@@ -29,12 +31,14 @@ def add_player(
     player_id: PlayerId,
     currency: Annotated[str, typer.Option(help="ISO 4217, or one of [currencies].")],
     *,
+    acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a player with a REAL and a BONUS wallet. Again with another currency: adds wallets in that."""
     settings = load_settings()
     check_currency(settings, currency)
-    added = ask(settings.ledger, lambda engine: holders.add_player(engine, player_id, currency))
+    by = actor_named(acting_as)
+    added = ask(settings.ledger, lambda engine: holders.add_player(engine, player_id, currency, by=by))
     say(added, _ADDED[added.added].format(p=added), as_json=as_json)
 
 
@@ -64,12 +68,13 @@ def show_session(session_id: SessionId, integration: Integration, *, as_json: As
 
 
 @session.command("open")
-def open_session(
+def open_session(  # noqa: PLR0913  (each is an option)
     session_id: SessionId,
     integration: Integration,
     player_id: Annotated[str, typer.Option("--player", metavar="ID", callback=checked_id)],
     currency: Annotated[str | None, typer.Option(help="Default: the player's own.")] = None,
     *,
+    acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
     """Open a provider's wallet session for a player."""
@@ -79,18 +84,26 @@ def open_session(
         note(f"no integration is configured here; {integration!r} is taken as it is")
     if currency is not None:
         check_currency(settings, currency)
+    by = actor_named(acting_as)
     answer = ask(
         settings.ledger,
-        lambda engine: holders.open_session(engine, integration, session_id, player_id, currency),
+        lambda engine: holders.open_session(engine, integration, session_id, player_id, currency, by=by),
     )
     _say_session(answer, f"session {session_id} of {integration}", as_json=as_json)
 
 
 @session.command("close")
-def close_session(session_id: SessionId, integration: Integration, *, as_json: AsJson = False) -> None:
+def close_session(
+    session_id: SessionId,
+    integration: Integration,
+    *,
+    acting_as: ActingAs = None,
+    as_json: AsJson = False,
+) -> None:
     """Close a session. Wins of its rounds are owed, and paid, all the same."""
+    by = actor_named(acting_as)
     answer = ask(
-        load_settings().ledger, lambda engine: holders.close_session(engine, integration, session_id)
+        load_settings().ledger, lambda engine: holders.close_session(engine, integration, session_id, by=by)
     )
     _say_session(answer, f"session {session_id} of {integration}", as_json=as_json)
 

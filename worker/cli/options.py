@@ -1,5 +1,7 @@
 """What several commands take: ids, names, the form of the answer."""
 
+import os
+import pwd
 from typing import Annotated
 
 import typer
@@ -7,6 +9,7 @@ import typer
 from shared.ids import refuse_id, refuse_round_id
 from shared.money import Currencies
 from shared.settings import Settings
+from worker.audit_log import Actor, Via
 from worker.cli.ends import End, end
 from worker.names import refuse_currency, refuse_integration
 from worker.paging import LIMIT_MAX
@@ -41,6 +44,33 @@ Integration = Annotated[
 ]
 Limit = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help=f"At most so many, up to {LIMIT_MAX}.")]
 Cursor = Annotated[str | None, typer.Option(help="Where to go on, as the last answer said.")]
+
+ActingAs = Annotated[
+    str | None,
+    typer.Option(
+        "--as",
+        metavar="NAME",
+        envvar="CREDITS_ACTOR",
+        help="Who does this, for the audit log, which keeps the system's user beside it.",
+        callback=checked_if_given,
+    ),
+]
+
+
+def actor_named(name: str | None) -> Actor:
+    """Return who acts: `name`, which is a claim, with the system's user beside it; without one that user."""
+    os_user = _os_user()
+    return Actor(os_user, Via.CLI) if name is None else Actor(name, Via.CLI, os_user)
+
+
+def _os_user() -> str:
+    """Return the system's name of this process's user, whatever its environment says."""
+    uid = os.getuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:  # as in a container that runs as a number
+        return f"uid {uid}"
+    return name if refuse_id(name) is None else f"uid {uid}"
 
 
 def check_currency(settings: Settings, currency: str) -> None:

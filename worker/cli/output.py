@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from worker.audit_reading import AuditPage
 from worker.holders import Session
 from worker.verify import Audit, Coverage
 from worker.views import (
@@ -50,6 +51,16 @@ def player_text(player: PlayerView) -> str:
 def transfers_text(page: TransferPage) -> str:
     """Return a page of a player's transfers as text."""
     return _lines(page.transfers) + _more(page.next_cursor)
+
+
+def audit_log_text(page: AuditPage) -> str:
+    """Return a page of the audit log as text."""
+    heading = ("at", "who", "via", "action", "subject", "outcome", "detail")
+    rows = [
+        (e.at, e.actor, e.via, e.action, e.subject, e.outcome, msgspec.json.encode(e.detail).decode())
+        for e in page.entries
+    ]
+    return (aligned([heading, *rows]) if rows else "none") + _more(page.next_cursor)
 
 
 def _lines(transfers: Sequence[TransferLine]) -> str:

@@ -8,6 +8,7 @@
 | `endpoint` | a request's ids, query and body, from bytes to values |
 | `front` | what holds for every request: the token, faults as problems, the log, the counters |
 | `problems` | every error that can be answered |
-| `tokens` | who may ask |
+| `tokens` | who asks, and what their role is |
+| `throttle` | how many refusals an address or a user may collect |
 | `openapi` | the document |
 """

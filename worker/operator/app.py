@@ -22,6 +22,7 @@ from worker.operator.openapi import document
 from worker.operator.operation import Desk, Operation
 from worker.operator.problems import Reply
 from worker.operator.routes import OPERATIONS
+from worker.operator.throttle import Throttle, ThrottleLog
 from worker.operator.tokens import Tokens
 
 _log: Final = structlog.get_logger()
@@ -33,8 +34,8 @@ def create_operator_app(settings: Settings) -> Starlette:
     Its lifespan closes the database, and raises SettingsError when the tables are not this version's, or
     LedgerUnavailable when nobody can tell.
     """
-    tokens = Tokens(settings.operator.tokens)
-    desk = Desk(create_engine(settings.ledger), settings, Currencies(settings.currencies), OperatorMetrics())
+    tokens = Tokens(settings.operator)
+    desk = _desk(settings)
     operations = [*OPERATIONS, _openapi(OPERATIONS)]
 
     @asynccontextmanager
@@ -43,10 +44,11 @@ def create_operator_app(settings: Settings) -> Starlette:
             await require_migrated(desk.engine)
             yield
         finally:
+            desk.throttle_log.flush()
             await desk.engine.dispose()
 
     open_paths = frozenset(operation.path for operation in operations if operation.is_open)
-    front = Middleware(Front, tokens=tokens, open_paths=open_paths, metrics=desk.metrics)
+    front = Middleware(Front, tokens=tokens, open_paths=open_paths, desk=desk)
     app = Starlette(routes=_routes(desk, operations), middleware=[front], lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would be an answer that the document doesn't have
     app.router.default = nowhere
@@ -58,9 +60,27 @@ async def serve(settings: Settings) -> None:
     app, own = create_operator_app(settings), settings.operator
     tls = server_context(own.tls_certificate, own.tls_key, "operator")
     async with app.router.lifespan_context(app):
+        if own.tokens:
+            _log.warning(
+                "tokens without a name may do everything, and the audit log can't say whose they are",
+                setting="[operator] tokens",
+                number=len(own.tokens),
+                instead="python -m worker token new NAME --role ROLE",
+            )
         _log.info("operator API serves", host=own.host, port=own.port)
         await serve_http(app, own.host, own.port, tls=tls, setting="[operator] host, port")
     _log.info("operator API stopped")
+
+
+def _desk(settings: Settings) -> Desk:
+    return Desk(
+        engine=create_engine(settings.ledger),
+        settings=settings,
+        currencies=Currencies(settings.currencies),
+        metrics=OperatorMetrics(),
+        throttle=Throttle(settings.operator.refusals_max, settings.operator.refusals_seconds),
+        throttle_log=ThrottleLog(),
+    )
 
 
 def _routes(desk: Desk, operations: list[Operation]) -> list[Route]:

@@ -1,7 +1,10 @@
 """A request to one path: its ids, query and body become values, the operation's handler answers them."""
 
+import re
 from collections.abc import Sequence
-from typing import Any, Final
+from functools import cache
+from types import NoneType
+from typing import Any, Final, NoReturn, get_args, get_type_hints
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
@@ -11,8 +14,12 @@ from starlette.types import Receive, Scope, Send
 
 from shared.http import read_body
 from shared.ids import refuse_id, refuse_round_id
+from shared.settings import INTEGRATION_NAME
+from worker.audit_log import Action, Actor, Via, record, subject_of
+from worker.database import outages_as_unavailable
 from worker.operator.operation import Desk, NoQuery, Operation
-from worker.operator.problems import JSON, Code, Refused, Reply
+from worker.operator.problems import JSON, Code, Refused, Reply, throttled
+from worker.operator.tokens import Caller
 
 BODY_BYTES_MAX: Final = 65_536
 QUERY_FIELDS_MAX: Final = 20
@@ -38,14 +45,31 @@ class Endpoint:
         if operation is None:
             allow = {"Allow": self._allow}
             raise Refused(Code.METHOD_NOT_ALLOWED, f"{self._allow} are answered here", allow)
-        request.scope["operation"] = operation.name
+        request.scope["operation"] = operation
         asked: dict[str, Any] = {name: _id(name, raw) for name, raw in request.path_params.items()}
+        subject = request.scope["subject"] = subject_of(asked)
+        caller: Caller | None = request.scope.get("caller")
+        if caller is not None and not caller.role.includes(operation.role):
+            await self._forbid(caller, operation, subject)
         query = _query(request, operation.query)
         if operation.query is not NoQuery:
             asked["query"] = query
         if operation.body is not None:
             asked["body"] = await _body(request, operation.body)
+        if operation.changes and caller is not None:
+            asked["by"] = Actor(caller.name, Via.API)
         return await operation.handler(self._desk, **asked)
+
+    async def _forbid(self, caller: Caller, operation: Operation, subject: str) -> NoReturn:
+        """Refuse, and write it down, but no more often than the throttle allows: the log only grows."""
+        if seconds := self._desk.throttle.refuse(f"user {caller.name}"):
+            raise throttled(seconds)
+        detail = {"operation": operation.name, "role": caller.role, "needed": operation.role}
+        with outages_as_unavailable():
+            async with self._desk.engine.begin() as connection:
+                by = Actor(caller.name, Via.API)
+                await record(connection, by, Action.ACCESS, subject, "forbidden", detail)
+        raise Refused(Code.FORBIDDEN, f"this takes the role {operation.role}; yours is {caller.role}")
 
 
 def response_of(reply: Reply) -> Response:
@@ -63,6 +87,8 @@ def _id(name: str, raw: str) -> str:
     refuse = refuse_round_id if name == "round_id" else refuse_id
     if (reason := refuse(value)) is not None:
         raise Refused(Code.INVALID_ID, f"{name}: {reason}")
+    if name == "integration" and re.fullmatch(INTEGRATION_NAME, value) is None:
+        raise Refused(Code.INVALID_ID, f"{name}: a name has the form {INTEGRATION_NAME}")
     return value
 
 
@@ -74,12 +100,30 @@ def _query(request: Request, wanted: type[msgspec.Struct]) -> msgspec.Struct:
             errors="strict",
             max_num_fields=QUERY_FIELDS_MAX,
         )
-        given = dict(pairs)
-        if len(given) < len(pairs):
-            raise Refused(Code.INVALID_QUERY, "a parameter is given twice")
-        return msgspec.convert(given, wanted, strict=False)
-    except ValueError as error:  # msgspec's is one too; neither repeats a value
-        raise Refused(Code.INVALID_QUERY, str(error).replace("Object contains", "the query has")) from None
+    except ValueError as error:  # which repeats no value
+        raise Refused(Code.INVALID_QUERY, str(error)) from None
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise Refused(Code.INVALID_QUERY, "a parameter is given twice")
+    types = _parameter_types(wanted)
+    if unknown := given.keys() - types.keys():
+        raise Refused(Code.INVALID_QUERY, f"the query has an unknown parameter {min(unknown)!r}")
+    return wanted(**{name: _parameter(name, value, types[name]) for name, value in given.items()})
+
+
+def _parameter(name: str, text: str, type_: Any) -> Any:
+    """Return a parameter as its type. Only a number is written unlike JSON's."""
+    try:
+        return msgspec.convert(text, type_, strict=get_args(type_)[0] is not int)
+    except msgspec.ValidationError as error:  # which goes to the sender alone, and to no log
+        raise Refused(Code.INVALID_QUERY, f"{error} - at `$.{name}`") from None
+
+
+@cache
+def _parameter_types(wanted: type[msgspec.Struct]) -> dict[str, Any]:
+    """Return the parameters' types, all Annotated, without None: what may be left out is never null."""
+    hints = get_type_hints(wanted, include_extras=True)
+    return {name: get_args(hint)[0] if NoneType in get_args(hint) else hint for name, hint in hints.items()}
 
 
 async def _body(request: Request, wanted: type[msgspec.Struct]) -> msgspec.Struct:

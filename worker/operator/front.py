@@ -1,7 +1,10 @@
-"""What holds for every request: the token comes first, no fault shows itself, all is logged and counted."""
+"""What holds for every request: the token comes first, no fault shows itself, all is logged and counted.
+
+What is logged is the operation and its subject, never the path: whoever knows the id of a session can play.
+"""
 
 import time
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import structlog
 from starlette.requests import ClientDisconnect
@@ -9,12 +12,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import CursorError, LedgerUnavailable
 from worker.operator.endpoint import response_of
-from worker.operator.metrics import OperatorMetrics
-from worker.operator.problems import Code, Refused, Reply, refusal, unavailable
-from worker.operator.tokens import Tokens
+from worker.operator.operation import Desk, Operation
+from worker.operator.problems import KINDS, Code, Refused, Reply, refusal, throttled, unavailable
+from worker.operator.throttle import source_of
+from worker.operator.tokens import Caller, Tokens
 
 IN_FLIGHT_MAX: Final = 500
-PATH_CHARACTERS_LOGGED: Final = 500
+
+_HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
+"""Of every response: it may be about somebody's money, and is what it says it is."""
 
 _log = structlog.get_logger()
 
@@ -22,14 +28,12 @@ _log = structlog.get_logger()
 class Front:
     """The middleware around all routes."""
 
-    def __init__(
-        self, app: ASGIApp, *, tokens: Tokens, open_paths: frozenset[str], metrics: OperatorMetrics
-    ) -> None:
-        """Take the routes, who may ask, and what is answered to anybody."""
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, open_paths: frozenset[str], desk: Desk) -> None:
+        """Take the routes, who may ask, what is answered to anybody, and what counts and bounds."""
         self._app: Final = app
         self._tokens: Final = tokens
         self._open_paths: Final = open_paths
-        self._metrics: Final = metrics
+        self._desk: Final = desk
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +47,9 @@ class Front:
 
         async def sending(message: Message) -> None:
             nonlocal status
-            status = message.get("status", status)
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
         self._in_flight += 1
@@ -66,28 +72,48 @@ class Front:
             await response_of(_reply_to(error))(scope, receive, send)
 
     def _admit(self, scope: Scope) -> None:
+        """Find out who asks. Raises Refused."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
-        if len(given) != 1 or not self._tokens.verify(given[0]):
-            challenge = 'Bearer realm="credits"' + (', error="invalid_token"' if given else "")
-            detail = "the token is not one of [operator] tokens" if given else "no bearer token was sent"
-            raise Refused(Code.UNAUTHORIZED, detail, {"WWW-Authenticate": challenge})
+        caller = self._tokens.caller_of(given[0]) if len(given) == 1 else None
+        if caller is None:
+            self._refuse(scope, is_token_given=bool(given))
+        scope["caller"] = caller
         if self._in_flight > IN_FLIGHT_MAX:
             raise LedgerUnavailable(f"more than {IN_FLIGHT_MAX} requests at once")
 
+    def _refuse(self, scope: Scope, *, is_token_given: bool) -> NoReturn:
+        if seconds := self._desk.throttle.refuse(f"address {_source(scope)}"):
+            raise throttled(seconds)
+        challenge = 'Bearer realm="credits"' + (', error="invalid_token"' if is_token_given else "")
+        detail = "the token is nobody's" if is_token_given else "no bearer token was sent"
+        raise Refused(Code.UNAUTHORIZED, detail, {"WWW-Authenticate": challenge})
+
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        operation = scope.get("operation", "none")
-        self._metrics.requests.labels(operation, status).inc()
-        self._metrics.seconds.labels(operation).observe(seconds)
+        operation: Operation | None = scope.get("operation")
+        caller: Caller | None = scope.get("caller")
+        name = operation.name if operation is not None else "none"
+        self._desk.metrics.requests.labels(name, status).inc()
+        self._desk.metrics.seconds.labels(name).observe(seconds)
+        if status == KINDS[Code.THROTTLED].status:
+            self._desk.throttle_log.record(caller.name if caller is not None else _source(scope))
+            return
         log = _log.debug if scope["path"] in self._open_paths else _log.info
-        # Without the query, where somebody may have put a token.
         log(
             "request",
             method=scope["method"],
-            path=scope["path"][:PATH_CHARACTERS_LOGGED],
-            operation=operation,
+            path=operation.path if operation is not None else "none",
+            operation=name,
+            subject=scope.get("subject", ""),
+            user=caller.name if caller is not None else "",
+            client=_source(scope),
             status=status,
             ms=round(seconds * 1_000, 1),
         )
+
+
+def _source(scope: Scope) -> str:
+    client: tuple[str, int] | None = scope.get("client")
+    return source_of(client[0]) if client is not None else "unknown"
 
 
 def _reply_to(error: Exception) -> Reply:

@@ -8,21 +8,33 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from shared.ids import ID_CHARACTERS_MAX, refuse_id
-from worker import holders, reading
+from worker import audit_reading, holders, reading
+from worker.audit_log import Actor
+from worker.audit_reading import AuditQuery
 from worker.holders import Added, SessionAnswer, SessionResult
 from worker.ledger import Ledger
-from worker.names import refuse_currency, refuse_integration
+from worker.names import (
+    CURRENCY_PATTERN,
+    ID_PATTERN,
+    refuse_currency,
+    refuse_integration,
+)
 from worker.operator.operation import Desk
 from worker.operator.problems import Code, Refused, Reply, refusal
 from worker.paging import Page
 
-Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX)]
+Id = Annotated[
+    str,
+    msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, extra_json_schema={"pattern": ID_PATTERN}),
+]
+# Only told: one that is well formed and unknown, or not even that, has a problem of its own.
+Currency = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": CURRENCY_PATTERN})]
 
 
 class NewPlayer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a player is made with."""
 
-    currency: str
+    currency: Currency
     """ISO 4217, or one of [currencies]: of a new player their own; of a known one, of further wallets."""
 
 
@@ -30,7 +42,7 @@ class NewSession(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a session is opened with."""
 
     player_id: Id
-    currency: str | None = None
+    currency: Currency | None = None
     """Default: the player's own."""
 
 
@@ -55,10 +67,10 @@ SESSION_ENDS: Final[Mapping[SessionResult, tuple[int | Code, str]]] = {
 }
 
 
-async def add_player(desk: Desk, player_id: str, body: NewPlayer) -> Reply:
+async def add_player(desk: Desk, player_id: str, body: NewPlayer, by: Actor) -> Reply:
     """Add a player, or wallets in another currency to one."""
     _check_currency(desk, body.currency)
-    added = await holders.add_player(desk.engine, player_id, body.currency)
+    added = await holders.add_player(desk.engine, player_id, body.currency, by=by)
     return Reply(ADDED[added.added], added)
 
 
@@ -114,14 +126,16 @@ async def show_round(desk: Desk, integration: str, round_id: str, query: Page) -
     return refusal(Code.UNKNOWN_ROUND, f"no win of round {round_id!r} of {integration!r} is posted")
 
 
-async def open_session(desk: Desk, integration: str, session_id: str, body: NewSession) -> Reply:
+async def open_session(desk: Desk, integration: str, session_id: str, body: NewSession, by: Actor) -> Reply:
     """Open a session, unless it is open."""
     _check_configured(desk, integration)
     if (reason := refuse_id(body.player_id)) is not None:
         raise Refused(Code.INVALID_BODY, f"{reason} - at `$.player_id`")
     if body.currency is not None:
         _check_currency(desk, body.currency)
-    answer = await holders.open_session(desk.engine, integration, session_id, body.player_id, body.currency)
+    answer = await holders.open_session(
+        desk.engine, integration, session_id, body.player_id, body.currency, by=by
+    )
     return _of_session(answer)
 
 
@@ -131,9 +145,14 @@ async def show_session(desk: Desk, integration: str, session_id: str) -> Reply:
     return Reply(200, found) if found else _of_session(SessionAnswer(SessionResult.UNKNOWN_SESSION))
 
 
-async def close_session(desk: Desk, integration: str, session_id: str) -> Reply:
+async def close_session(desk: Desk, integration: str, session_id: str, by: Actor) -> Reply:
     """Close a session, unless it is closed."""
-    return _of_session(await holders.close_session(desk.engine, integration, session_id))
+    return _of_session(await holders.close_session(desk.engine, integration, session_id, by=by))
+
+
+async def list_audit(desk: Desk, query: AuditQuery) -> Reply:
+    """List the audit log."""
+    return Reply(200, await audit_reading.list_audit(desk.engine, query))
 
 
 async def healthz(_desk: Desk) -> Reply:

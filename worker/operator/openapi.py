@@ -8,6 +8,9 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX
+from shared.settings import INTEGRATION_NAME
+from worker.audit_log import Action
+from worker.names import ID_PATTERN, ROUND_ID_PATTERN
 from worker.operator.operation import Operation
 from worker.operator.problems import JSON, KINDS, PROBLEM_JSON, Code, Problem
 
@@ -20,6 +23,11 @@ _DESCRIPTION: Final = (
     " repeated. Amounts have minor units for programs and a text for people."
 )
 
+_ROLES: Final = (
+    "A user's token. Each user has a role: `support` reads players, sessions and money; `platform` adds"
+    " players, opens and closes sessions, too; `admin` also reads who did what."
+)
+
 _PARAMETERS: Final = {
     "player_id": "The operator's own id of the player.",
     "transfer_id": "Our own id of the transfer, a UUID.",
@@ -29,8 +37,23 @@ _PARAMETERS: Final = {
     "session_id": "The provider's wallet session.",
 }
 
+
+def _in_path(pattern: str, characters_max: int) -> Mapping[str, Any]:
+    """Return the schema of an id in a path, where `.` and `..` would be steps of the path."""
+    but_steps = pattern.replace("^", r"^(?!\.{1,2}$)", 1)
+    return {"type": "string", "minLength": 1, "maxLength": characters_max, "pattern": but_steps}
+
+
+_ID: Final = _in_path(ID_PATTERN, ID_CHARACTERS_MAX)
+_PATH_SCHEMAS: Final = {
+    "round_id": _in_path(ROUND_ID_PATTERN, ROUND_ID_CHARACTERS_MAX),
+    "transfer_id": {"type": "string", "format": "uuid"},
+    "integration": {"type": "string", "pattern": INTEGRATION_NAME},
+}
+
 _HEADERS: Final = {
     401: {"WWW-Authenticate": "The scheme, Bearer"},
+    429: {"Retry-After": "Seconds until refusals are answered again"},
     503: {"Retry-After": "Seconds until it is worth asking again"},
 }
 
@@ -38,7 +61,7 @@ _HEADERS: Final = {
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
     """Return the document."""
     types = {t for o in operations for t in (*o.answers.values(), o.body) if t not in {None, bytes}}
-    ordered = sorted({*types, Problem}, key=lambda t: t.__name__)
+    ordered = sorted({*types, Action, Problem}, key=lambda t: t.__name__)
     _, schemas = msgspec.json.schema_components(ordered, ref_template=_REF)
     by_path = groupby(sorted(operations, key=lambda o: o.path), key=lambda o: o.path)
     return {
@@ -48,11 +71,10 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
             "version": API_VERSION,
             "description": _DESCRIPTION,
         },
-        "security": [{"token": []}],
         "paths": {path: {o.method.lower(): _operation(o) for o in same} for path, same in by_path},
         "components": {
             "schemas": schemas,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": _ROLES}},
         },
     }
 
@@ -61,13 +83,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
     made: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
+        "description": "" if operation.is_open else f"Takes the role `{operation.role}`, or one above it.",
+        "security": [] if operation.is_open else [{"token": [operation.role.value]}],
         "parameters": [*map(_path_parameter, operation.parameters), *_query_parameters(operation.query)],
         "responses": {**_answers(operation), **_problems(operation.codes)},
     }
     if operation.body is not None:
         made["requestBody"] = {"required": True, "content": {JSON: {"schema": _reference(operation.body)}}}
-    if operation.is_open:
-        made["security"] = []
     return made
 
 
@@ -101,19 +123,13 @@ def _problem(status: int, codes: Sequence[Code]) -> dict[str, Any]:
 
 
 def _path_parameter(name: str) -> dict[str, Any]:
-    longest = ROUND_ID_CHARACTERS_MAX if name == "round_id" else ID_CHARACTERS_MAX
-    schema = {"type": "string", "minLength": 1, "maxLength": longest}
-    return {
-        "name": name,
-        "in": "path",
-        "required": True,
-        "description": _PARAMETERS[name],
-        "schema": {"type": "string", "format": "uuid"} if name == "transfer_id" else schema,
-    }
+    schema = _PATH_SCHEMAS.get(name, _ID)
+    described = {"description": _PARAMETERS[name], "schema": schema}
+    return {"name": name, "in": "path", "required": True, **described}
 
 
 def _query_parameters(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
-    _, schemas = msgspec.json.schema_components([query])
+    _, schemas = msgspec.json.schema_components([query], ref_template=_REF)
     properties: Mapping[str, Any] = schemas[query.__name__]["properties"]
     return [_query_parameter(name, schema) for name, schema in properties.items()]
 

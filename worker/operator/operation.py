@@ -8,9 +8,10 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
-from shared.settings import Settings
+from shared.settings import Role, Settings
 from worker.operator.metrics import OperatorMetrics
 from worker.operator.problems import Code, Reply
+from worker.operator.throttle import Throttle, ThrottleLog
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +22,8 @@ class Desk:
     settings: Settings
     currencies: Currencies
     metrics: OperatorMetrics
+    throttle: Throttle
+    throttle_log: ThrottleLog
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -31,7 +34,8 @@ class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Operation:
     """A method of a path.
 
-    The handler takes a Desk, the ids of the path by their names, and `query` and `body` where there are any.
+    The handler takes a Desk, the ids of the path by their names, `query` and `body` where there are any, and
+    `by`, who acts, where it changes anything.
     """
 
     method: str
@@ -47,8 +51,16 @@ class Operation:
 
     query: type[msgspec.Struct] = NoQuery
     body: type[msgspec.Struct] | None = None
+    role: Role = Role.SUPPORT
+    """The lowest role that may do it."""
+
     is_open: bool = False
     """Answered without a token."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether it changes anything."""
+        return self.method != "GET"
 
     parameters: tuple[str, ...] = field(init=False)
     """The names of the path's ids."""
@@ -62,7 +74,8 @@ class Operation:
     def codes(self) -> frozenset[Code]:
         """Every code that it may answer."""
         codes = {*self.problems, Code.INVALID_QUERY, Code.DEFECT, Code.UNAVAILABLE}
-        codes |= set() if self.is_open else {Code.UNAUTHORIZED}
+        codes |= set() if self.is_open else {Code.UNAUTHORIZED, Code.THROTTLED}
+        codes |= set() if self.is_open or self.role is Role.SUPPORT else {Code.FORBIDDEN}
         codes |= {Code.INVALID_ID} if self.parameters else set()
         codes |= {Code.INVALID_CURSOR} if "cursor" in self.query.__struct_fields__ else set()
         codes |= _BODY_CODES if self.body else set()

@@ -15,6 +15,8 @@ class Code(StrEnum):
     """What is wrong, for programs. The set is closed: a code is never renamed, and new ones are announced."""
 
     UNAUTHORIZED = "unauthorized"
+    FORBIDDEN = "forbidden"
+    THROTTLED = "throttled"
     NO_SUCH_PATH = "no_such_path"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     INVALID_ID = "invalid_id"
@@ -47,6 +49,8 @@ class Kind(NamedTuple):
 
 KINDS: Final[Mapping[Code, Kind]] = {
     Code.UNAUTHORIZED: Kind(401, "A bearer token of the settings is needed"),
+    Code.FORBIDDEN: Kind(403, "The user's role may not do this"),
+    Code.THROTTLED: Kind(429, "Too many requests were refused"),
     Code.NO_SUCH_PATH: Kind(404, "Nothing is at this path"),
     Code.METHOD_NOT_ALLOWED: Kind(405, "The path does not answer this method"),
     Code.INVALID_ID: Kind(400, "A part of the path is no id"),
@@ -109,3 +113,9 @@ def refusal(code: Code, detail: str, headers: Mapping[str, str] | None = None) -
 def unavailable(detail: str) -> Reply:
     """Return the reply that says to ask again."""
     return refusal(Code.UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)})
+
+
+def throttled(seconds: int) -> Refused:
+    """Return the refusal that says to ask again when so many seconds have passed."""
+    detail = f"too many requests were refused; ask again in {seconds} s"
+    return Refused(Code.THROTTLED, detail, {"Retry-After": str(seconds)})

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+from shared.settings import Role
+from worker.audit_reading import AuditPage, AuditQuery
 from worker.holders import PlayerAdded, Session, SessionAnswer
 from worker.operator import handlers
 from worker.operator.operation import Operation
@@ -19,6 +21,7 @@ OPERATIONS: Final = (
         name="add_player",
         summary="Add a player with a REAL and a BONUS wallet, or whatever of that is missing",
         handler=handlers.add_player,
+        role=Role.PLATFORM,
         body=handlers.NewPlayer,
         answers={201: PlayerAdded, 200: PlayerAdded},
         problems=(Code.UNKNOWN_CURRENCY,),
@@ -94,6 +97,7 @@ OPERATIONS: Final = (
         name="open_session",
         summary="Open a provider's wallet session for a player, unless it is open",
         handler=handlers.open_session,
+        role=Role.PLATFORM,
         body=handlers.NewSession,
         answers={201: SessionAnswer, 200: SessionAnswer},
         problems=(
@@ -120,8 +124,19 @@ OPERATIONS: Final = (
         name="close_session",
         summary="Close a session, unless it is closed; wins of its rounds are paid all the same",
         handler=handlers.close_session,
+        role=Role.PLATFORM,
         answers={200: SessionAnswer},
         problems=(Code.UNKNOWN_SESSION,),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/audit",
+        name="list_audit",
+        summary="Who changed what, and who was refused, newest first, a page at a time",
+        handler=handlers.list_audit,
+        role=Role.ADMIN,
+        query=AuditQuery,
+        answers={200: AuditPage},
     ),
     Operation(
         method="GET",

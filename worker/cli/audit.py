@@ -1,0 +1,61 @@
+"""`audit`: who changed what, and who was refused."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Final
+
+import typer
+
+from shared.settings import load_settings
+from worker.audit_log import Action, session_subject
+from worker.audit_reading import AuditQuery, list_audit
+from worker.cli.ledger import ask
+from worker.cli.options import AsJson, Cursor, Limit, checked_if_given
+from worker.cli.output import audit_log_text, say
+from worker.paging import LIMIT_DEFAULT
+
+audit_log: Final = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Who changed what, and who was refused."
+)
+
+
+@audit_log.callback()
+def _group() -> None:
+    """Keep `list` a command of its own while it is the only one."""
+
+
+def _moment(value: str) -> datetime:
+    """Return a moment that is in UTC unless it says otherwise. Raises typer.BadParameter."""
+    try:
+        moment = datetime.fromisoformat(value)
+    except ValueError:
+        raise typer.BadParameter("a date, or a time as in 2026-01-31T12:00:00+00:00") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+@audit_log.command("list")
+def list_entries(  # noqa: PLR0913, PLR0917  (each is an option)
+    actor: Annotated[str | None, typer.Option(help="Who acted.", callback=checked_if_given)] = None,
+    action: Annotated[Action | None, typer.Option(help="What was done.")] = None,
+    since: Annotated[
+        datetime | None, typer.Option(metavar="TIME", help="Not before, in UTC.", parser=_moment)
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="What was acted on, such as player:ID.")] = None,
+    session_id: Annotated[
+        str | None, typer.Option("--session", help="Instead of the subject.", callback=checked_if_given)
+    ] = None,
+    integration: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The session's.", callback=checked_if_given)
+    ] = None,
+    limit: Limit = LIMIT_DEFAULT,
+    cursor: Cursor = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List the audit log, newest first, a page at a time."""
+    if (session_id is None) is not (integration is None) or (session_id and subject):
+        raise typer.BadParameter("give --session with --integration, or --subject")
+    if session_id is not None and integration is not None:
+        subject = session_subject(integration, session_id)
+    wanted = AuditQuery(limit, cursor, actor, action, subject, since)
+    page = ask(load_settings().ledger, lambda engine: list_audit(engine, wanted))
+    say(page, audit_log_text(page), as_json=as_json)

@@ -1,0 +1,89 @@
+"""Refusals are bounded: whoever collects too many within a window is answered 429 until its end.
+
+A token that is right is served all the same, so that nobody behind an address that others share, such as a
+proxy's, can be locked out by them. A random token is not found by guessing; what is bounded is what guessing
+costs here and how much of the logs it fills.
+"""
+
+import asyncio
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address
+from typing import Final
+
+import structlog
+
+SOURCES_MAX: Final = 10_000
+"""So many sources are remembered, about 2 MB; the longest known is forgotten first."""
+
+LOG_SECONDS: Final = 1.0
+
+_log: Final = structlog.get_logger()
+
+
+class Throttle:
+    """Counts refusals by source, in a window that begins at the first."""
+
+    def __init__(
+        self, refusals_max: int, window_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Take how many refusals a source may have within a window of so many seconds."""
+        self._refusals_max: Final = refusals_max
+        self._window_seconds: Final = window_seconds
+        self._clock: Final = clock
+        self._windows: Final[OrderedDict[str, tuple[float, int]]] = OrderedDict()
+
+    def refuse(self, source: str) -> int:
+        """Count a refusal; return 0, or the whole seconds until the window ends if it is one too many."""
+        now = self._clock()
+        ends_at, refusals = self._windows.get(source, (0.0, 0))
+        if now >= ends_at:
+            self._windows.pop(source, None)
+            ends_at, refusals = now + self._window_seconds, 0
+        if refusals >= self._refusals_max:
+            return math.ceil(ends_at - now)
+        self._windows[source] = ends_at, refusals + 1
+        if len(self._windows) > SOURCES_MAX:
+            self._windows.popitem(last=False)
+        return 0
+
+
+class ThrottleLog:
+    """Logs once a second how many requests were answered 429, whoever sent them."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._requests = 0
+        self._last_source = ""
+
+    def record(self, source: str) -> None:
+        """Count a request; the line is written within LOG_SECONDS."""
+        if not self._requests:
+            asyncio.get_running_loop().call_later(LOG_SECONDS, self.flush)
+        self._requests += 1
+        self._last_source = source
+
+    def flush(self) -> None:
+        """Write the line, if there is anything to say."""
+        if self._requests:
+            _log.warning("refusals throttled", requests=self._requests, last_source=self._last_source)
+        self._requests = 0
+
+
+def source_of(address: str) -> str:
+    """Return what a client's address is counted under: a network of IPv6 is one customer's.
+
+    >>> source_of("192.0.2.7"), source_of("2001:db8:1:2:3::4"), source_of("::ffff:192.0.2.7")
+    ('192.0.2.7', '2001:db8:1:2::/64', '192.0.2.7')
+    """
+    try:
+        ip = ip_address(address.partition("%")[0])
+    except ValueError:
+        return "unknown"
+    if not isinstance(ip, IPv6Address):
+        return str(ip)
+    if ip.ipv4_mapped is not None:
+        return str(ip.ipv4_mapped)
+    return f"{IPv6Address(int(ip) >> 64 << 64)}/64"

@@ -12,6 +12,7 @@ from gateway.providers import build
 from gateway.providers.contract import Win
 from gateway.samples import curl_line
 from shared.errors import CreditsError, SettingsError
+from shared.http import RefusalLog
 from shared.http import serve as serve_http
 from shared.logging import set_up_logging
 from shared.money import Currencies
@@ -36,7 +37,8 @@ def serve(context: typer.Context) -> None:
 async def _serve(settings: Settings) -> None:
     app = create_app(settings)
     async with app.lifespan_context(app):
-        await serve_http(app, settings.gateway.host, settings.gateway.port, app.door)
+        gateway, refusals = settings.gateway, RefusalLog(app.count_refusal)
+        await serve_http(app, gateway.host, gateway.port, app.door, gateway, refusals=refusals)
 
 
 @cli.command()

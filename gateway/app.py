@@ -49,7 +49,7 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "Callb
         turned_away.say()
 
     callbacks = _callbacks(settings, client, metrics, turned_away)
-    return CallbackRouter(client, callbacks, _operations(client, metrics, turned_away), lifespan)
+    return CallbackRouter(client, callbacks, _operations(client, metrics, turned_away), lifespan, metrics)
 
 
 class CallbackRouter(Router):
@@ -61,13 +61,19 @@ class CallbackRouter(Router):
         callbacks: Mapping[str, CallbackEndpoint],
         others: Sequence[Route],
         lifespan: Lifespan[Any],
+        metrics: GatewayMetrics,
     ) -> None:
-        """Take whom the callbacks ask, what answers each, by path, and all other routes."""
+        """Take whom the callbacks ask, what answers each, by path, all other routes, and what counts."""
         super().__init__(
             [*(Route(path, each) for path, each in callbacks.items()), *others], lifespan=lifespan
         )
         self._callbacks: Final = callbacks
         self.door: Final = CallbackDoor(ledger, callbacks)
+        self._metrics: Final = metrics
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a connection that was refused or closed before a request of it came here."""
+        self._metrics.connections_refused(reason).inc()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

@@ -9,7 +9,10 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from shared.http import Connection, Door, allow_connections, plain_post, response_bytes
+from shared.http import Door, Request, allow_connections, response_bytes
+from shared.http.connection import Connection
+from shared.http.registry import ConnectionRegistry
+from shared.settings import HttpBounds
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n%s\r\n"
 REPLY_END = b"\r\n\r\nhi"
@@ -38,6 +41,9 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None:
         """Nothing is read here."""
 
+    def can_write_eof(self) -> bool:
+        return False
+
 
 async def _say_hi(_scope: Scope, receive: Receive, send: Send) -> None:
     while (await receive()).get("more_body"):
@@ -50,7 +56,8 @@ async def _say_hi(_scope: Scope, receive: Receive, send: Send) -> None:
 def connection_of(app: ASGIApp, door: Door) -> Connection:
     config = uvicorn.Config(app, ws="none", log_config=None, access_log=False)
     config.load()
-    return Connection(door, config=config, server_state=ServerState(), app_state={})
+    registry = ConnectionRegistry(HttpBounds())
+    return Connection(registry, door, config=config, server_state=ServerState(), app_state={})
 
 
 def connect(app: ASGIApp, door: Door) -> tuple[Wire, Callable[[bytes], None]]:
@@ -129,25 +136,32 @@ class Closed(Door):
 
     is_open = False
 
-    def answer(self, received: bytes) -> bytes | None:
-        return None if self.is_open or plain_post(received) is None else AWAY
+    def answer(self, request: Request) -> bytes | None:
+        return None if self.is_open or request.method != b"POST" else AWAY
 
 
-async def test_door_is_between_requests_only() -> None:
-    """What is not whole and alone goes the usual way, and so does all of a request whose begin did."""
+async def test_door_answers_only_what_comes_whole() -> None:
+    """A request whose head came first was begun before its end was there."""
     wire, receive = connect(_say_hi, Closed())
     receive(PLAIN)
     assert wire.packets == [AWAY]
     receive(PLAIN[:40])
-    receive(PLAIN[40:])
+    receive(PLAIN[40:-2])
+    receive(PLAIN[-2:])
     await _turns()
     assert wire.packets[1].endswith(REPLY_END)
-    receive(PLAIN + PLAIN)
-    await _turns()
-    assert b"".join(wire.packets[2:]).count(REPLY_END) == 2
-    receive(PLAIN)
-    assert wire.packets[-1] == AWAY
+    receive(PLAIN[:40])
+    receive(PLAIN[40:] + PLAIN)
+    assert wire.packets[2:] == [AWAY, AWAY]
     assert wire.closed_after is None
+
+
+async def test_head_that_has_not_ended_is_not_answered() -> None:
+    wire, receive = connect(_say_hi, Closed())
+    receive(b"POST / HTTP/1.1\r\nContent-Length: 0\r\nX: ")
+    assert wire.packets == []
+    receive(b"y\r\n\r\n")
+    assert wire.packets == [AWAY]
 
 
 async def test_body_that_looks_like_a_request_is_not_taken_for_one() -> None:
@@ -164,6 +178,8 @@ async def test_body_that_looks_like_a_request_is_not_taken_for_one() -> None:
     receive(PLAIN)
     await _turns()
     assert [packet.endswith(REPLY_END) for packet in wire.packets] == [True]
+    receive(PLAIN)
+    assert wire.packets[1:] == [AWAY]
 
 
 async def test_who_is_turned_away_overtakes_nobody() -> None:
@@ -182,30 +198,22 @@ async def test_who_is_turned_away_overtakes_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    "unusual",
+    "last",
     [
-        b"GET / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
         b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
-        b"POST * HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}P",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nUpgrade: h2c\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nConnection: x, Close\r\nContent-Length: 2\r\n\r\n{}",
     ],
 )
-def test_only_an_ordinary_request_is_plain(unusual: bytes) -> None:
-    assert plain_post(unusual) is None
-
-
-def test_request_of_a_client_that_names_its_connection_is_plain() -> None:
-    request = plain_post(
-        b"POST /klas/credit HTTP/1.1\r\nCONNECTION: Keep-Alive\r\ncontent-length:2\r\n\r\n{}"
-    )
-    assert request == ("/klas/credit", b"{}")
+async def test_connection_closes_where_its_client_wants_it(last: bytes) -> None:
+    """The door would leave it open, so the application answers."""
+    wire, receive = connect(_say_hi, Closed())
+    receive(last + PLAIN)
+    await _turns()
+    assert [packet.endswith(REPLY_END) for packet in wire.packets] == [True]
+    assert b"\r\nconnection: close\r\n" in wire.packets[0]
+    assert wire.closed_after == 1
 
 
 def test_as_many_files_may_be_open_as_are_allowed() -> None:

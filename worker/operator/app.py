@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from shared.http import RefusalLog
 from shared.http import serve as serve_http
 from shared.money import Currencies
 from shared.settings import Settings
@@ -49,6 +50,7 @@ def create_operator_app(settings: Settings) -> Starlette:
     app = Starlette(routes=_routes(desk, operations), middleware=[front], lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would be an answer that the document doesn't have
     app.router.default = nowhere
+    app.state.refusals = RefusalLog(lambda reason: desk.metrics.connections_refused.labels(reason).inc())
     return app
 
 
@@ -57,7 +59,7 @@ async def serve(settings: Settings) -> None:
     app = create_operator_app(settings)
     async with app.router.lifespan_context(app):
         _log.info("operator API serves", host=settings.operator.host, port=settings.operator.port)
-        await serve_http(app, settings.operator.host, settings.operator.port)
+        await serve_http(app, settings.operator.host, settings.operator.port, refusals=app.state.refusals)
     _log.info("operator API stopped")
 
 

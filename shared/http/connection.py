@@ -16,7 +16,7 @@ UNTAKEN_BYTES_MAX: Final = 65_536
 """Of a body that the application has not taken; no more is read until it does."""
 
 DISCARDED_BYTES_MAX: Final = 1_048_576
-"""Of a body that came after its reply was sent. Then the connection ends: its client does not listen."""
+"""Of what comes after the last reply, or a body after its own. Then the connection ends at once."""
 
 _CLOSE: Final = (b"connection", b"close")
 
@@ -95,6 +95,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Read requests, and answer or begin those that are first in turn."""
         if self._is_ending or (self._is_last and self._arriving is None):
+            self._discard(len(data))
             return
         waiting = len(self._queue) + (self._exchange is not None)
         refusal = self._reader.feed(data, waiting)
@@ -102,9 +103,9 @@ class Connection(asyncio.Protocol):
         if arriving is not None:
             self._continue(arriving, len(data))
         for request in requests:
-            if not self._is_last:
+            if not (self._is_last or self._is_ending):
                 self._take(request)
-        if refusal is not None and not self._is_last:
+        if refusal is not None and not (self._is_last and self._arriving is None):
             self._refuse(refusal)
         elif not self._is_ending:
             self._settle(is_new=bool(requests))
@@ -203,10 +204,16 @@ class Connection(asyncio.Protocol):
             self._is_fresh = False
             self._registry.complete(self)
         elif arriving.request.is_discarded:
-            self._discarded_bytes += received_bytes
-            if self._discarded_bytes > DISCARDED_BYTES_MAX:
-                self._is_last = True
-                self._close()
+            self._discard(received_bytes)
+
+    def _discard(self, received_bytes: int) -> None:
+        """Pass over what is of no use, but not for ever."""
+        self._discarded_bytes += received_bytes
+        if self._discarded_bytes > DISCARDED_BYTES_MAX:
+            self._discarded_bytes = 0
+            self._is_ending = True
+            self._record(Refusal.DISCARDED_BYTES)
+            self._transport.abort()
 
     def _go_on(self) -> None:
         """Begin the next request, or close where there is none and will be none."""

@@ -76,7 +76,7 @@ class RequestReader:
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._is_offer = False
-        self._has_moved = False
+        self._has_moved = self._begins_packet = False
         self._refusal: Refusal | None = None
         self._fed = 0
         """At least the bytes of the head that is read; in a body, those since its last piece."""
@@ -96,6 +96,7 @@ class RequestReader:
         self.requests = []
         self._unanswered = unanswered
         self._has_moved = False
+        self._begins_packet = not self.is_in_head and self.unfinished is None
         self._fed += len(data)
         try:
             self._parser.feed_data(data)
@@ -145,7 +146,7 @@ class RequestReader:
         How much of a packet belongs to a head is known where it begins the packet, or fills it.
         """
         if self._has_moved:
-            self._fed = fed if self.is_in_head and not self.requests else 0
+            self._fed = fed if self.is_in_head and self._begins_packet and not self.requests else 0
         if self._fed > self._head_bytes_max or len(self._headers) > HEADERS_MAX:
             self._refusal = Refusal.HEAD_BYTES
         elif self.unfinished is not None:

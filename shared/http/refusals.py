@@ -27,6 +27,7 @@ class Refusal(StrEnum):
     CONNECTIONS = "connections"
     PIPELINED_REQUESTS = "pipelined_requests"
     BUFFERED_BYTES = "buffered_bytes"
+    DISCARDED_BYTES = "discarded_bytes"
 
 
 def _reply(status: int, text: str) -> bytes:
@@ -43,6 +44,7 @@ REPLIES: Final[Mapping[Refusal, bytes | None]] = {
     Refusal.WRITE_SECONDS: None,
     Refusal.CONNECTIONS: _reply(503, "There are too many connections."),
     Refusal.PIPELINED_REQUESTS: None,
+    Refusal.DISCARDED_BYTES: None,
     Refusal.BUFFERED_BYTES: _reply(503, "Too many bytes of unfinished requests are here."),
 }
 """What a client is sent before its connection closes, if anything."""

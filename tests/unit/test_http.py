@@ -1,7 +1,10 @@
 """HTTP as it is served: what of a reply leaves together, and when."""
 
 import asyncio
+import gc
 import resource
+import socket
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -11,10 +14,14 @@ from uvicorn.server import ServerState
 
 from shared.http import Door, Request, allow_connections, response_bytes
 from shared.http.connection import Connection
+from shared.http.exchange import Exchange
+from shared.http.reader import RequestReader
 from shared.http.registry import ConnectionRegistry
+from shared.http.server import FILES_KEPT, below_file_limit
 from shared.settings import HttpBounds
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n%s\r\n"
+RESET = struct.pack("ii", 1, 0)
 REPLY_END = b"\r\n\r\nhi"
 
 
@@ -53,11 +60,11 @@ async def _say_hi(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"hi"})
 
 
-def connection_of(app: ASGIApp, door: Door) -> Connection:
+def connection_of(app: ASGIApp, door: Door, kind: type[Connection] = Connection) -> Connection:
     config = uvicorn.Config(app, ws="none", log_config=None, access_log=False)
     config.load()
     registry = ConnectionRegistry(HttpBounds())
-    return Connection(registry, door, config=config, server_state=ServerState(), app_state={})
+    return kind(registry, door, config=config, server_state=ServerState(), app_state={})
 
 
 def connect(app: ASGIApp, door: Door) -> tuple[Wire, Callable[[bytes], None]]:
@@ -214,6 +221,52 @@ async def test_connection_closes_where_its_client_wants_it(last: bytes) -> None:
     assert [packet.endswith(REPLY_END) for packet in wire.packets] == [True]
     assert b"\r\nconnection: close\r\n" in wire.packets[0]
     assert wire.closed_after == 1
+
+
+async def test_nothing_keeps_a_connection_that_is_lost() -> None:
+    """Garbage is searched for so seldom that what only a search would find fills the memory."""
+
+    async def answer_late(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.01)
+        await _say_hi(scope, receive, send)
+
+    def kept() -> int:
+        return sum(isinstance(each, (Connection, RequestReader, Exchange)) for each in gc.get_objects())
+
+    gc.collect()
+    before, lost = kept(), asyncio.Queue[None]()
+
+    class Watched(Connection):
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            lost.put_nowait(None)
+
+    server = await asyncio.get_running_loop().create_server(
+        lambda: connection_of(answer_late, Door(), Watched), "127.0.0.1", 0
+    )
+    gc.disable()
+    try:
+        for sent in (b"", PLAIN[:30], PLAIN[:-1], PLAIN, PLAIN * 5, PLAIN * 20, b"junk\r\n\r\n"):
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(sent)
+            await writer.drain()
+            await _turns()
+            # Without this the client would seem to wait for its replies, with its sending side closed.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            writer.transport.abort()
+            await asyncio.wait_for(lost.get(), 10)
+        async with asyncio.timeout(10):
+            while kept() > before:  # until the application has answered nobody
+                await asyncio.sleep(0.05)
+    finally:
+        gc.enable()
+        server.close()
+
+
+def test_bounds_leave_files_for_the_rest_of_the_process() -> None:
+    files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert below_file_limit(HttpBounds(connections_max=10**9)).connections_max == files_max - FILES_KEPT
+    assert below_file_limit(HttpBounds(connections_max=7)).connections_max == 7
 
 
 def test_as_many_files_may_be_open_as_are_allowed() -> None:

@@ -19,7 +19,7 @@ class CallbackDoor(Door):
     def __init__(self, ledger: LedgerClient, callbacks: Mapping[str, CallbackEndpoint]) -> None:
         """Take whom the callbacks ask, and what answers them, by path."""
         self._ledger: Final = ledger
-        self._callbacks: Final = callbacks
+        self._callbacks: Final = {path.encode(): endpoint for path, endpoint in callbacks.items()}
         self._let_through = 0
         self._is_open = True
 

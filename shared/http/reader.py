@@ -11,6 +11,7 @@ HEADERS_MAX: Final = 100
 DIGITS_MAX: Final = 4_000
 """Of an announced length. In what is shorter than that as a whole nobody looks for it."""
 
+_SLASH: Final = ord("/")
 _VERSIONS: Final = frozenset(("1.1", "1.0"))
 
 
@@ -39,9 +40,9 @@ class Request:
         """Whether what is left of the body is of no use, because the reply was sent without it."""
 
     @property
-    def path(self) -> str:
+    def path(self) -> bytes:
         """The path as it was sent, without the query."""
-        return self.target.partition(b"?")[0].decode("ascii")
+        return self.target.partition(b"?")[0]
 
     @property
     def expects_continue(self) -> bool:
@@ -120,7 +121,7 @@ class RequestReader:
         try:
             while True:
                 head = self._head_without_offer()
-                self._is_offer = False
+                self._target, self._is_offer = b"", False
                 self._unanswered -= 1  # it is counted again
                 self._parser = HttpRequestParser(self)
                 self._parser.feed_data(head)
@@ -163,8 +164,8 @@ class RequestReader:
         if self._unanswered > self._pipelined_requests_max:
             self._refuse(Refusal.PIPELINED_REQUESTS)
         self.is_in_head = self._has_moved = True
-        self._target = b""
-        self._headers = []
+        if self._headers:  # trailers of the request before
+            self._headers = []
 
     def on_url(self, piece: bytes) -> None:
         """Take the target, or a piece of it."""
@@ -181,7 +182,7 @@ class RequestReader:
         if self._fed > DIGITS_MAX or len(headers) > HEADERS_MAX:
             self._bound_head()
         method, version = parser.get_method(), parser.get_http_version()
-        if version not in _VERSIONS or target[:1] != b"/" or method == b"CONNECT":
+        if version not in _VERSIONS or target[0] != _SLASH or method == b"CONNECT":
             self._refuse(Refusal.BAD_REQUEST)
         if parser.should_upgrade():
             self._is_offer = True
@@ -189,7 +190,7 @@ class RequestReader:
         self.is_in_head = False
         self.unfinished = Request(method, target, headers, version == "1.1" and parser.should_keep_alive())
         self.requests.append(self.unfinished)
-        self._headers = []
+        self._target, self._headers = b"", []
 
     def _bound_head(self) -> None:
         """Refuse a whole head that is too long, or has a length of too many digits."""

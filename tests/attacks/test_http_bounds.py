@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.client import http_bytes, read_response
+from tests.client import connect, http_bytes, read_response
 from tests.support.gateway_process import (
     GatewayProcess,
     a_win,
     assert_paid,
     gateway_process,
+    operator_process,
     responses,
     win_bytes,
 )
@@ -98,6 +99,15 @@ async def test_length_that_is_none_is_a_bad_request(gateway: GatewayProcess, len
     (response,) = await responses(await gateway.send(LINE + b"Content-Length: " + length + b"\r\n\r\n{}"))
     assert response.status == 400
     await gateway.until_logged("bad_request")
+
+
+async def test_operator_api_has_the_same_bounds(gateway: GatewayProcess) -> None:
+    async with operator_process(gateway.log.parent) as url:
+        for headers, status in ((b"Content-Length: " + b"0" * 5_000, 400), (b"x: " + b"y" * 20_000, 431)):
+            reader, writer = await connect(url)
+            writer.write(b"PUT /v1/players/anna HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n\r\n")
+            assert (await read_response(reader)).status == status
+            writer.close()
 
 
 async def test_only_so_many_requests_may_wait_on_a_connection(gateway: GatewayProcess) -> None:

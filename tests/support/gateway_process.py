@@ -128,10 +128,7 @@ async def gateway_process(
     (port,) = free_ports(1)
     log = directory / "gateway.log"
     environment = {
-        **INHERITED,
-        "CREDITS_CONFIG": "gateway/demo.toml",
-        "CREDITS_LEDGER__DATABASE_URL": f"sqlite+aiosqlite:///{directory}/credits.db",
-        "CREDITS_LOG__FORMAT": "json",
+        **_environment(directory),
         "CREDITS_GATEWAY__PORT": str(port),
         **{f"CREDITS_GATEWAY__{name.upper()}": str(value) for name, value in settings.items()},
     }
@@ -151,3 +148,36 @@ async def gateway_process(
             process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 0, log.read_text()[-3_000:]
         assert "Traceback" not in log.read_text(), log.read_text()[-3_000:]
+
+
+@asynccontextmanager
+async def operator_process(directory: Path) -> AsyncIterator[str]:
+    """Start the operator API on the database of a gateway there; yield its URL."""
+    (port,) = free_ports(1)
+    environment = {**_environment(directory), "CREDITS_OPERATOR__PORT": str(port)}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "worker",
+        "operator",
+        cwd=ROOT,
+        env=environment,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        await until_ready(process, url)
+        yield url
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+def _environment(directory: Path) -> dict[str, str]:
+    return {
+        **INHERITED,
+        "CREDITS_CONFIG": "gateway/demo.toml",
+        "CREDITS_LEDGER__DATABASE_URL": f"sqlite+aiosqlite:///{directory}/credits.db",
+        "CREDITS_LOG__FORMAT": "json",
+    }

@@ -7,7 +7,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from shared.http.door import Door
-from shared.http.exchange import Exchange
+from shared.http.exchange import Exchange, endpoints_of
 from shared.http.reader import Request, RequestReader
 from shared.http.refusals import REPLIES, Refusal
 from shared.http.registry import ConnectionRegistry, Phase
@@ -18,6 +18,7 @@ UNTAKEN_BYTES_MAX: Final = 65_536
 DISCARDED_BYTES_MAX: Final = 1_048_576
 """Of what comes after the last reply, or a body after its own. Then the connection ends at once."""
 
+_AT_ONCE: Final = frozenset((Refusal.WRITE_SECONDS, Refusal.CONNECTIONS))
 _CLOSE: Final = (b"connection", b"close")
 
 
@@ -47,7 +48,7 @@ class Connection(asyncio.Protocol):
         self._loop: Final = _loop or asyncio.get_running_loop()
         self._reader: Final = RequestReader(bounds.head_bytes_max, bounds.pipelined_requests_max)
         self._exchange: Exchange | None = None
-        """The request that is being answered."""
+        """The request that is being answered; those after it wait."""
         self._queue: list[Exchange] = []
         self._arriving: Exchange | None = None
         """The request, among those, whose body is still coming."""
@@ -55,25 +56,15 @@ class Connection(asyncio.Protocol):
         """What is sent after all replies, before the connection closes."""
         self._is_last = False
         """Whether no further request is taken."""
-        self._is_ending = False
-        self._is_fresh = True
-        self._is_reading = True
-        self._cannot_write = False
+        self._is_fresh = self._is_reading = True
+        self._is_ending = self._cannot_write = False
         self._discarded_bytes = 0
         self.endpoints: dict[str, Any] = {}
-        self.phase = Phase.HEAD
-        self.since = -1.0
-        self.held_bytes = 0
+        self.phase, self.since, self.held_bytes = Phase.HEAD, -1.0, 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless there are too many."""
-        self._transport = transport
-        is_tls = transport.get_extra_info("sslcontext") is not None
-        self.endpoints = {
-            "client": _address(transport.get_extra_info("peername")),
-            "server": _address(transport.get_extra_info("sockname")),
-            "scheme": "https" if is_tls else "http",
-        }
+        self._transport, self.endpoints = transport, endpoints_of(transport)
         self._server.connections.add(self)  # type: ignore[arg-type]  # of its own protocols, uvicorn means
         if not self._registry.admit(self):
             self._record(Refusal.CONNECTIONS)
@@ -99,9 +90,9 @@ class Connection(asyncio.Protocol):
             return
         waiting = len(self._queue) + (self._exchange is not None)
         refusal = self._reader.feed(data, waiting)
-        arriving, requests = self._arriving, self._reader.requests
-        if arriving is not None:
-            self._continue(arriving, len(data))
+        requests = self._reader.requests
+        if self._arriving is not None:
+            self._continue(self._arriving, len(data))
         for request in requests:
             if not (self._is_last or self._is_ending):
                 self._take(request)
@@ -140,11 +131,8 @@ class Connection(asyncio.Protocol):
 
     def expire(self, refusal: Refusal | None) -> None:
         """Close the connection, because it has waited for too long, or to make room for another."""
-        if refusal is None or self._is_ending or refusal in {Refusal.WRITE_SECONDS, Refusal.CONNECTIONS}:
-            self._is_ending = True
-            if refusal is not None:
-                self._record(refusal)
-            self._transport.abort()
+        if refusal is None or self._is_ending or refusal in _AT_ONCE:
+            self._abort(refusal)
         elif refusal is Refusal.HEAD_SECONDS and not self._reader.is_in_head:
             self._record(refusal)  # of a request that never began, no reply is expected
             self._close()
@@ -153,7 +141,8 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Send what is not the end of a reply."""
-        self._transport.write(data)
+        if not self._is_ending:
+            self._transport.write(data)
 
     def read_on(self) -> None:
         """Read what was left unread because the body so far had not been taken."""
@@ -167,7 +156,7 @@ class Connection(asyncio.Protocol):
     def end(self, response: bytes) -> None:
         """Send the reply to a request, and go on with what waits."""
         self._exchange = None
-        self._transport.write(response)
+        self.write(response)
         self._go_on()
 
     def _take(self, request: Request) -> None:
@@ -175,15 +164,12 @@ class Connection(asyncio.Protocol):
         self._is_last = not request.keep_alive
         is_next = self._exchange is None and not self._queue and not self._cannot_write
         if request.is_whole:
-            if self._is_fresh:
-                self._is_fresh = False
-                self._registry.complete(self)
+            self._complete()
             if is_next and request.keep_alive and (response := self._door.answer(request)) is not None:
                 self._transport.write(response)
                 return
         exchange = Exchange(self, request)
-        if not request.is_whole:
-            self._arriving = exchange
+        self._arriving = None if request.is_whole else exchange
         if is_next:
             self._begin(exchange)
         else:
@@ -201,19 +187,21 @@ class Connection(asyncio.Protocol):
         if arriving.request.is_whole:
             self._arriving = None
             self._discarded_bytes = 0
-            self._is_fresh = False
-            self._registry.complete(self)
+            self._complete()
         elif arriving.request.is_discarded:
             self._discard(received_bytes)
+
+    def _complete(self) -> None:
+        if self._is_fresh:
+            self._is_fresh = False
+            self._registry.complete(self)
 
     def _discard(self, received_bytes: int) -> None:
         """Pass over what is of no use, but not for ever."""
         self._discarded_bytes += received_bytes
         if self._discarded_bytes > DISCARDED_BYTES_MAX:
             self._discarded_bytes = 0
-            self._is_ending = True
-            self._record(Refusal.DISCARDED_BYTES)
-            self._transport.abort()
+            self._abort(Refusal.DISCARDED_BYTES)
 
     def _go_on(self) -> None:
         """Begin the next request, or close where there is none and will be none."""
@@ -251,18 +239,14 @@ class Connection(asyncio.Protocol):
     def _read(self, *, is_wanted: bool) -> None:
         if is_wanted is not self._is_reading:
             self._is_reading = is_wanted
-            if is_wanted:
-                self._transport.resume_reading()
-            else:
-                self._transport.pause_reading()
+            (self._transport.resume_reading if is_wanted else self._transport.pause_reading)()
 
     def _hold(self, received_bytes: int) -> None:
         """Count what came towards the bytes that wait here, while anything does."""
         arriving = self._arriving
         waits = self._queue or self._reader.is_in_head or (arriving and not arriving.request.is_discarded)
-        if (waits or self.held_bytes) and not self._registry.hold(
-            self, self.held_bytes + received_bytes if waits else 0
-        ):
+        held_bytes = self.held_bytes + received_bytes if waits else 0
+        if (held_bytes or self.held_bytes) and not self._registry.hold(self, held_bytes):
             self._refuse(Refusal.BUFFERED_BYTES)
 
     def _refuse(self, refusal: Refusal) -> None:
@@ -305,11 +289,12 @@ class Connection(asyncio.Protocol):
             self._registry.move(self, Phase.WRITE)
             self._transport.close()
 
+    def _abort(self, refusal: Refusal | None) -> None:
+        self._is_ending = True
+        if refusal is not None:
+            self._record(refusal)
+        self._transport.abort()
+
     def _record(self, refusal: Refusal) -> None:
         client = self.endpoints["client"]
         self._registry.refusals.record(refusal, client[0] if client else "")
-
-
-def _address(name: Any) -> tuple[str, int] | None:
-    """Return an address and a port, of whatever a socket of that kind tells."""
-    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None

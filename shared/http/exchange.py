@@ -152,3 +152,17 @@ class Exchange:
 @cache
 def _status_line(status: int) -> bytes:
     return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode("ascii")
+
+
+def endpoints_of(transport: asyncio.Transport) -> dict[str, Any]:
+    """Return who talks to whom on a connection, and how, in the words of an ASGI scope."""
+    return {
+        "client": _address(transport.get_extra_info("peername")),
+        "server": _address(transport.get_extra_info("sockname")),
+        "scheme": "http" if transport.get_extra_info("sslcontext") is None else "https",
+    }
+
+
+def _address(name: Any) -> tuple[str, int] | None:
+    """Return an address and a port, of what a socket tells; there is neither on a socket of another kind."""
+    return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None

@@ -1,5 +1,6 @@
 """From the bytes of a connection to requests: httptools' parser, bounded, and without upgrades."""
 
+import re
 from typing import Final, NoReturn
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
@@ -11,6 +12,7 @@ HEADERS_MAX: Final = 100
 DIGITS_MAX: Final = 4_000
 """Of an announced length. In what is shorter than that as a whole nobody looks for it."""
 
+_ABSOLUTE: Final = re.compile(rb"(?i)https?://[^/?#]+(/.*)?")
 _SLASH: Final = ord("/")
 _VERSIONS: Final = frozenset(("1.1", "1.0"))
 
@@ -30,7 +32,7 @@ class Request:
         """Take the request line, the headers, and whether another request may follow on the connection."""
         self.method: Final = method
         self.target: Final = target
-        """The path and the query, as they were sent; it begins with a slash."""
+        """The path and the query, as they were sent; of an absolute target only these."""
         self.headers: Final = headers
         """Names, in lower case, and values."""
         self.keep_alive: Final = keep_alive
@@ -182,7 +184,9 @@ class RequestReader:
         if self._fed > DIGITS_MAX or len(headers) > HEADERS_MAX:
             self._bound_head()
         method, version = parser.get_method(), parser.get_http_version()
-        if version not in _VERSIONS or target[0] != _SLASH or method == b"CONNECT":
+        if target[0] != _SLASH:
+            target = _origin_form(target)
+        if version not in _VERSIONS or not target or method == b"CONNECT":
             self._refuse(Refusal.BAD_REQUEST)
         if parser.should_upgrade():
             self._is_offer = True
@@ -215,3 +219,13 @@ class RequestReader:
         if not self._is_offer and self.unfinished is not None:
             self.unfinished.is_whole = True
             self.unfinished = None
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Return the path and the query of an absolute target, as a server has to take one; of another, nothing.
+
+    >>> _origin_form(b"http://gateway/klas/credit?a=b"), _origin_form(b"HTTPS://gateway"), _origin_form(b"*")
+    (b'/klas/credit?a=b', b'/', b'')
+    """
+    absolute = _ABSOLUTE.fullmatch(target)
+    return b"" if absolute is None else absolute[1] or b"/"

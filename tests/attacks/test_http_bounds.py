@@ -101,6 +101,17 @@ async def test_length_that_is_none_is_a_bad_request(gateway: GatewayProcess, len
     await gateway.until_logged("bad_request")
 
 
+async def test_target_is_a_path_or_an_absolute_url(gateway: GatewayProcess) -> None:
+    for prefix in (b"http://elsewhere", b"HTTPS://gateway:443"):
+        (paid,) = await responses(await gateway.send(win_bytes().replace(b"/klas", prefix + b"/klas", 1)))
+        assert_paid(paid)
+    for target in (b"*", b"ftp://gateway/klas/credit", b"http://?/klas/credit", b"gateway:80"):
+        (refused,) = await responses(
+            await gateway.send(win_bytes().replace(b"/klas/credit", target, 1) + win_bytes())
+        )
+        assert refused.status == 400
+
+
 async def test_operator_api_has_the_same_bounds(gateway: GatewayProcess) -> None:
     async with operator_process(gateway.log.parent) as url:
         for headers, status in ((b"Content-Length: " + b"0" * 5_000, 400), (b"x: " + b"y" * 20_000, 431)):

@@ -67,6 +67,8 @@ class ParserAlone:
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         version = self._parser.get_http_version()
+        if self._target[:4].lower() == b"http":
+            self._target = b"/" + b"/".join(self._target.split(b"/")[3:])
         is_ours = self._target.startswith(b"/") and version in {"1.1", "1.0"}
         if not is_ours or self._parser.get_method() == b"CONNECT":
             self.is_over = True

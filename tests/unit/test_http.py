@@ -204,6 +204,20 @@ async def test_who_is_turned_away_overtakes_nobody() -> None:
     assert sent.endswith(AWAY)
 
 
+async def test_client_that_does_not_read_is_sent_nothing_more() -> None:
+    """Neither by the door; what it has sent is answered when it reads again."""
+    protocol, wire = connection_of(_say_hi, Closed()), Wire()
+    protocol.connection_made(wire)
+    protocol.data_received(PLAIN)
+    protocol.pause_writing()
+    protocol.data_received(PLAIN + PLAIN)
+    await _turns()
+    assert wire.packets == [AWAY]
+    protocol.resume_writing()
+    await _turns()
+    assert b"".join(wire.packets).count(REPLY_END) == 2
+
+
 @pytest.mark.parametrize(
     "last",
     [

@@ -67,8 +67,8 @@ class ParserAlone:
     def on_headers_complete(self) -> None:
         self._is_in_head = False
         version = self._parser.get_http_version()
-        if self._target[:4].lower() == b"http":
-            self._target = b"/" + b"/".join(self._target.split(b"/")[3:])
+        if not self._target.startswith(b"/"):
+            self._target = _path_of(self._target)
         is_ours = self._target.startswith(b"/") and version in {"1.1", "1.0"}
         if not is_ours or self._parser.get_method() == b"CONNECT":
             self.is_over = True
@@ -81,6 +81,13 @@ class ParserAlone:
         if not self.is_over:
             self.seen.append(_seen(self._parser.get_method(), self._target, self._headers, self._body))
             self.is_over = self._is_last
+
+
+def _path_of(target: bytes) -> bytes:
+    scheme, *rest = target.split(b"/", 3)
+    if scheme.lower() not in {b"http:", b"https:"} or len(rest) < 2 or rest[0] or not rest[1]:
+        return b""
+    return b"" if set(rest[1]) & set(b"?#") else b"/" + b"".join(rest[2:])
 
 
 class _Wire(asyncio.Transport):

@@ -16,7 +16,7 @@ from shared.http import Door, Request, allow_connections, response_bytes
 from shared.http.connection import Connection
 from shared.http.exchange import Exchange
 from shared.http.reader import RequestReader
-from shared.http.registry import ConnectionRegistry
+from shared.http.registry import SMALL_BYTES, ConnectionRegistry
 from shared.http.server import FILES_KEPT, below_file_limit
 from shared.settings import HttpBounds
 
@@ -32,6 +32,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.packets: list[bytes] = []
         self.closed_after: int | None = None
+        self.is_read = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.packets.append(bytes(data))
@@ -43,10 +44,10 @@ class Wire(asyncio.Transport):
         return self.closed_after is not None
 
     def pause_reading(self) -> None:
-        """Nothing is read here."""
+        self.is_read = False
 
     def resume_reading(self) -> None:
-        """Nothing is read here."""
+        self.is_read = True
 
     def can_write_eof(self) -> bool:
         return False
@@ -210,12 +211,24 @@ async def test_client_that_does_not_read_is_sent_nothing_more() -> None:
     protocol.connection_made(wire)
     protocol.data_received(PLAIN)
     protocol.pause_writing()
+    assert not wire.is_read
     protocol.data_received(PLAIN + PLAIN)
     await _turns()
     assert wire.packets == [AWAY]
     protocol.resume_writing()
     await _turns()
     assert b"".join(wire.packets).count(REPLY_END) == 2
+    assert wire.is_read
+
+
+async def test_small_requests_are_never_refused_for_what_others_hold() -> None:
+    registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000))
+    large, other, small = (connection_of(_say_hi, Door()) for _ in range(3))
+    assert registry.hold(large, 100_000)
+    assert not registry.hold(other, SMALL_BYTES + 1)
+    assert registry.hold(small, SMALL_BYTES)
+    registry.hold(large, 0)
+    assert registry.hold(other, SMALL_BYTES + 1)
 
 
 @pytest.mark.parametrize(

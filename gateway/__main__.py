@@ -13,8 +13,8 @@ from gateway.providers import build
 from gateway.providers.contract import Win
 from gateway.samples import curl_line
 from shared.errors import CreditsError, SettingsError
+from shared.http import RefusalLog, serving
 from shared.http import serve as serve_http
-from shared.http import serving
 from shared.logging import set_up_logging
 from shared.money import Currencies
 from shared.published import refuse_published_secrets
@@ -50,17 +50,22 @@ def _settings_to_serve_with() -> Settings:
 
 async def _serve(settings: Settings) -> None:
     app, own = create_app(settings), settings.gateway
+    refusals = RefusalLog(app.count_refusal)
     tls = server_context(own.tls_certificate, own.tls_key, "gateway")
     async with (
         app.lifespan_context(app),
-        serving(app.operations, own.operations_host, own.operations_port, setting=_OPERATIONS),
+        serving(
+            app.operations, own.operations_host, own.operations_port, refusals=refusals, setting=_OPERATIONS
+        ),
     ):
         await serve_http(
             app,
             own.host,
             own.port,
             app.door,
+            own,
             tls=tls,
+            refusals=refusals,
             setting="[gateway] host, port",
             when_stopping=app.operations.stop,
         )

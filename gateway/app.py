@@ -66,21 +66,23 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "Callb
         for path, endpoint in _endpoints(provider, settings, tools).items()
     }
     operations = Operations(client, metrics, turned_away)
-    return CallbackRouter(client, callbacks, NotFound(providers, rejections), operations, lifespan)
+    not_found = NotFound(providers, rejections)
+    return CallbackRouter(client, callbacks, not_found, operations, lifespan, metrics)
 
 
 class CallbackRouter(Router):
     """A router by the path as it was sent: Starlette's own patterns match what is percent-encoded, too."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917  (what it leads to)
         self,
         ledger: LedgerClient,
         callbacks: Mapping[str, CallbackEndpoint],
         not_found: ASGIApp,
         operations: Operations,
         lifespan: Lifespan[Any],
+        metrics: GatewayMetrics,
     ) -> None:
-        """Take whom the callbacks ask, what answers each, by path, what answers elsewhere, and operations."""
+        """Take whom the callbacks ask, what answers each, by path, the rest, operations, and what counts."""
         super().__init__(lifespan=lifespan)
         self._callbacks: Final = {path.encode(): endpoint for path, endpoint in callbacks.items()}
         self._not_found: Final = not_found
@@ -88,6 +90,11 @@ class CallbackRouter(Router):
         # Under overload, who is heard from some addresses only goes the usual way, where the address is seen.
         heard_from_anywhere = {path: each for path, each in callbacks.items() if each.hears_everyone}
         self.door: Final = CallbackDoor(ledger, heard_from_anywhere)
+        self._metrics: Final = metrics
+
+    def count_refusal(self, reason: str) -> None:
+        """Count a connection that was refused or closed before a request of it came here."""
+        self._metrics.connections_refused(reason).inc()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""

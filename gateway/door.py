@@ -1,7 +1,7 @@
-"""The door of a gateway under overload: who is turned away there costs a tenth of a win.
+"""Overload is shed before a request costs a task: a refusal here costs a tenth of a win.
 
-On the way of a win, through HTTP's parser, a task and the adapter, a refusal took a quarter of one, and at
-three times what a gateway can pay little was left to pay with.
+On the way of a win, through a task and the adapter, a refusal took a quarter of one, and at three times what
+a gateway can pay little was left to pay with.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ from typing import Final
 
 from gateway.endpoint import CallbackEndpoint
 from gateway.ledger_client.contract import LedgerClient
-from shared.http import Door, plain_post
+from shared.http import Door, Request
 
 
 class CallbackDoor(Door):
@@ -19,23 +19,22 @@ class CallbackDoor(Door):
     def __init__(self, ledger: LedgerClient, callbacks: Mapping[str, CallbackEndpoint]) -> None:
         """Take whom the callbacks ask, and what answers them, by path."""
         self._ledger: Final = ledger
-        self._callbacks: Final = callbacks
+        self._callbacks: Final = {path.encode(): endpoint for path, endpoint in callbacks.items()}
         self._let_through = 0
         self._is_open = True
 
-    def answer(self, received: bytes) -> bytes | None:
+    def answer(self, request: Request) -> bytes | None:
         """Return the response to a callback that is told to ask again, or None where it is to be heard.
 
-        Only what is an ordinary request in one piece is turned away here; the rest is when its turn comes.
+        Only what came whole in one piece is turned away here; the rest is when its turn comes.
         All that is read in one turn of the loop is asked after it, so what was let through is counted as if
         it had been asked already; and once there is no room, there is none until the next turn.
         """
         if self._is_open and self._has_room():
             return None
-        request = plain_post(received)
-        if request is None or (endpoint := self._callbacks.get(request.path)) is None:
+        if request.method != b"POST" or (endpoint := self._callbacks.get(request.path)) is None:
             return None
-        return endpoint.turn_away(request.body)
+        return endpoint.turn_away(bytes(request.body))
 
     def _has_room(self) -> bool:
         """Let one more through, if the ledger is not overloaded."""

@@ -58,5 +58,13 @@ class GatewayMetrics:
                 registry=self.registry,
             ).labels
         )
+        self.connections_refused: Final = cache(
+            Counter(
+                "credits_gateway_connections_refused",
+                "Connections refused or closed by a bound, by reason",
+                ["reason"],
+                registry=self.registry,
+            ).labels
+        )
         gauge = Gauge("credits_in_flight", "Questions that wait for the ledger", registry=self.registry)
         gauge.set_function(in_flight)

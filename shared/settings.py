@@ -69,7 +69,33 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class GatewaySettings(_Table):
+class HttpBounds(_Table):
+    """What a client may take of a port that serves HTTP before anybody knows who it is."""
+
+    head_bytes_max: int = Field(default=16_384, ge=1_024, le=1_048_576)
+    """Of a request line and its headers."""
+
+    head_seconds_max: float = Field(default=10, gt=0)
+    """For a head to come, from its first byte; of a new connection, from its beginning."""
+
+    body_seconds_max: float = Field(default=10, gt=0)
+    """For a body to come, from the end of its head."""
+
+    idle_seconds_max: float = Field(default=120, gt=0)
+    """Between two requests. Longer than proxies keep connections, so that they close them, not we."""
+
+    write_seconds_max: float = Field(default=10, gt=0)
+    """For a client to read on, when replies wait to be sent."""
+
+    connections_max: int = Field(default=10_000, ge=1)
+    pipelined_requests_max: int = Field(default=8, ge=1)
+    """Requests of one connection that may wait for their replies."""
+
+    buffered_bytes_max: int = Field(default=67_108_864, ge=65_536)
+    """Of unfinished or waiting requests, over all connections."""
+
+
+class GatewaySettings(HttpBounds):
     """`[gateway]`: the HTTP side."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"

@@ -18,7 +18,7 @@ from tests.support.served_gateway import (
     win,
 )
 from tests.system import INTEGRATIONS
-from tests.unit.test_overload import BusyLedger, ask
+from tests.unit.test_overload import BusyLedger, ask, request_of
 
 ELSEWHERE, HERE = "192.0.2.0/24", "127.0.0.0/8"
 PROVIDERS_ADDRESS = "192.0.2.7"
@@ -135,7 +135,7 @@ async def test_overload_tells_no_stranger_to_ask_again() -> None:
     app = create_app(Settings.model_validate({"integrations": tables}), BusyLedger())
     for name in INTEGRATIONS:
         callback = win(name)
-        at_the_door = app.door.answer(http_bytes(name, callback))
+        at_the_door = app.door.answer(request_of(name, callback))
         assert (at_the_door is None) == (name != "hpgames")
         if at_the_door is None:
             assert_refused(name, await ask(app, "POST", f"/{name}/{callback.path}", callback))

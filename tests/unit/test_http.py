@@ -1,7 +1,10 @@
 """HTTP as it is served: what of a reply leaves together, and when."""
 
 import asyncio
+import gc
 import resource
+import socket
+import struct
 from collections.abc import Callable
 
 import pytest
@@ -9,9 +12,16 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from shared.http import Connection, Door, allow_connections, plain_post, response_bytes
+from shared.http import Door, Request, allow_connections, response_bytes
+from shared.http.connection import Connection
+from shared.http.exchange import Exchange
+from shared.http.reader import RequestReader
+from shared.http.registry import SMALL_BYTES, ConnectionRegistry
+from shared.http.server import FILES_OF_CLIENTS, below_file_limit
+from shared.settings import HttpBounds
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n%s\r\n"
+RESET = struct.pack("ii", 1, 0)
 REPLY_END = b"\r\n\r\nhi"
 
 
@@ -22,6 +32,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.packets: list[bytes] = []
         self.closed_after: int | None = None
+        self.is_read = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.packets.append(bytes(data))
@@ -33,10 +44,13 @@ class Wire(asyncio.Transport):
         return self.closed_after is not None
 
     def pause_reading(self) -> None:
-        """Nothing is read here."""
+        self.is_read = False
 
     def resume_reading(self) -> None:
-        """Nothing is read here."""
+        self.is_read = True
+
+    def can_write_eof(self) -> bool:
+        return False
 
 
 async def _say_hi(_scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,10 +61,11 @@ async def _say_hi(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"hi"})
 
 
-def connection_of(app: ASGIApp, door: Door) -> Connection:
+def connection_of(app: ASGIApp, door: Door, kind: type[Connection] = Connection) -> Connection:
     config = uvicorn.Config(app, ws="none", log_config=None, access_log=False)
     config.load()
-    return Connection(door, config=config, server_state=ServerState(), app_state={})
+    registry = ConnectionRegistry(HttpBounds())
+    return kind(registry, door, config=config, server_state=ServerState(), app_state={})
 
 
 def connect(app: ASGIApp, door: Door) -> tuple[Wire, Callable[[bytes], None]]:
@@ -129,25 +144,32 @@ class Closed(Door):
 
     is_open = False
 
-    def answer(self, received: bytes) -> bytes | None:
-        return None if self.is_open or plain_post(received) is None else AWAY
+    def answer(self, request: Request) -> bytes | None:
+        return None if self.is_open or request.method != b"POST" else AWAY
 
 
-async def test_door_is_between_requests_only() -> None:
-    """What is not whole and alone goes the usual way, and so does all of a request whose begin did."""
+async def test_door_answers_only_what_comes_whole() -> None:
+    """A request whose head came first was begun before its end was there."""
     wire, receive = connect(_say_hi, Closed())
     receive(PLAIN)
     assert wire.packets == [AWAY]
     receive(PLAIN[:40])
-    receive(PLAIN[40:])
+    receive(PLAIN[40:-2])
+    receive(PLAIN[-2:])
     await _turns()
     assert wire.packets[1].endswith(REPLY_END)
-    receive(PLAIN + PLAIN)
-    await _turns()
-    assert b"".join(wire.packets[2:]).count(REPLY_END) == 2
-    receive(PLAIN)
-    assert wire.packets[-1] == AWAY
+    receive(PLAIN[:40])
+    receive(PLAIN[40:] + PLAIN)
+    assert wire.packets[2:] == [AWAY, AWAY]
     assert wire.closed_after is None
+
+
+async def test_head_that_has_not_ended_is_not_answered() -> None:
+    wire, receive = connect(_say_hi, Closed())
+    receive(b"POST / HTTP/1.1\r\nContent-Length: 0\r\nX: ")
+    assert wire.packets == []
+    receive(b"y\r\n\r\n")
+    assert wire.packets == [AWAY]
 
 
 async def test_body_that_looks_like_a_request_is_not_taken_for_one() -> None:
@@ -164,6 +186,8 @@ async def test_body_that_looks_like_a_request_is_not_taken_for_one() -> None:
     receive(PLAIN)
     await _turns()
     assert [packet.endswith(REPLY_END) for packet in wire.packets] == [True]
+    receive(PLAIN)
+    assert wire.packets[1:] == [AWAY]
 
 
 async def test_who_is_turned_away_overtakes_nobody() -> None:
@@ -181,31 +205,96 @@ async def test_who_is_turned_away_overtakes_nobody() -> None:
     assert sent.endswith(AWAY)
 
 
+async def test_client_that_does_not_read_is_sent_nothing_more() -> None:
+    """Neither by the door; what it has sent is answered when it reads again."""
+    protocol, wire = connection_of(_say_hi, Closed()), Wire()
+    protocol.connection_made(wire)
+    protocol.data_received(PLAIN)
+    protocol.pause_writing()
+    assert not wire.is_read
+    protocol.data_received(PLAIN + PLAIN)
+    await _turns()
+    assert wire.packets == [AWAY]
+    protocol.resume_writing()
+    await _turns()
+    assert b"".join(wire.packets).count(REPLY_END) == 2
+    assert wire.is_read
+
+
+async def test_small_requests_are_never_refused_for_what_others_hold() -> None:
+    registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000))
+    large, other, small = (connection_of(_say_hi, Door()) for _ in range(3))
+    assert registry.hold(large, 100_000)
+    assert not registry.hold(other, SMALL_BYTES + 1)
+    assert registry.hold(small, SMALL_BYTES)
+    registry.hold(large, 0)
+    assert registry.hold(other, SMALL_BYTES + 1)
+
+
 @pytest.mark.parametrize(
-    "unusual",
+    "last",
     [
-        b"GET / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
         b"POST / HTTP/1.0\r\nContent-Length: 2\r\n\r\n{}",
-        b"POST * HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\n\r\n",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\n\r\n{}P",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nUpgrade: h2c\r\n\r\n{}",
-        b"POST / HTTP/1.1\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}",
+        b"POST / HTTP/1.0\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nConnection: close\r\nContent-Length: 2\r\n\r\n{}",
+        b"POST / HTTP/1.1\r\nConnection: x, Close\r\nContent-Length: 2\r\n\r\n{}",
     ],
 )
-def test_only_an_ordinary_request_is_plain(unusual: bytes) -> None:
-    assert plain_post(unusual) is None
+async def test_connection_closes_where_its_client_wants_it(last: bytes) -> None:
+    """The door would leave it open, so the application answers."""
+    wire, receive = connect(_say_hi, Closed())
+    receive(last + PLAIN)
+    await _turns()
+    assert [packet.endswith(REPLY_END) for packet in wire.packets] == [True]
+    assert b"\r\nconnection: close\r\n" in wire.packets[0]
+    assert wire.closed_after == 1
 
 
-def test_request_of_a_client_that_names_its_connection_is_plain() -> None:
-    request = plain_post(
-        b"POST /klas/credit HTTP/1.1\r\nCONNECTION: Keep-Alive\r\ncontent-length:2\r\n\r\n{}"
+async def test_nothing_keeps_a_connection_that_is_lost() -> None:
+    """Garbage is searched for so seldom that what only a search would find fills the memory."""
+
+    async def answer_late(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.01)
+        await _say_hi(scope, receive, send)
+
+    def kept() -> int:
+        return sum(isinstance(each, (Connection, RequestReader, Exchange)) for each in gc.get_objects())
+
+    gc.collect()
+    before, lost = kept(), asyncio.Queue[None]()
+
+    class Watched(Connection):
+        def connection_lost(self, error: Exception | None) -> None:
+            super().connection_lost(error)
+            lost.put_nowait(None)
+
+    server = await asyncio.get_running_loop().create_server(
+        lambda: connection_of(answer_late, Door(), Watched), "127.0.0.1", 0
     )
-    assert request == ("/klas/credit", b"{}")
+    gc.disable()
+    try:
+        for sent in (b"", PLAIN[:30], PLAIN[:-1], PLAIN, PLAIN * 5, PLAIN * 20, b"junk\r\n\r\n"):
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(sent)
+            await writer.drain()
+            await _turns()
+            # Without this the client would seem to wait for its replies, with its sending side closed.
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            writer.transport.abort()
+            await asyncio.wait_for(lost.get(), 10)
+        async with asyncio.timeout(10):
+            while kept() > before:  # until the application has answered nobody
+                await asyncio.sleep(0.05)
+    finally:
+        gc.enable()
+        server.close()
+
+
+def test_bounds_leave_files_for_the_rest_of_the_process() -> None:
+    files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most, few = HttpBounds(connections_max=10**9), HttpBounds(connections_max=7)
+    assert below_file_limit(most, FILES_OF_CLIENTS).connections_max == files_max * 3 // 4
+    assert below_file_limit(few, FILES_OF_CLIENTS).connections_max == 7
 
 
 def test_as_many_files_may_be_open_as_are_allowed() -> None:

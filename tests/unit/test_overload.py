@@ -15,6 +15,8 @@ from gateway.ledger_client.contract import LedgerClient
 from gateway.providers import build
 from gateway.providers.contract import Callback, Provider, Win
 from shared.errors import LedgerUnavailable
+from shared.http import Request
+from shared.http.reader import RequestReader
 from shared.money import Currencies
 from shared.settings import Settings
 from shared.wire import Answer, Question
@@ -61,6 +63,14 @@ def win(name: str, tx_id: str) -> Callback:
     return PROVIDERS[name].compose(Win(tx_id, "player01", "session-1"))
 
 
+def request_of(name: str, callback: Callback) -> Request:
+    """Return a provider's request as it is parsed."""
+    reader = RequestReader(head_bytes_max=16_384, pipelined_requests_max=8)
+    assert reader.feed(http_bytes(name, callback), unanswered=0) is None
+    (request,) = reader.requests
+    return request
+
+
 async def read(response: bytes | None) -> Response:
     reader = asyncio.StreamReader()
     reader.feed_data(response or b"")
@@ -103,7 +113,7 @@ async def test_each_provider_is_told_in_its_own_words_to_ask_again(name: str) ->
     app, tx_ids = gateway(), [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
     for tx_id in tx_ids:
         callback = win(name, tx_id)
-        response = await read(app.door.answer(http_bytes(name, callback)))
+        response = await read(app.door.answer(request_of(name, callback)))
         assert told(PROVIDERS[name], "EUR", response) == (Said.ASK_AGAIN, None)
         usual = await ask(app, "POST", f"/{name}/{callback.path}", callback)
         assert (response.status, response.body) == (usual.status, usual.body)
@@ -118,7 +128,7 @@ async def test_each_item_of_a_bulk_is_told_to_ask_again() -> None:
     items = [msgspec.Raw(win("hpgames", tx_id).body) for tx_id in tx_ids]
     body = msgspec.json.encode({"creditRequests": items})
     bulk = Callback("bulkCredit", body, {"content-type": "application/json"})
-    response = await read(app.door.answer(http_bytes("hpgames", bulk)))
+    response = await read(app.door.answer(request_of("hpgames", bulk)))
     replies = response.json["creditResponses"]
     assert [(reply["errorCode"], reply["transactionId"]) for reply in replies] == [(1008, i) for i in tx_ids]
     assert await counted(app, "credits_outcomes_total", integration="hpgames", result="unavailable") == 3
@@ -126,7 +136,7 @@ async def test_each_item_of_a_bulk_is_told_to_ask_again() -> None:
 
 async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:
     """The ledger hears of it only when all that has come is read."""
-    app, request = gateway(room_for=2), http_bytes("klas", win("klas", "1"))
+    app, request = gateway(room_for=2), request_of("klas", win("klas", "1"))
     assert [app.door.answer(request) is None for _ in range(4)] == [True, True, False, False]
     await asyncio.sleep(0)
     assert app.door.answer(request) is None
@@ -134,9 +144,9 @@ async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:
 
 async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:
     app, large = gateway(), Callback("credit", b" " * 65_537, {})
-    assert app.door.answer(http_bytes("klas", large)) is None
-    assert app.door.answer(http_bytes("klas", Callback("other", b"{}", {}))) is None
-    assert app.door.answer(b"GET /readyz HTTP/1.1\r\n\r\n") is None
+    assert app.door.answer(request_of("klas", large)) is None
+    assert app.door.answer(request_of("klas", Callback("other", b"{}", {}))) is None
+    assert app.door.answer(Request(b"GET", b"/klas/credit", [], keep_alive=True)) is None
 
 
 async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,9 +155,9 @@ async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.
     with capture_logs() as logged:
         for name, number in {"klas": 3, "gpas": 1}.items():
             for _ in range(number):
-                app.door.answer(http_bytes(name, win(name, "1")))
+                app.door.answer(request_of(name, win(name, "1")))
         await asyncio.sleep(0.05)
-        app.door.answer(http_bytes("gpas", win("gpas", "1")))
+        app.door.answer(request_of("gpas", win("gpas", "1")))
         await asyncio.sleep(0.05)
     assert [(line["integration"], line["callbacks"]) for line in logged] == [
         ("klas", 3),
@@ -160,5 +170,5 @@ async def test_log_tells_of_everyone_when_the_gateway_stops() -> None:
     app = gateway()
     with capture_logs() as logged:
         async with app.lifespan_context(app):
-            app.door.answer(http_bytes("klas", win("klas", "1")))
+            app.door.answer(request_of("klas", win("klas", "1")))
     assert [(line["integration"], line["callbacks"]) for line in logged] == [("klas", 1)]

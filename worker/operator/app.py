@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from shared.http import RefusalLog
 from shared.http import serve as serve_http
 from shared.money import Currencies
 from shared.settings import Settings
@@ -52,6 +53,7 @@ def create_operator_app(settings: Settings) -> Starlette:
     app = Starlette(routes=_routes(desk, operations), middleware=[front], lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would be an answer that the document doesn't have
     app.router.default = nowhere
+    app.state.refusals = RefusalLog(lambda reason: desk.metrics.connections_refused.labels(reason).inc())
     return app
 
 
@@ -68,7 +70,9 @@ async def serve(settings: Settings) -> None:
                 instead="python -m worker token new NAME --role ROLE",
             )
         _log.info("operator API serves", host=own.host, port=own.port)
-        await serve_http(app, own.host, own.port, tls=tls, setting="[operator] host, port")
+        await serve_http(
+            app, own.host, own.port, tls=tls, refusals=app.state.refusals, setting="[operator] host, port"
+        )
     _log.info("operator API stopped")
 
 

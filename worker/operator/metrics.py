@@ -16,6 +16,12 @@ class OperatorMetrics:
             ["operation", "status"],
             registry=self.registry,
         )
+        self.connections_refused: Final = Counter(
+            "credits_operator_connections_refused",
+            "Connections refused or closed by a bound, by reason",
+            ["reason"],
+            registry=self.registry,
+        )
         self.seconds: Final = Histogram(
             "credits_operator_request_seconds",
             "From a request to its reply",

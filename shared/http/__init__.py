@@ -1,0 +1,18 @@
+"""HTTP/1.1 as every process here serves it: bounded in bytes, time and number, and drained when it ends."""
+
+from shared.http.body import read_body, response_bytes
+from shared.http.door import Door
+from shared.http.reader import Request
+from shared.http.refusals import RefusalLog
+from shared.http.server import allow_connections, serve, serving
+
+__all__ = [
+    "Door",
+    "RefusalLog",
+    "Request",
+    "allow_connections",
+    "read_body",
+    "response_bytes",
+    "serve",
+    "serving",
+]

@@ -1,0 +1,231 @@
+"""From the bytes of a connection to requests: httptools' parser, bounded, and without upgrades."""
+
+import re
+from typing import Final, NoReturn
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+from shared.http.refusals import Refusal
+
+HEADERS_MAX: Final = 100
+
+DIGITS_MAX: Final = 4_000
+"""Of an announced length. In what is shorter than that as a whole nobody looks for it."""
+
+_ABSOLUTE: Final = re.compile(rb"(?i)https?://[^/?#]+(/.*)?")
+_SLASH: Final = ord("/")
+_VERSIONS: Final = frozenset(("1.1", "1.0"))
+
+
+class Request:
+    """A request as it was parsed: the head, and as much of the body as has come and was not taken."""
+
+    __slots__ = ("body", "headers", "is_discarded", "is_whole", "keep_alive", "method", "target")
+
+    def __init__(
+        self,
+        method: bytes,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        keep_alive: bool,  # noqa: FBT001
+    ) -> None:
+        """Take the request line, the headers, and whether another request may follow on the connection."""
+        self.method: Final = method
+        self.target: Final = target
+        """The path and the query, as they were sent; of an absolute target only these."""
+        self.headers: Final = headers
+        """Names, in lower case, and values."""
+        self.keep_alive: Final = keep_alive
+        self.body: bytes | bytearray = b""
+        self.is_whole = False
+        self.is_discarded = False
+        """Whether what is left of the body is of no use, because the reply was sent without it."""
+
+    @property
+    def path(self) -> bytes:
+        """The path as it was sent, without the query."""
+        return self.target.partition(b"?")[0]
+
+    @property
+    def expects_continue(self) -> bool:
+        """Whether the client waits to be told to go on before it sends the body."""
+        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
+
+    def add(self, piece: bytes) -> None:
+        """Add to the body. Pieces may be as small as a byte, so they are not kept apart."""
+        if isinstance(self.body, bytes):
+            self.body = bytearray(self.body)
+        self.body += piece
+
+    def take(self) -> bytes:
+        """Return what came of the body since it was last taken."""
+        taken, self.body = bytes(self.body), b""
+        return taken
+
+
+class RequestReader:
+    """Reads the requests of one connection. Its methods named `on_...` are the parser's callbacks.
+
+    RFC 9110 lets a server ignore an offer to upgrade to another protocol, and its section 7.8 has it read the
+    request as if there were none. The parser takes what follows such a head for the other protocol instead of
+    a body. So that head is parsed once more, by a new parser and without its Upgrade header.
+    """
+
+    def __init__(self, head_bytes_max: int, pipelined_requests_max: int) -> None:
+        """Take the bounds: on a head, and on requests that come before earlier ones are answered."""
+        self._head_bytes_max: Final = head_bytes_max
+        self._pipelined_requests_max: Final = pipelined_requests_max
+        self._parser: HttpRequestParser | None = HttpRequestParser(self)
+        self._target = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._is_offer = False
+        self._has_moved = self._begins_packet = False
+        self._refusal: Refusal | None = None
+        self._fed = 0
+        """At least the bytes of the head that is read; in a body, those since its last piece."""
+        self._unanswered = 0
+        self.is_in_head = False
+        self.unfinished: Request | None = None
+        """The request whose body has not come to its end."""
+        self.requests: list[Request] = []
+        """What was read by the last call of `feed`, in order; the last one may be unfinished."""
+
+    def feed(self, data: bytes, unanswered: int) -> Refusal | None:
+        """Read what came into `requests`, and return why no more can be read, if that is so.
+
+        `unanswered` says how many requests that were read before still wait for their replies.
+        """
+        assert self._parser is not None  # noqa: S101
+        self.requests = []
+        self._unanswered = unanswered
+        self._has_moved = False
+        self._begins_packet = not self.is_in_head and self.unfinished is None
+        self._fed += len(data)
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            self._feed_on(memoryview(data)[offer.args[0] :])
+        except HttpParserError:
+            self._refusal = self._refusal or Refusal.BAD_REQUEST
+        if self._refusal is None and (self.is_in_head or self.unfinished is not None):
+            self._bound(len(data))
+        else:
+            self._fed = 0
+        return self._refusal
+
+    def close(self) -> None:
+        """Let go of the parser, which refers to this reader and would keep both in memory."""
+        self._parser = self.unfinished = None
+        self.requests = []
+
+    def _feed_on(self, rest: memoryview) -> None:
+        """Parse what follows a head that offers an upgrade; requests in it may offer one again."""
+        try:
+            while True:
+                head = self._head_without_offer()
+                self._target, self._is_offer = b"", False
+                self._unanswered -= 1  # it is counted again
+                self._parser = HttpRequestParser(self)
+                self._parser.feed_data(head)
+                try:
+                    self._parser.feed_data(rest)
+                except HttpParserUpgrade as offer:
+                    rest = rest[offer.args[0] :]
+                else:
+                    return
+        except HttpParserError:
+            self._refusal = self._refusal or Refusal.BAD_REQUEST
+
+    def _head_without_offer(self) -> bytes:
+        assert self._parser is not None  # noqa: S101
+        version = self._parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self._parser.get_method(), self._target, version)]
+        lines += [b"%s: %s" % header for header in self._headers if header[0] != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _bound(self, fed: int) -> None:
+        """Refuse a head, a trailer or a chunk's extension that is too long before it has ended.
+
+        How much of a packet belongs to a head is known where it begins the packet, or fills it.
+        """
+        if self._has_moved:
+            self._fed = fed if self.is_in_head and self._begins_packet and not self.requests else 0
+        if self._fed > self._head_bytes_max or len(self._headers) > HEADERS_MAX:
+            self._refusal = Refusal.HEAD_BYTES
+        elif self.unfinished is not None:
+            self._headers = []  # trailers: nobody who has begun to answer could believe them
+
+    def _refuse(self, refusal: Refusal) -> NoReturn:
+        """End the parsing: an exception is how a callback says so."""
+        self._refusal = refusal
+        raise ValueError(refusal)
+
+    def on_message_begin(self) -> None:
+        """Begin with a request."""
+        self._unanswered += 1
+        if self._unanswered > self._pipelined_requests_max:
+            self._refuse(Refusal.PIPELINED_REQUESTS)
+        self.is_in_head = self._has_moved = True
+        if self._headers:  # trailers of the request before
+            self._headers = []
+
+    def on_url(self, piece: bytes) -> None:
+        """Take the target, or a piece of it."""
+        self._target += piece
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header, or a trailer."""
+        self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Take the head as a request, unless it has to be parsed again without its offer."""
+        parser, target, headers = self._parser, self._target, self._headers
+        assert parser is not None  # noqa: S101
+        if self._fed > DIGITS_MAX or len(headers) > HEADERS_MAX:
+            self._bound_head()
+        method, version = parser.get_method(), parser.get_http_version()
+        if target[0] != _SLASH:
+            target = _origin_form(target)
+        if version not in _VERSIONS or not target or method == b"CONNECT":
+            self._refuse(Refusal.BAD_REQUEST)
+        if parser.should_upgrade():
+            self._is_offer = True
+            return
+        self.is_in_head = False
+        self.unfinished = Request(method, target, headers, version == "1.1" and parser.should_keep_alive())
+        self.requests.append(self.unfinished)
+        self._target, self._headers = b"", []
+
+    def _bound_head(self) -> None:
+        """Refuse a whole head that is too long, or has a length of too many digits."""
+        head_bytes = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+        if head_bytes > self._head_bytes_max or len(self._headers) > HEADERS_MAX:
+            self._refuse(Refusal.HEAD_BYTES)
+        if any(len(value) > DIGITS_MAX for name, value in self._headers if name == b"content-length"):
+            self._refuse(Refusal.BAD_REQUEST)
+
+    def on_body(self, piece: bytes) -> None:
+        """Take a piece of the body."""
+        self._has_moved = True
+        request = self.unfinished
+        if request is not None and not request.is_discarded:
+            if request.body:
+                request.add(piece)
+            else:
+                request.body = piece
+
+    def on_message_complete(self) -> None:
+        """Note that the request is whole, unless it has to be parsed again."""
+        if not self._is_offer and self.unfinished is not None:
+            self.unfinished.is_whole = True
+            self.unfinished = None
+
+
+def _origin_form(target: bytes) -> bytes:
+    """Return the path and the query of an absolute target, as a server has to take one; of another, nothing.
+
+    >>> _origin_form(b"http://gateway/klas/credit?a=b"), _origin_form(b"HTTPS://gateway"), _origin_form(b"*")
+    (b'/klas/credit?a=b', b'/', b'')
+    """
+    absolute = _ABSOLUTE.fullmatch(target)
+    return b"" if absolute is None else absolute[1] or b"/"

@@ -1,0 +1,77 @@
+"""Why connections are refused or closed: one reply for each reason, a counter, and a log line a second."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import Final
+
+import structlog
+
+from shared.http.body import response_bytes
+
+LOGGED_EVERY_SECONDS: Final = 1.0
+
+_log = structlog.get_logger()
+
+
+class Refusal(StrEnum):
+    """A reason to refuse what a client sent, or to close its connection."""
+
+    BAD_REQUEST = "bad_request"
+    HEAD_BYTES = "head_bytes"
+    HEAD_SECONDS = "head_seconds"
+    BODY_SECONDS = "body_seconds"
+    IDLE_SECONDS = "idle_seconds"
+    WRITE_SECONDS = "write_seconds"
+    CONNECTIONS = "connections"
+    PIPELINED_REQUESTS = "pipelined_requests"
+    BUFFERED_BYTES = "buffered_bytes"
+    DISCARDED_BYTES = "discarded_bytes"
+
+
+def _reply(status: int, text: str) -> bytes:
+    headers = ("content-type", "text/plain; charset=utf-8"), ("connection", "close")
+    return response_bytes(status, headers, text.encode())
+
+
+REPLIES: Final[Mapping[Refusal, bytes | None]] = {
+    Refusal.BAD_REQUEST: _reply(400, "This is not a valid HTTP/1.1 request."),
+    Refusal.HEAD_BYTES: _reply(431, "The request line and headers are too long."),
+    Refusal.HEAD_SECONDS: _reply(408, "The request line and headers took too long."),
+    Refusal.BODY_SECONDS: _reply(408, "The body took too long."),
+    Refusal.IDLE_SECONDS: None,
+    Refusal.WRITE_SECONDS: None,
+    Refusal.CONNECTIONS: _reply(503, "There are too many connections."),
+    Refusal.PIPELINED_REQUESTS: None,
+    Refusal.DISCARDED_BYTES: None,
+    Refusal.BUFFERED_BYTES: _reply(503, "Too many bytes of unfinished requests are here."),
+}
+"""What a client is sent before its connection closes, if anything."""
+
+
+class RefusalLog:
+    """Counts refusals one by one, and logs them summed up once a second: an attack must not fill a disk."""
+
+    def __init__(self, count: Callable[[str], None] | None = None) -> None:
+        """Take what is called with the reason of each refusal, to count it."""
+        self._count: Final = count
+        self._unlogged: Final = Counter[Refusal]()
+        self._last_client = ""
+
+    def record(self, refusal: Refusal, client: str) -> None:
+        """Count a refusal of a client's connection, and have it logged within a second."""
+        if self._count is not None:
+            self._count(refusal.value)
+        if not self._unlogged:
+            asyncio.get_running_loop().call_later(LOGGED_EVERY_SECONDS, self.flush)
+        self._unlogged[refusal] += 1
+        self._last_client = client
+
+    def flush(self) -> None:
+        """Log what has not been logged."""
+        for refusal, number in self._unlogged.items():
+            # Idle connections are closed on every ordinary day.
+            log = _log.info if refusal is Refusal.IDLE_SECONDS else _log.warning
+            log("connections refused", reason=refusal.value, number=number, last_client=self._last_client)
+        self._unlogged.clear()

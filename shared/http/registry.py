@@ -1,0 +1,149 @@
+"""All connections of one port: how many, what each waits for and since when, and how many bytes they hold."""
+
+import asyncio
+from collections import OrderedDict
+from enum import IntEnum
+from typing import Final, Protocol
+
+from shared.http.refusals import Refusal, RefusalLog
+from shared.settings import HttpBounds
+
+SWEEP_SECONDS: Final = 0.25
+
+RENEWED_EVERY_SECONDS: Final = 1.0
+"""A wait that begins anew is noted so often at most, and may end so much sooner than its bound."""
+
+LINGER_SECONDS: Final = 2.0
+"""A client has so long to read why it was refused, before the connection is reset."""
+
+SMALL_BYTES: Final = 4_096
+"""An unfinished request of no more bytes is never refused for what others hold."""
+
+
+class Phase(IntEnum):
+    """What a connection waits for."""
+
+    BUSY = 0
+    """The application: without bound here, and never closed to make room."""
+    HEAD = 1
+    BODY = 2
+    IDLE = 3
+    """The next request."""
+    WRITE = 4
+    """Its client, to read replies."""
+    LINGER = 5
+    """Its client, to read why it was refused."""
+
+
+_REFUSALS: Final = {
+    Phase.HEAD: Refusal.HEAD_SECONDS,
+    Phase.BODY: Refusal.BODY_SECONDS,
+    Phase.IDLE: Refusal.IDLE_SECONDS,
+    Phase.WRITE: Refusal.WRITE_SECONDS,
+}
+_MAKING_ROOM: Final = (Phase.IDLE, Phase.LINGER, Phase.HEAD, Phase.BODY, Phase.WRITE)
+
+
+class Member(Protocol):
+    """A connection, as the registry handles it. It keeps three values of the registry's."""
+
+    phase: Phase
+    since: float
+    held_bytes: int
+
+    def expire(self, refusal: Refusal | None) -> None:
+        """Close the connection, because it has waited for too long."""
+
+
+class ConnectionRegistry:
+    """Bounds connections in number, time and bytes.
+
+    Each phase has one bound on its time, so a dict in the order of insertion has the longest wait first:
+    whatever has to be closed is found without a search, and no connection has a timer of its own.
+    """
+
+    def __init__(self, bounds: HttpBounds, refusals: RefusalLog | None = None) -> None:
+        """Take the bounds, and where refusals are counted and logged."""
+        self.bounds: Final = bounds
+        self.refusals: Final = refusals or RefusalLog()
+        self._seconds_max: Final = {
+            Phase.HEAD: bounds.head_seconds_max,
+            Phase.BODY: bounds.body_seconds_max,
+            Phase.IDLE: bounds.idle_seconds_max,
+            Phase.WRITE: bounds.write_seconds_max,
+            Phase.LINGER: LINGER_SECONDS,
+        }
+        self._waiting: Final[tuple[dict[Member, None], ...]] = tuple({} for _ in Phase)
+        self._fresh: Final[OrderedDict[Member, None]] = OrderedDict()
+        """Those that never completed a request, in the order in which they came.
+
+        Not a dict, whose first is slow to find where many before it were removed.
+        """
+        self._number = 0
+        self._held_bytes = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def admit(self, member: Member) -> bool:
+        """Take a new connection if there is room, or another one that can be closed to make some."""
+        if self._number >= self.bounds.connections_max and not self._make_room():
+            return False
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        self._number += 1
+        self._fresh[member] = None
+        member.phase, member.since = Phase.HEAD, self._loop.time()
+        self._waiting[Phase.HEAD][member] = None
+        return True
+
+    def remove(self, member: Member) -> None:
+        """Forget a connection that was admitted. Nothing happens to one that is forgotten already."""
+        self._waiting[member.phase].pop(member, None)
+        self.hold(member, 0)
+        self._fresh.pop(member, None)
+        if member.since >= 0:
+            member.since = -1
+            self._number -= 1
+
+    def complete(self, member: Member) -> None:
+        """Note that a connection has sent a whole request: it is not the first to be closed any more."""
+        self._fresh.pop(member, None)
+
+    def move(self, member: Member, phase: Phase, *, is_new: bool = False) -> None:
+        """Note what a connection waits for; `is_new` where it did so before, and something came since."""
+        if phase is member.phase and not is_new:
+            return
+        assert self._loop is not None  # noqa: S101
+        now = self._loop.time()
+        if phase is member.phase and now < member.since + RENEWED_EVERY_SECONDS:
+            return
+        self._waiting[member.phase].pop(member, None)
+        member.phase, member.since = phase, now
+        self._waiting[phase][member] = None
+
+    def hold(self, member: Member, held_bytes: int) -> bool:
+        """Note how many bytes of unfinished requests a connection holds, and return whether it may."""
+        self._held_bytes += held_bytes - member.held_bytes
+        member.held_bytes = held_bytes
+        return held_bytes <= SMALL_BYTES or self._held_bytes <= self.bounds.buffered_bytes_max
+
+    def _make_room(self) -> bool:
+        for waiting in (self._fresh, *(self._waiting[phase] for phase in _MAKING_ROOM)):
+            for member in waiting:
+                self.remove(member)
+                member.expire(Refusal.CONNECTIONS)
+                return True
+        return False
+
+    def _sweep(self) -> None:
+        """Close what has waited for too long, and come again while there are connections."""
+        if self._loop is None or not self._number:
+            self._loop = None
+            return
+        self._loop.call_later(SWEEP_SECONDS, self._sweep)
+        now = self._loop.time()
+        for phase, seconds_max in self._seconds_max.items():
+            waiting = self._waiting[phase]
+            while (member := next(iter(waiting), None)) is not None and member.since + seconds_max <= now:
+                del waiting[member]
+                member.expire(_REFUSALS.get(phase))

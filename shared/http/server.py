@@ -1,0 +1,159 @@
+"""Serving: a port, its bounds, and an end that drains."""
+
+import asyncio
+import resource
+import signal
+import socket
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from fractions import Fraction
+from functools import partial
+from typing import Any, Final
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from shared.garbage import search_seldom
+from shared.http.connection import Connection
+from shared.http.door import Door
+from shared.http.refusals import RefusalLog
+from shared.http.registry import ConnectionRegistry
+from shared.listening import BACKLOG, listen
+from shared.settings import HttpBounds
+
+DRAIN_SECONDS_MAX: Final = 15
+
+TLS_BOUNDS: Final = {"ssl_handshake_timeout": 10.0, "ssl_shutdown_timeout": 2.0}
+"""How long a client may take to begin and to end TLS, in seconds: meanwhile no other bound sees it."""
+
+FILES_OF_CLIENTS: Final = Fraction(3, 4)
+"""The part of the files that this process may open that is for connections of its clients."""
+
+FILES_OF_OPERATIONS: Final = Fraction(1, 8)
+"""The part that is for a second port of the process, so that clients can't shut its operators out."""
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server on sockets that listen already; TLS has bounds, and signals may be for another."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        tls: ssl.SSLContext | None = None,
+        when_stopping: Callable[[], None] | None = None,
+        *,
+        heeds_signals: bool = True,
+    ) -> None:
+        """Take uvicorn's settings, what to speak TLS with, and what is called when it begins to end."""
+        super().__init__(config)
+        self._tls: Final[dict[str, Any]] = {"ssl": tls, **TLS_BOUNDS} if tls else {}
+        self._when_stopping: Final = when_stopping or (lambda: None)
+        self._heeds_signals: Final = heeds_signals
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept connections on the sockets."""
+        self.servers = [
+            await asyncio.get_running_loop().create_server(
+                self._connection, sock=each, backlog=BACKLOG, **self._tls
+            )
+            for each in sockets or []
+        ]
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Tell that it ends, then drain."""
+        self._when_stopping()
+        await super().shutdown(sockets)
+
+    def capture_signals(self) -> AbstractContextManager[None]:  # type: ignore[override]
+        """Take SIGTERM and SIGINT, unless another server of this process does."""
+        return super().capture_signals() if self._heeds_signals else nullcontext()
+
+    def _connection(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]  # as uvicorn itself calls it
+            config=self.config, server_state=self.server_state, app_state={}
+        )
+
+
+async def serve(  # noqa: PLR0913  (what one port is)
+    app: ASGIApp,
+    host: str,
+    port: int,
+    door: Door | None = None,
+    bounds: HttpBounds | None = None,
+    *,
+    tls: ssl.SSLContext | None = None,
+    refusals: RefusalLog | None = None,
+    setting: str = "port",
+    when_stopping: Callable[[], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT; requests that are under way are answered first.
+
+    `door` may answer requests before the application does. `refusals` counts and logs what the bounds refuse.
+    `when_stopping` is called when no new connection is taken any more. Raises SettingsError, which names
+    `setting`, when the port can't be had.
+    """
+    sockets = listen(host, port, setting)
+    search_seldom()
+    allow_connections()
+    registry = ConnectionRegistry(below_file_limit(bounds or HttpBounds(), FILES_OF_CLIENTS), refusals)
+    server = Server(_config(app, registry, door), tls, when_stopping)
+    for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it has drained
+        signal.signal(sign, lambda _sign, _frame: None)
+    await server.serve(sockets)
+    registry.refusals.flush()
+
+
+@asynccontextmanager
+async def serving(  # noqa: PLR0913  (what one port is)
+    app: ASGIApp,
+    host: str,
+    port: int,
+    bounds: HttpBounds | None = None,
+    *,
+    refusals: RefusalLog | None = None,
+    setting: str = "port",
+) -> AsyncIterator[None]:
+    """Serve beside what is done in the block, until it ends; signals are for whoever serves in it.
+
+    Raises SettingsError, which names `setting`, when the port can't be had.
+    """
+    registry = ConnectionRegistry(below_file_limit(bounds or HttpBounds(), FILES_OF_OPERATIONS), refusals)
+    server = Server(_config(app, registry), heeds_signals=False)
+    served = asyncio.create_task(server.serve(listen(host, port, setting)))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await served
+        registry.refusals.flush()
+
+
+def _config(app: ASGIApp, registry: ConnectionRegistry, door: Door | None = None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=partial(Connection, registry, door or Door()),  # type: ignore[arg-type]  # it is called as the class is
+        ws="none",
+        lifespan="off",  # what the application needs is opened by the caller, where a fault becomes one line
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # who the client is, is for the application to say
+        timeout_graceful_shutdown=DRAIN_SECONDS_MAX,
+    )
+
+
+def allow_connections() -> None:
+    """Let this process have as many files, and so connections, as it is allowed to; often 1,024 at first."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def below_file_limit(bounds: HttpBounds, part: Fraction) -> HttpBounds:
+    """Return bounds that take no more than a part of the files: where they run out, nobody is accepted."""
+    files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if files_max == resource.RLIM_INFINITY:
+        return bounds
+    connections_max = max(1, min(bounds.connections_max, int(files_max * part)))
+    return bounds.model_copy(update={"connections_max": connections_max})

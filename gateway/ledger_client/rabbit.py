@@ -130,7 +130,7 @@ class RabbitLedgerClient(LedgerClient):
     async def ask_first(self, question: Question, deadline: float) -> Answer:
         """Return the answer to a question that goes before all that wait, and is not counted among them."""
         if self._channel is None:
-            raise LedgerUnavailable("no connection to the broker")
+            raise LedgerUnavailable(self._absence)
         return await self._lanes.ask_first(question, deadline)
 
     async def _serve(self, connection: AbstractConnection) -> None:

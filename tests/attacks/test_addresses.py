@@ -165,5 +165,5 @@ async def test_setting_that_is_none_is_one_line(
     environment = environment_of(gateway.database.parent, **{f"CREDITS_{variable}": value})
     code, lines = await start_in_vain(environment)
     assert (code, len(lines)) == (3, 1)
-    assert lines[0].startswith(f"credits: {said}")
+    assert lines[0].startswith(f"credits: CREDITS_{variable}: {said}")
     assert "hunter2" not in lines[0]

@@ -1,5 +1,6 @@
 """Each process has its own user at the broker: a gateway that was broken into reaches the shards alone."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -65,7 +66,7 @@ async def test_gateway_waits_for_the_first_worker_and_both_need_no_more_than_the
     """Nothing was ever declared on this virtual host, and the gateway's user may not do it."""
     async with system_of(servers, urls, workers=0) as system:
         await system.until_ready(503)
-        async with httpx.AsyncClient(base_url=system.operations_url) as client:
+        async with httpx.AsyncClient(base_url=system.operations_url) as client, asyncio.timeout(20):
             while "no exchange" not in (reason := (await client.get("/readyz")).json()["reason"]):
                 assert reason == "no connection to the broker"
         assert await pay(system) is Said.ASK_AGAIN

@@ -55,7 +55,12 @@ async def _serve(settings: Settings) -> None:
     async with (
         app.lifespan_context(app),
         serving(
-            app.operations, own.operations_host, own.operations_port, refusals=refusals, setting=_OPERATIONS
+            app.operations,
+            own.operations_host,
+            own.operations_port,
+            own,
+            refusals=refusals,
+            setting=_OPERATIONS,
         ),
     ):
         await serve_http(

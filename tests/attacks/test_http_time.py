@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.client import read_response
+from tests.client import connect, read_response
 from tests.support.gateway_process import GatewayProcess, assert_paid, gateway_process, responses, win_bytes
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -39,8 +39,8 @@ async def until_closed(reader: asyncio.StreamReader) -> bytes:
         (b"P", "head_seconds", [408]),
         (b"POST /klas/credit HTTP/1.1\r\nHost: gateway\r\nX: ", "head_seconds", [408]),
         (b"POST /klas/credit HTTP/1.1\r\nContent-Length: 9\r\n\r\n{", "body_seconds", [408]),
-        (b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n", "idle_seconds", [200]),
-        (b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\nP", "head_seconds", [200, 408]),
+        (b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\n", "idle_seconds", [404]),
+        (b"GET /healthz HTTP/1.1\r\nHost: gateway\r\n\r\nP", "head_seconds", [404, 408]),
     ],
 )
 async def test_silent_client_is_hung_up_on(
@@ -69,7 +69,7 @@ async def test_client_that_sends_a_byte_at_a_time_is_hung_up_on(gateway: Gateway
 async def test_client_that_does_not_read_is_hung_up_on(gateway: GatewayProcess) -> None:
     """Its replies fill what the kernel and the gateway keep for it; then nothing more is read."""
     before = await gateway.refused("write_seconds")
-    reader, writer = await gateway.connect()
+    reader, writer = await connect(gateway.operations_url)
     writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio says so of all that it connects
     request = b"GET /metrics HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
@@ -100,7 +100,7 @@ async def test_silent_connections_do_not_lock_honest_clients_out(
             await gateway.win()
         writer.write(win_bytes())
         assert_paid(await read_response(reader))
-        assert await gateway.refused("connections") >= 400
+        assert await gateway.refused("connections") >= 250
         lines = await gateway.until_logged("connections")
         assert len(lines) < 20
         for _, each in [*silent, (reader, writer)]:

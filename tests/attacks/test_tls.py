@@ -156,5 +156,7 @@ async def test_encrypted_key_is_one_line_and_asks_nobody(gateway: GatewayProcess
     environment = environment_of(gateway.database.parent, **settings_of("GATEWAY", other))
     assert await start_in_vain(environment) == (
         3,
-        ["credits: [gateway] tls_key: the key is encrypted; give one without a passphrase"],
+        [
+            "credits: CREDITS_GATEWAY__TLS_KEY: [gateway] tls_key: the key is encrypted; give one without a passphrase"
+        ],
     )

@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.operations import METRICS_STAND_SECONDS
 from gateway.providers import build
 from gateway.providers.contract import Callback, Win
 from shared.money import Currencies
@@ -62,6 +63,7 @@ class GatewayProcess(NamedTuple):
 
     async def refused(self, reason: str) -> float:
         """Return how many connections were refused for a reason, as /metrics says."""
+        await asyncio.sleep(METRICS_STAND_SECONDS)  # so that it is made anew
         reader, writer = await connect(self.operations_url)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\n\r\n")
         exposition = (await read_response(reader)).body.decode()

@@ -1,6 +1,7 @@
 """What one client may take of a gateway: time, connections, and memory that stays."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
@@ -70,6 +71,7 @@ async def test_client_that_does_not_read_is_hung_up_on(gateway: GatewayProcess) 
     """Its replies fill what the kernel and the gateway keep for it; then nothing more is read."""
     before = await gateway.refused("write_seconds")
     reader, writer = await connect(gateway.operations_url)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio says so of all that it connects
     request = b"GET /metrics HTTP/1.1\r\nHost: gateway\r\n\r\n"
 
@@ -77,7 +79,7 @@ async def test_client_that_does_not_read_is_hung_up_on(gateway: GatewayProcess) 
         while True:
             writer.write(request)
             await writer.drain()
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.005)  # so that each is received by itself
 
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(send_on(), CLOSED_WITHIN_SECONDS)

@@ -1,12 +1,11 @@
 """What one client may take of a gateway: time, connections, and memory that stays."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.client import connect, read_response
+from tests.client import read_response
 from tests.support.gateway_process import GatewayProcess, assert_paid, gateway_process, responses, win_bytes
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -70,16 +69,16 @@ async def test_client_that_sends_a_byte_at_a_time_is_hung_up_on(gateway: Gateway
 async def test_client_that_does_not_read_is_hung_up_on(gateway: GatewayProcess) -> None:
     """Its replies fill what the kernel and the gateway keep for it; then nothing more is read."""
     before = await gateway.refused("write_seconds")
-    reader, writer = await connect(gateway.operations_url)
-    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    reader, writer = await gateway.connect()
     writer.transport.pause_reading()  # type: ignore[attr-defined]  # asyncio says so of all that it connects
-    request = b"GET /metrics HTTP/1.1\r\nHost: gateway\r\n\r\n"
+    items = b'{"creditRequests":[' + b",".join([b"{}"] * 1_000) + b"]}"  # whose reply is thirty times as long
+    head = b"POST /hpgames/bulkCredit HTTP/1.1\r\nHost: gateway\r\nContent-Length: %d\r\n\r\n" % len(items)
 
     async def send_on() -> None:
         while True:
-            writer.write(request)
+            writer.write(head + items)
             await writer.drain()
-            await asyncio.sleep(0.005)  # so that each is received by itself
+            await asyncio.sleep(0.01)  # so that no more come together than may wait
 
     with pytest.raises(ConnectionError):
         await asyncio.wait_for(send_on(), CLOSED_WITHIN_SECONDS)

@@ -168,6 +168,7 @@ class WorkerSettings(_Table):
     """`[worker]`: the ledger workers."""
 
     batch_credits_max: int = Field(default=1_000, ge=1, le=5_000)
+    metrics_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     metrics_port: int = Field(default=0, ge=0, le=65535)
     """Where a worker serves /metrics; 0 for nowhere."""
 

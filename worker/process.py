@@ -14,7 +14,7 @@ from shared.broker_access import require_access
 from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.garbage import search_seldom
 from shared.message_keys import MessageKeys, read_message_keys
-from shared.settings import MEMORY, Settings
+from shared.settings import MEMORY, Settings, WorkerSettings
 from worker.bookkeeper import open_bookkeeper
 from worker.consumer import Consumer
 from worker.metrics import WorkerMetrics
@@ -34,7 +34,7 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
     metrics = WorkerMetrics()
     if settings.worker.metrics_port:
-        _serve_metrics(settings.worker.metrics_port, metrics)
+        _serve_metrics(settings.worker, metrics)
     await require_access(settings.broker)
     await _serve_until_stopped(settings, keys, metrics, stop)
 
@@ -55,9 +55,10 @@ async def _serve_until_stopped(
         is_first_try = False
 
 
-def _serve_metrics(port: int, metrics: WorkerMetrics) -> None:
+def _serve_metrics(settings: WorkerSettings, metrics: WorkerMetrics) -> None:
+    port = settings.metrics_port
     try:
-        start_http_server(port, registry=metrics.registry)
+        start_http_server(port, settings.metrics_host, metrics.registry)
     except OSError as error:
         raise SettingsError(f"[worker] metrics_port: can't serve at {port}: {error.strerror}") from None
 

@@ -14,6 +14,7 @@ from shared.http.reader import Request
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _DISCONNECT: Final = {"type": "http.disconnect"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_PLAIN: Final = (b"content-type", b"text/plain; charset=utf-8")
 _BODILESS: Final = frozenset((204, 304))
 
 _log = structlog.get_logger()
@@ -67,7 +68,7 @@ class Exchange:
             _log.exception("request failed")
         finally:
             if (carrier := self._carrier) is not None:
-                self._status, self._headers, self._pieces = 500, [], [b"Internal Server Error"]
+                self._status, self._headers, self._pieces = 500, [_PLAIN], [b"Internal Server Error"]
                 self._end(carrier)
 
     def wake(self) -> None:

@@ -79,7 +79,9 @@ async def _serve(settings: Settings) -> None:
 @cli.command()
 def sign(  # noqa: PLR0913, PLR0917  (a command's options)
     integration: Annotated[str, typer.Argument(help="An integration's name, as in the settings.")],
-    player: Annotated[str, typer.Option(help="Who wins.")] = DEMO_PLAYER,
+    player: Annotated[
+        str, typer.Option(help="Who wins; of gpas the session decides who, not this.")
+    ] = DEMO_PLAYER,
     session: Annotated[str, typer.Option(help="The session it was won in.")] = DEMO_SESSION,
     amount: Annotated[str, typer.Option(help="How much, as a decimal.")] = "10.50",
     currency: Annotated[str, typer.Option(help="Of what.")] = "EUR",
@@ -132,7 +134,9 @@ def _curl_line(settings: Settings, integration: str, win: Win, url: str = "") ->
 
 def _base_url(settings: Settings) -> str:
     scheme = "https" if settings.gateway.tls_certificate else "http"
-    return f"{scheme}://{settings.gateway.host}:{settings.gateway.port}"
+    served_at = settings.gateway.served_at or settings.gateway.host
+    host, _, port = served_at.rpartition(":") if served_at.count(":") == 1 else (served_at, "", "")
+    return f"{scheme}://{host}:{port or settings.gateway.port}"
 
 
 def _operations_url(settings: Settings) -> str:

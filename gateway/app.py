@@ -103,7 +103,9 @@ class CallbackRouter(Router):
 
 def _providers(settings: Settings) -> Sequence[Provider[Any, Any]]:
     if not settings.integrations:
-        raise SettingsError("[integrations]: there are none, so there is nothing to answer")
+        raise SettingsError(
+            "[integrations]: there are none, so there is nothing to answer; is CREDITS_CONFIG set?"
+        )
     providers = build_all(settings.integrations, Currencies(settings.currencies))
     for provider in providers:
         if (notice := provider.notice()) is not None:

@@ -195,7 +195,11 @@ class OperatorUser(_Table):
     """`[operator.users.NAME]`: a user of the operator API."""
 
     role: Role
-    token_sha256: tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...] = Field(min_length=1)
+    token_sha256: Annotated[
+        tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...],
+        BeforeValidator(_string_list),
+        Field(min_length=1),
+    ]
     """SHA-256 of each token, in hex; any of them verifies."""
 
 

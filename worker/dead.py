@@ -165,7 +165,8 @@ def _read(keys: MessageKeys, taken: DeliveredMessage) -> DeadMessage:
     body, properties = taken.body, taken.header.properties
     batch, authentic, defect = _batch_of(keys, body, properties.message_type)
     return DeadMessage(
-        id=sha256(f"{properties.message_type}\n".encode() + body).hexdigest()[:ID_DIGITS],
+        # With the length of the body, so that no other type and body are written the same.
+        id=sha256(f"{len(body)} {properties.message_type}\n".encode() + body).hexdigest()[:ID_DIGITS],
         reason=_reason(taken),
         put_aside_at=properties.timestamp and properties.timestamp.astimezone(UTC),
         message_type=properties.message_type,

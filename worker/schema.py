@@ -39,7 +39,7 @@ CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(
 
 CACHE_KEY_BYTES: Final = 32
 
-REVISION: Final = "0008"
+REVISION: Final = "0009"
 """The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
 
 _TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")

@@ -228,7 +228,9 @@ async def test_message_stays_where_nothing_can_be_written_down(system: System, p
     ((message),) = await until_dead(system, 1)
     nowhere = "postgresql+asyncpg://nobody@127.0.0.1:9/none"
     url = system.environment["CREDITS_BROKER__URL"]
-    failed = await run(nowhere, "dead", "send-back", message["id"], CREDITS_BROKER__URL=url)
+    keys = system.environment["CREDITS_BROKER__KEYS"]
+    broker = {"CREDITS_BROKER__URL": url, "CREDITS_BROKER__KEYS": keys}
+    failed = await run(nowhere, "dead", "send-back", message["id"], **broker)
     failed.error(End.DATABASE)
     assert len(await until_dead(system, 1)) == 1
 

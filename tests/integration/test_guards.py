@@ -131,6 +131,12 @@ async def test_wallet_stays_and_stays_its_players(books: AsyncEngine, change: st
         await execute(books, change)
 
 
+@pytest.mark.parametrize("balance", ["99999900, 0", "0, 1"])
+async def test_new_wallet_is_empty(books: AsyncEngine, balance: str) -> None:
+    with pytest.raises(IntegrityError, match="a new wallet is empty"):
+        await execute(books, f"INSERT INTO wallets VALUES ('{uuid4().hex}', 'ben', 'USD', 'REAL', {balance})")
+
+
 HOLDERS_CHANGED = {
     "a session of another player": "UPDATE sessions SET player_id = 'ben'",
     "a session in another currency": "UPDATE sessions SET currency = 'USD'",

@@ -103,7 +103,7 @@ async def test_bytes_that_are_no_http_harm_nobody(served: Served, api: Api) -> N
     reader, writer = await connect(served.url)
     authorization = f"authorization: Bearer {TOKEN}\r\n".encode()
     writer.write(b"GET http://elsewhere/v1/players/anna HTTP/1.1\r\nhost: x\r\n" + authorization + b"\r\n")
-    assert (await read_response(reader)).status == 400
+    assert (await read_response(reader)).status == 200  # the path counts, wherever it is said to be
     writer.close()
     assert await api.get("/v1/players/anna")
     _, log = await served.end()

@@ -9,6 +9,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.credit import Credit
+from shared.ids import is_id
 from shared.money import Currencies
 from shared.settings import load_settings
 from worker import reading
@@ -146,10 +147,13 @@ def _all() -> "tuple[Currencies, list[DeadMessage]]":
 async def _whether_posted(
     engine: AsyncEngine, currencies: Currencies, credits_: Sequence[Credit]
 ) -> list[DeadCredit]:
-    return [
-        DeadCredit(credit, (await reading.show_transfer(engine, currencies, *credit.identity)).posted)
-        for credit in credits_
-    ]
+    async def is_posted(credit: Credit) -> bool:
+        # A stranger's message may name what no database holds, and so nothing has posted.
+        if not all(is_id(text) for text in credit.identity):
+            return False
+        return (await reading.show_transfer(engine, currencies, *credit.identity)).posted
+
+    return [DeadCredit(credit, await is_posted(credit)) for credit in credits_]
 
 
 def _list_text(messages: "Sequence[DeadMessage]", currencies: Currencies) -> str:

@@ -52,13 +52,15 @@ class Front:
                 message["headers"] = [*message["headers"], *_HEADERS]
             await send(message)
 
-        self._in_flight += 1
+        # What anybody may ask counts for nothing: else pollers would keep everybody else out.
+        counted = scope["path"] not in self._open_paths
+        self._in_flight += counted
         try:
             await self._answer(scope, receive, sending)
         except ClientDisconnect:
             return  # there is nobody to answer
         finally:
-            self._in_flight -= 1
+            self._in_flight -= counted
         self._note(scope, status, time.perf_counter() - started)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,0 +1,26 @@
+"""A new wallet is empty: whoever may add one, for a new player, can put no money into it."""
+
+from alembic import op
+
+revision = "0009"
+down_revision = "0008"
+
+
+def upgrade() -> None:
+    """Make the trigger that looks at each new wallet."""
+    if op.get_context().dialect.name == "postgresql":
+        op.execute(
+            "CREATE FUNCTION refuse_filled_wallet() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ BEGIN RAISE EXCEPTION 'a new wallet is empty'"
+            " USING ERRCODE = 'integrity_constraint_violation'; END $$"
+        )
+        op.execute(
+            "CREATE TRIGGER wallets_begin_empty BEFORE INSERT ON wallets FOR EACH ROW"
+            " WHEN (NEW.balance_minor <> 0 OR NEW.version <> 0) EXECUTE FUNCTION refuse_filled_wallet()"
+        )
+    else:
+        op.execute(
+            "CREATE TRIGGER wallets_begin_empty BEFORE INSERT ON wallets"
+            " WHEN NEW.balance_minor <> 0 OR NEW.version <> 0"
+            " BEGIN SELECT RAISE(ABORT, 'a new wallet is empty'); END"
+        )

@@ -128,7 +128,10 @@ _ENTRIES: Final = """
 async def _unhindered(connection: AsyncConnection, *, on_postgresql: bool) -> AsyncIterator[None]:
     """Take off what makes each row slow, and put it back, checked against all rows at once."""
     if not on_postgresql:
+        definition = (await connection.execute(_EMPTY_WALLETS)).scalar_one()
+        await connection.execute(text("DROP TRIGGER wallets_begin_empty"))
         yield
+        await connection.execute(text(definition))
         return
     await connection.execute(text("SET LOCAL session_replication_role = replica"))
     await connection.execute(text("SET LOCAL maintenance_work_mem = '512MB'"))
@@ -144,6 +147,8 @@ async def _unhindered(connection: AsyncConnection, *, on_postgresql: bool) -> As
     for table, name, definition in reversed(constraints):
         await connection.execute(text(f"ALTER TABLE {table} ADD CONSTRAINT {name} {definition}"))
 
+
+_EMPTY_WALLETS: Final = text("SELECT sql FROM sqlite_master WHERE name = 'wallets_begin_empty'")
 
 # Foreign keys first: they lean on the others.
 _CONSTRAINTS: Final = text("""

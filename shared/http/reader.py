@@ -10,7 +10,7 @@ from shared.http.refusals import Refusal
 HEADERS_MAX: Final = 100
 
 DIGITS_MAX: Final = 4_000
-"""Of an announced length. In what is shorter than that as a whole nobody looks for it."""
+"""Of an announced length. In a head that is shorter than that as a whole nobody looks for it."""
 
 _ABSOLUTE: Final = re.compile(rb"(?i)https?://[^/?#]+(/.*)?")
 _SLASH: Final = ord("/")
@@ -78,11 +78,15 @@ class RequestReader:
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        """Of the target and the headers that were read."""
         self._is_offer = False
         self._has_moved = self._begins_packet = False
         self._refusal: Refusal | None = None
         self._fed = 0
-        """At least the bytes of the head that is read; in a body, those since its last piece."""
+        """At least the bytes of the head that is read; in a body, those since its last piece.
+
+        Of a head that follows another request in a packet, this leaves out what came in that packet."""
         self._unanswered = 0
         self.is_in_head = False
         self.unfinished: Request | None = None
@@ -123,7 +127,7 @@ class RequestReader:
         try:
             while True:
                 head = self._head_without_offer()
-                self._target, self._is_offer = b"", False
+                self._target, self._is_offer, self._head_bytes = b"", False, 0
                 self._unanswered -= 1  # it is counted again
                 self._parser = HttpRequestParser(self)
                 self._parser.feed_data(head)
@@ -168,20 +172,23 @@ class RequestReader:
         self.is_in_head = self._has_moved = True
         if self._headers:  # trailers of the request before
             self._headers = []
+        self._head_bytes = 0
 
     def on_url(self, piece: bytes) -> None:
         """Take the target, or a piece of it."""
         self._target += piece
+        self._head_bytes += len(piece)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, or a trailer."""
         self._headers.append((name.lower(), value))
+        self._head_bytes += len(name) + len(value) + 4  # with a colon, a space and the line's end
 
     def on_headers_complete(self) -> None:
         """Take the head as a request, unless it has to be parsed again without its offer."""
         parser, target, headers = self._parser, self._target, self._headers
         assert parser is not None  # noqa: S101
-        if self._fed > DIGITS_MAX or len(headers) > HEADERS_MAX:
+        if self._head_bytes > DIGITS_MAX or len(headers) > HEADERS_MAX:
             self._bound_head()
         method, version = parser.get_method(), parser.get_http_version()
         if target[0] != _SLASH:
@@ -198,8 +205,7 @@ class RequestReader:
 
     def _bound_head(self) -> None:
         """Refuse a whole head that is too long, or has a length of too many digits."""
-        head_bytes = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-        if head_bytes > self._head_bytes_max or len(self._headers) > HEADERS_MAX:
+        if self._head_bytes > self._head_bytes_max or len(self._headers) > HEADERS_MAX:
             self._refuse(Refusal.HEAD_BYTES)
         if any(len(value) > DIGITS_MAX for name, value in self._headers if name == b"content-length"):
             self._refuse(Refusal.BAD_REQUEST)

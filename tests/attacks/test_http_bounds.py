@@ -52,6 +52,21 @@ async def test_long_head_is_refused(gateway: GatewayProcess, head: bytes, size: 
     assert await gateway.refused("head_bytes") == before + 1
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [(b"x: " + b"y" * 40_000, 431), (b"content-length: " + b"0" * 5_000 + b"2", 400)],
+    ids=["a header", "a length"],
+)
+async def test_long_head_after_a_whole_request_is_refused(
+    gateway: GatewayProcess, header: bytes, status: int
+) -> None:
+    """How much of a packet with two requests belongs to the second head is known at its end only."""
+    whole = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"
+    before, refused = await responses(await gateway.send(whole + LINE + header, b"\r\n\r\n{}"))
+    assert (before.status, refused.status) == (404, status)
+    await gateway.win()
+
+
 @pytest.mark.parametrize("begin", [b"1\r\n{\r\n0\r\nx: ", b"1;"], ids=["a trailer", "a chunk's extension"])
 async def test_long_addition_to_a_body_is_refused(gateway: GatewayProcess, begin: bytes) -> None:
     reader, writer = await gateway.connect()

@@ -106,7 +106,7 @@ class ConnectionRegistry:
             self._number -= 1
 
     def complete(self, member: Member) -> None:
-        """Note that a connection has sent a whole request: it is not the first to be closed any more."""
+        """Note that a connection has sent a whole request: it is no newcomer any more."""
         self._fresh.pop(member, None)
 
     def move(self, member: Member, phase: Phase, *, is_new: bool = False) -> None:
@@ -128,7 +128,14 @@ class ConnectionRegistry:
         return held_bytes <= SMALL_BYTES or self._held_bytes <= self.bounds.buffered_bytes_max
 
     def _make_room(self) -> bool:
-        for waiting in (self._fresh, *(self._waiting[phase] for phase in _MAKING_ROOM)):
+        """Close what has waited longest, among newcomers while they are half of what can be closed.
+
+        So who opens many connections closes no more than half of the others, and who keeps many that once
+        sent a request leaves half of the room to newcomers, who need some milliseconds to send theirs.
+        """
+        others = [self._waiting[phase] for phase in _MAKING_ROOM]
+        are_many = 2 * len(self._fresh) >= self._number - len(self._waiting[Phase.BUSY])
+        for waiting in (self._fresh, *others) if are_many else (*others, self._fresh):
             for member in waiting:
                 self.remove(member)
                 member.expire(Refusal.CONNECTIONS)

@@ -17,7 +17,7 @@ LINGER_SECONDS: Final = 2.0
 """A client has so long to read why it was refused, before the connection is reset."""
 
 SMALL_BYTES: Final = 4_096
-"""An unfinished request of no more bytes is never refused for what others hold."""
+"""An unanswered request of no more bytes is never refused for what others hold."""
 
 
 class Phase(IntEnum):
@@ -122,10 +122,23 @@ class ConnectionRegistry:
         self._waiting[phase][member] = None
 
     def hold(self, member: Member, held_bytes: int) -> bool:
-        """Note how many bytes of unfinished requests a connection holds, and return whether it may."""
+        """Note how many bytes of unanswered requests a connection holds, and return whether it may.
+
+        Where all hold too many, the unfinished request of another that holds more is refused first.
+        """
+        is_more = held_bytes > member.held_bytes
         self._held_bytes += held_bytes - member.held_bytes
         member.held_bytes = held_bytes
-        return held_bytes <= SMALL_BYTES or self._held_bytes <= self.bounds.buffered_bytes_max
+        if not is_more or held_bytes <= SMALL_BYTES or self._has_bytes():
+            return True
+        unfinished = (*self._waiting[Phase.BODY], *self._waiting[Phase.HEAD])
+        largest = max(unfinished, key=lambda each: each.held_bytes, default=member)
+        if largest.held_bytes > held_bytes:
+            largest.expire(Refusal.BUFFERED_BYTES)
+        return self._has_bytes()
+
+    def _has_bytes(self) -> bool:
+        return self._held_bytes <= self.bounds.buffered_bytes_max
 
     def _make_room(self) -> bool:
         """Close what has waited longest, among newcomers while they are half of what can be closed.

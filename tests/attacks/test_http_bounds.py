@@ -80,6 +80,21 @@ async def test_long_addition_to_a_body_is_refused(gateway: GatewayProcess, begin
     await gateway.win()
 
 
+async def test_framing_of_a_body_is_bounded_by_the_body(gateway: GatewayProcess) -> None:
+    """Extensions that are short enough one by one are refused; chunks of a byte are not."""
+    reader, writer = await gateway.connect()
+    writer.write(LINE + b"Transfer-Encoding: chunked\r\n\r\n")
+    reply = asyncio.ensure_future(read_response(reader))
+    for _ in range(100):
+        writer.write(b"1;" + b"e" * 8_000 + b"\r\n \r\n")
+        await asyncio.wait([reply], timeout=0.01)
+    assert (await asyncio.wait_for(reply, 10)).status == 431
+    writer.close()
+    head = LINE + b"Transfer-Encoding: chunked\r\n\r\n"
+    (refused,) = await responses(await gateway.send(head, *[b"1\r\n \r\n" * 3_000] * 4, b"0\r\n\r\n"))
+    assert refused.json == {"status_code": "ERR_INTEGRITY_CHECK_FAILED"}
+
+
 async def test_trailers_are_no_headers(gateway: GatewayProcess) -> None:
     """A signature that comes after the body is none."""
     head, body = win_bytes().split(b"\r\n\r\n")

@@ -18,6 +18,8 @@ besides. Chunks of a byte have five."""
 
 _ABSOLUTE: Final = re.compile(rb"(?i)https?://[^/?#]+(/.*)?")
 _SLASH: Final = ord("/")
+_OTHER_METHODS: Final = frozenset((b"CONNECT", b"SOURCE"))
+"""Of tunnels, and of ICE, whose version the parser takes for one of HTTP."""
 _VERSIONS: Final = frozenset(("1.1", "1.0"))
 
 
@@ -220,12 +222,14 @@ class RequestReader:
         method, version = parser.get_method(), parser.get_http_version()
         if target[0] != _SLASH:
             target = _origin_form(target)
-        if version not in _VERSIONS or not target or method == b"CONNECT":
+        if version not in _VERSIONS or not target or method in _OTHER_METHODS:
             self._refuse(Refusal.BAD_REQUEST)
         if parser.should_upgrade():
             self._is_offer = True
             return
         self.is_in_head = False
+        if version == "1.0":  # whose clients RFC 9110 has nobody tell to go on
+            headers = [header for header in headers if header[0] != b"expect"]
         keeps_alive = version == "1.1" and parser.should_keep_alive()
         self.unfinished = Request(method, target, headers, keeps_alive, self._head_bytes)
         self.requests.append(self.unfinished)

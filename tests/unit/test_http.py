@@ -131,6 +131,26 @@ async def test_who_waits_to_be_told_to_go_on_is_told_at_once(
     assert wire.packets[1].endswith(REPLY_END)
 
 
+async def test_client_of_the_version_before_is_not_told_to_go_on(
+    connection: tuple[Wire, Callable[[bytes], None]],
+) -> None:
+    wire, receive = connection
+    receive(REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0") % b"Expect: 100-continue\r\n")
+    await _turns()
+    receive(b"{}")
+    await _turns()
+    assert [packet[:15] for packet in wire.packets] == [b"HTTP/1.1 200 OK"]
+
+
+async def test_request_of_another_protocol_is_refused(
+    connection: tuple[Wire, Callable[[bytes], None]],
+) -> None:
+    wire, receive = connection
+    receive(b"SOURCE / ICE/1.1\r\n\r\n")
+    await _turns()
+    assert wire.packets[0].startswith(b"HTTP/1.1 400")
+
+
 async def test_what_is_no_request_is_refused_before_the_connection_ends(
     connection: tuple[Wire, Callable[[bytes], None]],
 ) -> None:

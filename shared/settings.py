@@ -92,7 +92,7 @@ class HttpBounds(_Table):
     """Requests of one connection that may wait for their replies."""
 
     buffered_bytes_max: int = Field(default=67_108_864, ge=65_536)
-    """Of unfinished or waiting requests, over all connections."""
+    """Of unanswered requests, over all connections."""
 
 
 class GatewaySettings(HttpBounds):

@@ -10,7 +10,7 @@ from shared.http.door import Door
 from shared.http.exchange import Exchange, endpoints_of
 from shared.http.reader import Request, RequestReader
 from shared.http.refusals import REPLIES, Refusal
-from shared.http.registry import ConnectionRegistry, Phase
+from shared.http.registry import SMALL_BYTES, ConnectionRegistry, Phase
 
 UNTAKEN_BYTES_MAX: Final = 65_536
 """Of a body that the application has not taken; no more is read until it does."""
@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
         self._is_last = False
         """Whether no further request is taken."""
         self._is_fresh = self._is_reading = True
-        self._is_ending = self._cannot_write = False
+        self._is_ending = self._is_lost = self._cannot_write = False
         self._discarded_bytes = 0
         self.endpoints: dict[str, Any] = {}
         self.phase, self.since, self.held_bytes = Phase.HEAD, -1.0, 0
@@ -74,11 +74,14 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         """Let go of all that refers to this connection: memory comes back without a search for garbage."""
-        self._is_ending = True
+        self._is_ending = self._is_lost = True
         self._server.connections.discard(self)
         self._registry.remove(self)
         self._reader.close()
         if self._exchange is not None:
+            self._registry.hold(
+                self, self._exchange.request.held_bytes
+            )  # until the application is done with it
             self._exchange.disconnect()
         self._exchange = self._arriving = None
         self._queue.clear()
@@ -100,7 +103,7 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal)
         elif not self._is_ending:
             self._settle(is_new=bool(requests))
-            self._hold(len(data))
+            self._hold()
 
     def eof_received(self) -> bool:
         """Answer what came whole, though the client sends no more; close where there is nothing to answer."""
@@ -171,6 +174,10 @@ class Connection(asyncio.Protocol):
             if is_next and request.keep_alive and (response := self._door.answer(request)) is not None:
                 self._transport.write(response)
                 return
+        held_bytes = self.held_bytes + request.held_bytes
+        if request.held_bytes > SMALL_BYTES and not self._registry.hold(self, held_bytes):
+            self._refuse(Refusal.BUFFERED_BYTES)  # before the application begins with it
+            return
         exchange = Exchange(self, request)
         self._arriving = None if request.is_whole else exchange
         if is_next:
@@ -182,7 +189,13 @@ class Connection(asyncio.Protocol):
         self._exchange = exchange
         task = self._loop.create_task(exchange.run(self._app))
         self._server.tasks.add(task)
-        task.add_done_callback(self._server.tasks.discard)
+        task.add_done_callback(self._forget)
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        """Count no more what the application was at when the connection was lost."""
+        self._server.tasks.discard(task)
+        if self._is_lost:
+            self._registry.hold(self, 0)
 
     def _continue(self, arriving: Exchange, received_bytes: int) -> None:
         """Hand on what came of a body."""
@@ -217,8 +230,7 @@ class Connection(asyncio.Protocol):
                 self._close()
                 return
         self._settle()
-        if self.held_bytes:
-            self._hold(0)
+        self._hold()
 
     def _settle(self, *, is_new: bool = False) -> None:
         """Note what the connection waits for, and read on unless what came before has to be done first."""
@@ -244,12 +256,16 @@ class Connection(asyncio.Protocol):
             self._is_reading = is_wanted
             (self._transport.resume_reading if is_wanted else self._transport.pause_reading)()
 
-    def _hold(self, received_bytes: int) -> None:
-        """Count what came towards the bytes that wait here, while anything does."""
-        arriving = self._arriving
-        waits = self._queue or self._reader.is_in_head or (arriving and not arriving.request.is_discarded)
-        held_bytes = self.held_bytes + received_bytes if waits else 0
-        if (held_bytes or self.held_bytes) and not self._registry.hold(self, held_bytes):
+    def _hold(self) -> None:
+        """Count what is kept here until it is answered; a body too that the application took."""
+        held_bytes = self._reader.pending_bytes
+        if self._exchange is not None:
+            held_bytes += self._exchange.request.held_bytes
+        for exchange in self._queue:
+            held_bytes += exchange.request.held_bytes
+        if held_bytes == self.held_bytes or self._registry.hold(self, held_bytes):
+            return
+        if self._queue or self._reader.is_in_head or self._arriving is not None:
             self._refuse(Refusal.BUFFERED_BYTES)
 
     def _refuse(self, refusal: Refusal) -> None:

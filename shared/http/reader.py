@@ -10,17 +10,32 @@ from shared.http.refusals import Refusal
 HEADERS_MAX: Final = 100
 
 DIGITS_MAX: Final = 4_000
-"""Of an announced length. In what is shorter than that as a whole nobody looks for it."""
+"""Of an announced length. In a head that is shorter than that as a whole nobody looks for it."""
+
+FRAMING_PER_BYTE: Final = 8
+"""Bytes of chunks' lengths, ends and extensions that a body may have for each of its own, and a head's worth
+besides. Chunks of a byte have five."""
 
 _ABSOLUTE: Final = re.compile(rb"(?i)https?://[^/?#]+(/.*)?")
 _SLASH: Final = ord("/")
+_OTHER_METHODS: Final = frozenset((b"CONNECT", b"SOURCE"))
+"""Of tunnels, and of ICE, whose version the parser takes for one of HTTP."""
 _VERSIONS: Final = frozenset(("1.1", "1.0"))
 
 
 class Request:
     """A request as it was parsed: the head, and as much of the body as has come and was not taken."""
 
-    __slots__ = ("body", "headers", "is_discarded", "is_whole", "keep_alive", "method", "target")
+    __slots__ = (
+        "body",
+        "headers",
+        "held_bytes",
+        "is_discarded",
+        "is_whole",
+        "keep_alive",
+        "method",
+        "target",
+    )
 
     def __init__(
         self,
@@ -28,8 +43,9 @@ class Request:
         target: bytes,
         headers: list[tuple[bytes, bytes]],
         keep_alive: bool,  # noqa: FBT001
+        head_bytes: int = 0,
     ) -> None:
-        """Take the request line, the headers, and whether another request may follow on the connection."""
+        """Take the request line, the headers, whether another request may follow, and how long they are."""
         self.method: Final = method
         self.target: Final = target
         """The path and the query, as they were sent; of an absolute target only these."""
@@ -37,6 +53,8 @@ class Request:
         """Names, in lower case, and values."""
         self.keep_alive: Final = keep_alive
         self.body: bytes | bytearray = b""
+        self.held_bytes = head_bytes
+        """Of the head and of the body so far, taken or not."""
         self.is_whole = False
         self.is_discarded = False
         """Whether what is left of the body is of no use, because the reply was sent without it."""
@@ -78,12 +96,21 @@ class RequestReader:
         self._parser: HttpRequestParser | None = HttpRequestParser(self)
         self._target = b""
         self._headers: list[tuple[bytes, bytes]] = []
+        self._head_bytes = 0
+        """Of the target and the headers that were read."""
         self._is_offer = False
         self._has_moved = self._begins_packet = False
         self._refusal: Refusal | None = None
         self._fed = 0
-        """At least the bytes of the head that is read; in a body, those since its last piece."""
+        """At least the bytes of the head that is read; in a body, those since its last piece.
+
+        Of a head that follows another request in a packet, this leaves out what came in that packet."""
+        self._packet_bytes = self._framing_bytes = 0
+        """Of the packet those that became part of a request; and of the body that is read, its framing, less
+        what its own bytes allow for."""
         self._unanswered = 0
+        self.pending_bytes = 0
+        """At most those that the parser keeps of what has no end yet: a head, a trailer."""
         self.is_in_head = False
         self.unfinished: Request | None = None
         """The request whose body has not come to its end."""
@@ -101,6 +128,7 @@ class RequestReader:
         self._has_moved = False
         self._begins_packet = not self.is_in_head and self.unfinished is None
         self._fed += len(data)
+        self._packet_bytes = 0
         try:
             self._parser.feed_data(data)
         except HttpParserUpgrade as offer:
@@ -110,7 +138,7 @@ class RequestReader:
         if self._refusal is None and (self.is_in_head or self.unfinished is not None):
             self._bound(len(data))
         else:
-            self._fed = 0
+            self._fed = self.pending_bytes = 0
         return self._refusal
 
     def close(self) -> None:
@@ -123,7 +151,7 @@ class RequestReader:
         try:
             while True:
                 head = self._head_without_offer()
-                self._target, self._is_offer = b"", False
+                self._target, self._is_offer, self._head_bytes = b"", False, 0
                 self._unanswered -= 1  # it is counted again
                 self._parser = HttpRequestParser(self)
                 self._parser.feed_data(head)
@@ -150,7 +178,12 @@ class RequestReader:
         """
         if self._has_moved:
             self._fed = fed if self.is_in_head and self._begins_packet and not self.requests else 0
-        if self._fed > self._head_bytes_max or len(self._headers) > HEADERS_MAX:
+            self.pending_bytes = 0
+        rest = max(0, fed - self._packet_bytes)
+        self.pending_bytes += rest
+        if self.unfinished is not None and not self.requests:  # all of the packet is of its body
+            self._framing_bytes += rest - FRAMING_PER_BYTE * self._packet_bytes
+        if max(self._fed, self._framing_bytes) > self._head_bytes_max or len(self._headers) > HEADERS_MAX:
             self._refusal = Refusal.HEAD_BYTES
         elif self.unfinished is not None:
             self._headers = []  # trailers: nobody who has begun to answer could believe them
@@ -168,38 +201,45 @@ class RequestReader:
         self.is_in_head = self._has_moved = True
         if self._headers:  # trailers of the request before
             self._headers = []
+        self._head_bytes = 0
 
     def on_url(self, piece: bytes) -> None:
         """Take the target, or a piece of it."""
         self._target += piece
+        self._head_bytes += len(piece)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header, or a trailer."""
         self._headers.append((name.lower(), value))
+        self._head_bytes += len(name) + len(value) + 4  # with a colon, a space and the line's end
 
     def on_headers_complete(self) -> None:
         """Take the head as a request, unless it has to be parsed again without its offer."""
         parser, target, headers = self._parser, self._target, self._headers
         assert parser is not None  # noqa: S101
-        if self._fed > DIGITS_MAX or len(headers) > HEADERS_MAX:
+        if self._head_bytes > DIGITS_MAX or len(headers) > HEADERS_MAX:
             self._bound_head()
         method, version = parser.get_method(), parser.get_http_version()
         if target[0] != _SLASH:
             target = _origin_form(target)
-        if version not in _VERSIONS or not target or method == b"CONNECT":
+        if version not in _VERSIONS or not target or method in _OTHER_METHODS:
             self._refuse(Refusal.BAD_REQUEST)
         if parser.should_upgrade():
             self._is_offer = True
             return
         self.is_in_head = False
-        self.unfinished = Request(method, target, headers, version == "1.1" and parser.should_keep_alive())
+        if version == "1.0":  # whose clients RFC 9110 has nobody tell to go on
+            headers = [header for header in headers if header[0] != b"expect"]
+        keeps_alive = version == "1.1" and parser.should_keep_alive()
+        self.unfinished = Request(method, target, headers, keeps_alive, self._head_bytes)
         self.requests.append(self.unfinished)
+        self._packet_bytes += self._head_bytes
+        self._framing_bytes = 0
         self._target, self._headers = b"", []
 
     def _bound_head(self) -> None:
         """Refuse a whole head that is too long, or has a length of too many digits."""
-        head_bytes = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
-        if head_bytes > self._head_bytes_max or len(self._headers) > HEADERS_MAX:
+        if self._head_bytes > self._head_bytes_max or len(self._headers) > HEADERS_MAX:
             self._refuse(Refusal.HEAD_BYTES)
         if any(len(value) > DIGITS_MAX for name, value in self._headers if name == b"content-length"):
             self._refuse(Refusal.BAD_REQUEST)
@@ -207,8 +247,10 @@ class RequestReader:
     def on_body(self, piece: bytes) -> None:
         """Take a piece of the body."""
         self._has_moved = True
+        self._packet_bytes += len(piece)
         request = self.unfinished
         if request is not None and not request.is_discarded:
+            request.held_bytes += len(piece)
             if request.body:
                 request.add(piece)
             else:

@@ -17,7 +17,7 @@ LINGER_SECONDS: Final = 2.0
 """A client has so long to read why it was refused, before the connection is reset."""
 
 SMALL_BYTES: Final = 4_096
-"""An unfinished request of no more bytes is never refused for what others hold."""
+"""An unanswered request of no more bytes is never refused for what others hold."""
 
 
 class Phase(IntEnum):
@@ -106,7 +106,7 @@ class ConnectionRegistry:
             self._number -= 1
 
     def complete(self, member: Member) -> None:
-        """Note that a connection has sent a whole request: it is not the first to be closed any more."""
+        """Note that a connection has sent a whole request: it is no newcomer any more."""
         self._fresh.pop(member, None)
 
     def move(self, member: Member, phase: Phase, *, is_new: bool = False) -> None:
@@ -122,13 +122,33 @@ class ConnectionRegistry:
         self._waiting[phase][member] = None
 
     def hold(self, member: Member, held_bytes: int) -> bool:
-        """Note how many bytes of unfinished requests a connection holds, and return whether it may."""
+        """Note how many bytes of unanswered requests a connection holds, and return whether it may.
+
+        Where all hold too many, the unfinished request of another that holds more is refused first.
+        """
+        is_more = held_bytes > member.held_bytes
         self._held_bytes += held_bytes - member.held_bytes
         member.held_bytes = held_bytes
-        return held_bytes <= SMALL_BYTES or self._held_bytes <= self.bounds.buffered_bytes_max
+        if not is_more or held_bytes <= SMALL_BYTES or self._has_bytes():
+            return True
+        unfinished = (*self._waiting[Phase.BODY], *self._waiting[Phase.HEAD])
+        largest = max(unfinished, key=lambda each: each.held_bytes, default=member)
+        if largest.held_bytes > held_bytes:
+            largest.expire(Refusal.BUFFERED_BYTES)
+        return self._has_bytes()
+
+    def _has_bytes(self) -> bool:
+        return self._held_bytes <= self.bounds.buffered_bytes_max
 
     def _make_room(self) -> bool:
-        for waiting in (self._fresh, *(self._waiting[phase] for phase in _MAKING_ROOM)):
+        """Close what has waited longest, among newcomers while they are half of what can be closed.
+
+        So who opens many connections closes no more than half of the others, and who keeps many that once
+        sent a request leaves half of the room to newcomers, who need some milliseconds to send theirs.
+        """
+        others = [self._waiting[phase] for phase in _MAKING_ROOM]
+        are_many = 2 * len(self._fresh) >= self._number - len(self._waiting[Phase.BUSY])
+        for waiting in (self._fresh, *others) if are_many else (*others, self._fresh):
             for member in waiting:
                 self.remove(member)
                 member.expire(Refusal.CONNECTIONS)

@@ -52,6 +52,21 @@ async def test_long_head_is_refused(gateway: GatewayProcess, head: bytes, size: 
     assert await gateway.refused("head_bytes") == before + 1
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [(b"x: " + b"y" * 40_000, 431), (b"content-length: " + b"0" * 5_000 + b"2", 400)],
+    ids=["a header", "a length"],
+)
+async def test_long_head_after_a_whole_request_is_refused(
+    gateway: GatewayProcess, header: bytes, status: int
+) -> None:
+    """How much of a packet with two requests belongs to the second head is known at its end only."""
+    whole = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"
+    before, refused = await responses(await gateway.send(whole + LINE + header, b"\r\n\r\n{}"))
+    assert (before.status, refused.status) == (404, status)
+    await gateway.win()
+
+
 @pytest.mark.parametrize("begin", [b"1\r\n{\r\n0\r\nx: ", b"1;"], ids=["a trailer", "a chunk's extension"])
 async def test_long_addition_to_a_body_is_refused(gateway: GatewayProcess, begin: bytes) -> None:
     reader, writer = await gateway.connect()
@@ -63,6 +78,21 @@ async def test_long_addition_to_a_body_is_refused(gateway: GatewayProcess, begin
     assert reply.result().status == 431
     writer.close()
     await gateway.win()
+
+
+async def test_framing_of_a_body_is_bounded_by_the_body(gateway: GatewayProcess) -> None:
+    """Extensions that are short enough one by one are refused; chunks of a byte are not."""
+    reader, writer = await gateway.connect()
+    writer.write(LINE + b"Transfer-Encoding: chunked\r\n\r\n")
+    reply = asyncio.ensure_future(read_response(reader))
+    for _ in range(100):
+        writer.write(b"1;" + b"e" * 8_000 + b"\r\n \r\n")
+        await asyncio.wait([reply], timeout=0.01)
+    assert (await asyncio.wait_for(reply, 10)).status == 431
+    writer.close()
+    head = LINE + b"Transfer-Encoding: chunked\r\n\r\n"
+    (refused,) = await responses(await gateway.send(head, *[b"1\r\n \r\n" * 3_000] * 4, b"0\r\n\r\n"))
+    assert refused.json == {"status_code": "ERR_INTEGRITY_CHECK_FAILED"}
 
 
 async def test_trailers_are_no_headers(gateway: GatewayProcess) -> None:

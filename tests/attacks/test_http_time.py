@@ -124,6 +124,24 @@ async def test_idle_connections_do_not_lock_honest_clients_out(
             writer.close()
 
 
+async def test_idle_connections_leave_newcomers_the_time_to_send(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """One that has just come is not closed for the next while others idle that only ever sent junk."""
+    async with gateway_process(tmp_path_factory.mktemp("newcomers"), connections_max=20) as gateway:
+        idle = [await gateway.connect() for _ in range(20)]
+        for reader, writer in idle:
+            writer.write(b"GET / HTTP/1.1\r\n\r\n")
+            assert (await read_response(reader)).status == 404
+        reader, writer = await gateway.connect()
+        silent = [await gateway.connect() for _ in range(9)]
+        await asyncio.gather(*(until_closed(each) for each, _ in idle[:10]))
+        writer.write(win_bytes())
+        assert_paid(await read_response(reader))
+        for _, each in [*idle, *silent, (reader, writer)]:
+            each.close()
+
+
 async def test_memory_of_connections_that_hung_up_comes_back(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

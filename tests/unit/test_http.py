@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from shared.http import Door, Request, allow_connections, response_bytes
@@ -61,10 +61,15 @@ async def _say_hi(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b"hi"})
 
 
-def connection_of(app: ASGIApp, door: Door, kind: type[Connection] = Connection) -> Connection:
+def connection_of(
+    app: ASGIApp,
+    door: Door,
+    kind: type[Connection] = Connection,
+    registry: ConnectionRegistry | None = None,
+) -> Connection:
     config = uvicorn.Config(app, ws="none", log_config=None, access_log=False)
     config.load()
-    registry = ConnectionRegistry(HttpBounds())
+    registry = registry or ConnectionRegistry(HttpBounds())
     return kind(registry, door, config=config, server_state=ServerState(), app_state={})
 
 
@@ -124,6 +129,26 @@ async def test_who_waits_to_be_told_to_go_on_is_told_at_once(
     await _turns()
     assert len(wire.packets) == 2
     assert wire.packets[1].endswith(REPLY_END)
+
+
+async def test_client_of_the_version_before_is_not_told_to_go_on(
+    connection: tuple[Wire, Callable[[bytes], None]],
+) -> None:
+    wire, receive = connection
+    receive(REQUEST.replace(b"HTTP/1.1", b"HTTP/1.0") % b"Expect: 100-continue\r\n")
+    await _turns()
+    receive(b"{}")
+    await _turns()
+    assert [packet[:15] for packet in wire.packets] == [b"HTTP/1.1 200 OK"]
+
+
+async def test_request_of_another_protocol_is_refused(
+    connection: tuple[Wire, Callable[[bytes], None]],
+) -> None:
+    wire, receive = connection
+    receive(b"SOURCE / ICE/1.1\r\n\r\n")
+    await _turns()
+    assert wire.packets[0].startswith(b"HTTP/1.1 400")
 
 
 async def test_what_is_no_request_is_refused_before_the_connection_ends(
@@ -229,6 +254,53 @@ async def test_small_requests_are_never_refused_for_what_others_hold() -> None:
     assert registry.hold(small, SMALL_BYTES)
     registry.hold(large, 0)
     assert registry.hold(other, SMALL_BYTES + 1)
+
+
+def body_of(bytes_sent: int, bytes_announced: int) -> bytes:
+    return b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % bytes_announced + b" " * bytes_sent
+
+
+async def test_largest_unfinished_request_is_refused_first() -> None:
+    registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000))
+    sent = []
+    for body_bytes in (20_000, 70_000, 30_000):
+        connection, wire = connection_of(_say_hi, Door(), registry=registry), Wire()
+        connection.connection_made(wire)
+        connection.data_received(body_of(body_bytes, 80_000))
+        await _turns()
+        sent.append(wire.packets)
+    assert [b"".join(packets)[:12] for packets in sent] == [b"", b"HTTP/1.1 503", b""]
+
+
+async def test_request_is_counted_until_the_application_is_done_with_it() -> None:
+    """Though it is whole, and even though its client is gone."""
+    done = asyncio.Event()
+
+    async def answer_when_done(scope: Scope, receive: Receive, send: Send) -> None:
+        async def receive_when_done() -> Message:
+            message = await receive()
+            await done.wait()
+            return message
+
+        await _say_hi(scope, receive_when_done, send)
+
+    registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000))
+
+    async def reply() -> tuple[Connection, bytes]:
+        connection, wire = connection_of(answer_when_done, Door(), registry=registry), Wire()
+        connection.connection_made(wire)
+        connection.data_received(body_of(70_000, 70_000))
+        await _turns()
+        return connection, b"".join(wire.packets)[:12]
+
+    first, _ = await reply()
+    assert (await reply())[1] == b"HTTP/1.1 503"
+    first.connection_lost(None)
+    assert (await reply())[1] == b"HTTP/1.1 503"
+    done.set()
+    await _turns()
+    assert (await reply())[1] == b"HTTP/1.1 200"
+    assert (await reply())[1] == b"HTTP/1.1 200"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ class Request:
         "headers",
         "held_bytes",
         "is_discarded",
+        "is_older_client",
         "is_whole",
         "keep_alive",
         "method",
@@ -51,6 +52,8 @@ class Request:
         """The path and the query, as they were sent; of an absolute target only these."""
         self.headers: Final = headers
         """Names, in lower case, and values."""
+        self.is_older_client = False
+        """Whether it speaks HTTP/1.0, whose clients RFC 9110 has nobody tell to go on."""
         self.keep_alive: Final = keep_alive
         self.body: bytes | bytearray = b""
         self.held_bytes = head_bytes
@@ -67,7 +70,9 @@ class Request:
     @property
     def expects_continue(self) -> bool:
         """Whether the client waits to be told to go on before it sends the body."""
-        return any(name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers)
+        return not self.is_older_client and any(
+            name == b"expect" and value.lower() == b"100-continue" for name, value in self.headers
+        )
 
     def add(self, piece: bytes) -> None:
         """Add to the body. Pieces may be as small as a byte, so they are not kept apart."""
@@ -228,10 +233,9 @@ class RequestReader:
             self._is_offer = True
             return
         self.is_in_head = False
-        if version == "1.0":  # whose clients RFC 9110 has nobody tell to go on
-            headers = [header for header in headers if header[0] != b"expect"]
         keeps_alive = version == "1.1" and parser.should_keep_alive()
         self.unfinished = Request(method, target, headers, keeps_alive, self._head_bytes)
+        self.unfinished.is_older_client = version == "1.0"
         self.requests.append(self.unfinished)
         self._packet_bytes += self._head_bytes
         self._framing_bytes = 0

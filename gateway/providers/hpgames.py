@@ -30,6 +30,7 @@ DECISIONS
   `[integrations.NAME.error_codes]` replaces each, by the result's name, and the start warns of those that
   nobody confirmed.
 - A bulk request over its limits gets one error, without `creditResponses`; nothing of it is posted.
+- Where none of the first 100 items of a bulk request can be paid, the others are not read: 'send it again'.
 
 >>> from gateway.signing import hmac_sha256_hex
 >>> hmac_sha256_hex(b"secretkey", b"1387a6cc-3651-4473-ae52-e415caea33951709289932725")

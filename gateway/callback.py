@@ -20,16 +20,14 @@ from gateway.metrics import GatewayMetrics
 from gateway.pace import Pace, Turns, is_short
 from gateway.providers.contract import Callback, Provider, Refused, Reply
 from gateway.turned_away import TurnedAway
+from gateway.under_way import Told, UnderWay
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder, Outcome, Result
-from shared.wire import Answer, FindPlayer, FindSession
+from shared.wire import FindPlayer, FindSession
 
 TOLD = "told"
 """How a balance that was told is counted; a credit is counted by its result."""
-
-Told = Answer | LedgerUnavailable
-"""What the ledger told, or why it told nothing."""
 
 REFUSED_ITEMS_MAX: Final = 100
 """So many items of a bulk request are read if none of them is to be paid; the others are to be sent again."""
@@ -59,6 +57,12 @@ class Integration:
     turned_away: TurnedAway
     turns: Turns = field(default_factory=Turns)
     """Shared by all integrations of a process."""
+
+    under_way: UnderWay = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no question under way."""
+        object.__setattr__(self, "under_way", UnderWay(self.ledger))
 
     async def answer(self, callback: Callback) -> Reply:
         """Answer one HTTP request within the provider's window.
@@ -162,7 +166,7 @@ class Integration:
         """Return the answers to what is to be asked, among those that are there."""
         asked = [q for q in questions if isinstance(q, (Credit, FindPlayer))]
         try:
-            answers = iter(await self.ledger.ask_all(asked, deadline) if asked else ())
+            answers = iter(await self.under_way.ask_all(asked, deadline) if asked else ())
         except Exception:  # noqa: BLE001  (see above)
             _log.exception("callback failed", integration=self.provider.name)
             answers = iter([_UNAVAILABLE] * len(asked))

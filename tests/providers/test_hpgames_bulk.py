@@ -188,6 +188,41 @@ async def test_bulk_logs_each_win_and_sums_up_what_was_refused(stack: Stack, fac
     assert paid == [win.provider_tx_id for win in wins[3:]]
 
 
+async def test_bulk_of_far_too_many_items_is_not_taken_apart(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("gateway.providers.hpgames._bulk")  # which would take it apart
+    response = await stack.send(SMALL, _bulk(*[b"1"] * (3 * 64 + 2)))
+    DIALECT.assert_error(response, "malformed", tx=None)
+
+
+@pytest.mark.parametrize("tx_id", ["1", '"' + "x" * 1_001 + '"', '"\\u0000"', "null", '{"a":1}'])
+async def test_bulk_item_whose_id_is_none_is_answered_without_it(stack: Stack, tx_id: str) -> None:
+    item = f'{{"transactionId":{tx_id}}}'.encode()
+    for answer in _answers(await stack.send("hpgames", _bulk(item, item))):
+        DIALECT.assert_error_item(answer, "malformed", tx=None)
+
+
+async def test_long_bulk_under_overload_lets_others_have_their_turn(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
+    monkeypatch.setattr("gateway.ledger_client.lanes.Lanes.is_overloaded", lambda *_: True)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    answers = _answers(await stack.send("hpgames", _bulk(*[b"{}"] * 500)))
+    task.cancel()
+    assert [answer["errorCode"] for answer in answers] == ["1008"] * 500
+    assert turns >= 500
+
+
 async def test_bulk_lets_others_have_their_turn_between_its_items(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:

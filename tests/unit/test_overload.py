@@ -153,6 +153,8 @@ async def test_copies_that_are_read_in_one_turn_count_once() -> None:
 async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:
     app, large = gateway(), Callback("credit", b" " * 65_537, {})
     assert app.door.answer(request_of("klas", large)) is None
+    bulk = Callback("bulkCredit", b'{"creditRequests":[' + b",".join([b"1"] * 100) + b"]}", {})
+    assert app.door.answer(request_of("hpgames", bulk)) is None
     assert app.door.answer(request_of("klas", Callback("other", b"{}", {}))) is None
     assert app.door.answer(Request(b"GET", b"/klas/credit", [], keep_alive=True)) is None
 

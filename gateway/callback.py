@@ -98,7 +98,10 @@ class Integration:
                 questions += [_UNAVAILABLE] * (len(items) - len(questions))
                 break
             questions.append(await self._question(item, deadline))
-            refused += isinstance(questions[-1], Outcome)
+            if isinstance(questions[-1], Outcome):
+                refused += 1
+            else:
+                pace.is_signed = True
         answers = await self._ask(questions, deadline)
         unasked: list[Outcome] | None = [] if are_many else None
         replies = []

@@ -1,7 +1,8 @@
 """Long work in short turns, so that large requests hold up no other, however many they are."""
 
 import asyncio
-from collections import deque
+from heapq import heappop, heappush
+from itertools import count
 from time import perf_counter
 from typing import Final
 
@@ -23,37 +24,43 @@ class Turns:
 
     def __init__(self) -> None:
         """Begin with nobody."""
-        self._waiting: Final[deque[asyncio.Future[None]]] = deque()
+        self._waiting: Final[list[tuple[int, int, asyncio.Future[None]]]] = []
+        self._numbers: Final = count()
 
-    async def next(self) -> None:
-        """Return when it is the caller's turn."""
+    async def next(self, rank: int = 0) -> None:
+        """Return when it is the caller's turn: the lowest rank goes first, then who has waited longest."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
         if not self._waiting:
             loop.call_soon(self._give)
-        self._waiting.append(turn)
+        heappush(self._waiting, (rank, next(self._numbers), turn))
         await turn
 
     def _give(self) -> None:
         """Let the first go on when the loop has come round, and look after the next one then."""
-        turn = self._waiting[0]
+        _, _, turn = heappop(self._waiting)
         if not turn.done():  # nobody waits any more where it is
             turn.set_result(None)
-        self._waiting.popleft()
         if self._waiting:
             asyncio.get_running_loop().call_soon(self._give)
 
 
 class Pace:
-    """One large request's turns on the event loop."""
+    """One large request's turns on the event loop.
+
+    Who has shown a good signature goes before all who have not, and of those who has had fewer turns.
+    """
 
     def __init__(self, turns: Turns) -> None:
         """Take the queue for a turn; none has begun."""
         self._turns: Final = turns
         self._ends = 0.0
+        self._had = 0
+        self.is_signed = False
 
     async def rest(self) -> None:
         """Wait for the next turn, unless one has begun that is not over."""
         if perf_counter() >= self._ends:
-            await self._turns.next()
+            await self._turns.next(-1 if self.is_signed else self._had)
+            self._had += 1
             self._ends = perf_counter() + TURN_SECONDS

@@ -29,6 +29,23 @@ async def test_many_large_requests_have_one_turn_together_each_time_round(
     assert had == [*range(10)] * 3
 
 
+async def test_who_is_signed_goes_first_then_who_had_fewer_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
+    turns, had = Turns(), list[str]()
+    signed, old, new = (Pace(turns) for _ in range(3))
+    for pace in (signed, old):
+        await pace.rest()
+    signed.is_signed = True
+
+    async def work(name: str, pace: Pace) -> None:
+        await pace.rest()
+        had.append(name)
+
+    names = {old: "old", new: "new", signed: "signed"}
+    await asyncio.gather(*(work(name, pace) for pace, name in names.items()))
+    assert had == ["signed", "new", "old"]
+
+
 async def test_who_no_longer_waits_keeps_nobody_from_a_turn() -> None:
     turns = Turns()
     gone, waits = (asyncio.create_task(turns.next()) for _ in range(2))

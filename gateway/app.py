@@ -18,6 +18,7 @@ from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
 from gateway.not_found import NotFound
 from gateway.operations import Operations
+from gateway.pace import Turns
 from gateway.providers import build_all
 from gateway.providers.contract import Provider
 from gateway.rejections import RejectionLog
@@ -37,6 +38,7 @@ class _Tools(NamedTuple):
     metrics: GatewayMetrics
     turned_away: TurnedAway
     rejections: RejectionLog
+    turns: Turns
 
 
 def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "CallbackRouter":
@@ -50,7 +52,7 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "Callb
     for counter in client.counters:
         metrics.registry.register(counter)
     turned_away, rejections = TurnedAway(metrics), RejectionLog(metrics)
-    tools = _Tools(client, Holders(client), metrics, turned_away, rejections)
+    tools = _Tools(client, Holders(client), metrics, turned_away, rejections, Turns())
 
     @asynccontextmanager
     async def lifespan(_app: Router) -> AsyncIterator[None]:
@@ -116,7 +118,9 @@ def _providers(settings: Settings) -> Sequence[Provider[Any, Any]]:
 def _endpoints(
     provider: Provider[Any, Any], settings: Settings, tools: _Tools
 ) -> Mapping[str, CallbackEndpoint]:
-    integration = Integration(provider, tools.client, tools.holders, tools.metrics, tools.turned_away)
+    integration = Integration(
+        provider, tools.client, tools.holders, tools.metrics, tools.turned_away, tools.turns
+    )
     allowed, bytes_max = provider.settings.allowed_addresses, settings.gateway.body_bytes_max
     rule = AddressRule(allowed, settings.gateway.trusted_proxies) if allowed else None
     return {

@@ -8,28 +8,29 @@ Whatever goes wrong on the way has a `Result`, and every result has the provider
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from gateway.holders import Holders
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
-from gateway.pace import Pace
+from gateway.pace import Pace, Turns, is_short
 from gateway.providers.contract import Callback, Provider, Refused, Reply
 from gateway.turned_away import TurnedAway
+from gateway.under_way import Told, UnderWay
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder, Outcome, Result
-from shared.wire import Answer, FindPlayer, FindSession
+from shared.wire import FindPlayer, FindSession
 
 TOLD = "told"
 """How a balance that was told is counted; a credit is counted by its result."""
 
-Told = Answer | LedgerUnavailable
-"""What the ledger told, or why it told nothing."""
+REFUSED_ITEMS_MAX: Final = 100
+"""So many items of a bulk request are read if none of them is to be paid; the others are to be sent again."""
 
 _log = structlog.get_logger()
 _LEVELS = {
@@ -54,36 +55,76 @@ class Integration:
     holders: Holders
     metrics: GatewayMetrics
     turned_away: TurnedAway
+    turns: Turns = field(default_factory=Turns)
+    """Shared by all integrations of a process."""
+
+    under_way: UnderWay = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with no question under way."""
+        object.__setattr__(self, "under_way", UnderWay(self.ledger))
 
     async def answer(self, callback: Callback) -> Reply:
         """Answer one HTTP request within the provider's window.
 
         Of several items, what becomes of one is nothing to the others.
         """
-        began = perf_counter()
-        if self.ledger.is_overloaded():
-            return self.turn_away(callback)
+        began, pace = perf_counter(), Pace(self.turns)
+        if not is_short(callback.body):
+            await pace.rest()
+        is_overloaded = self.ledger.is_overloaded()
         deadline = asyncio.get_running_loop().time() + self.provider.settings.reply_within_seconds
         try:
             items = self.provider.split(callback)
         except Refused as refused:
             return self._refuse(callback, refused.outcome, began)
-        questions, pace = [], Pace()
-        for item in items:
-            questions.append(await self._question(item, deadline))
-            await pace.rest()
-        answers = await self._ask(questions, deadline)
-        unasked: list[Outcome] | None = [] if len(items) > 1 else None
-        replies = []
-        for item, question, told in zip(items, questions, answers, strict=True):
-            replies.append(self._reply(item, question, told, began, unasked))
-            await pace.rest()
-        if unasked:
-            self._record_unasked(unasked, began)
+        if is_overloaded:
+            replies = await self._turn_away(items, pace)
+        else:
+            replies = await self._answers(items, deadline, pace, began)
         return self.provider.join(callback, replies)
 
+    async def _answers(
+        self, items: Sequence[Callback], deadline: float, pace: Pace, began: float
+    ) -> list[Reply]:
+        """Answer each item."""
+        are_many = len(items) > 1
+        questions: list[Credit | FindPlayer | Told] = []
+        refused = 0
+        for item in items:
+            if are_many:
+                await pace.rest()
+            if refused == REFUSED_ITEMS_MAX == len(questions):
+                questions += [_UNAVAILABLE] * (len(items) - len(questions))
+                break
+            questions.append(await self._question(item, deadline))
+            if isinstance(questions[-1], Outcome):
+                refused += 1
+            else:
+                pace.is_signed = True
+        answers = await self._ask(questions, deadline)
+        unasked: list[Outcome] | None = [] if are_many else None
+        replies = []
+        for item, question, told in zip(items, questions, answers, strict=True):
+            if are_many:
+                await pace.rest()
+            replies.append(self._reply(item, question, told, began, unasked))
+        if unasked:
+            self._record_unasked(unasked, began)
+        return replies
+
+    async def _turn_away(self, items: Sequence[Callback], pace: Pace) -> list[Reply]:
+        """Say 'ask again' to each item."""
+        self.turned_away.add(self.provider.name, len(items))
+        replies = []
+        for item in items:
+            if len(items) > 1:
+                await pace.rest()
+            replies.append(self.provider.render(item, _UNAVAILABLE))
+        return replies
+
     def turn_away(self, callback: Callback) -> Reply:
-        """Say 'ask again' to what is neither authenticated nor read: a refusal has to be cheap."""
+        """Say 'ask again' to what is short and neither authenticated nor read: a refusal has to be cheap."""
         try:
             items = self.provider.split(callback)
         except Refused as refused:
@@ -128,7 +169,7 @@ class Integration:
         """Return the answers to what is to be asked, among those that are there."""
         asked = [q for q in questions if isinstance(q, (Credit, FindPlayer))]
         try:
-            answers = iter(await self.ledger.ask_all(asked, deadline) if asked else ())
+            answers = iter(await self.under_way.ask_all(asked, deadline) if asked else ())
         except Exception:  # noqa: BLE001  (see above)
             _log.exception("callback failed", integration=self.provider.name)
             answers = iter([_UNAVAILABLE] * len(asked))

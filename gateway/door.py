@@ -20,7 +20,9 @@ class CallbackDoor(Door):
         """Take whom the callbacks ask, and what answers them, by path."""
         self._ledger: Final = ledger
         self._callbacks: Final = {path.encode(): endpoint for path, endpoint in callbacks.items()}
-        self._let_through = 0
+        self._let_through: Final = set[int]()
+        """The hashes of path and body: copies share one question, so they count once."""
+
         self._is_open = True
 
     def answer(self, request: Request) -> bytes | None:
@@ -30,21 +32,25 @@ class CallbackDoor(Door):
         All that is read in one turn of the loop is asked after it, so what was let through is counted as if
         it had been asked already; and once there is no room, there is none until the next turn.
         """
-        if self._is_open and self._has_room():
+        if self._is_open and self._has_room(request):
             return None
         if request.method != b"POST" or (endpoint := self._callbacks.get(request.path)) is None:
             return None
         return endpoint.turn_away(bytes(request.body))
 
-    def _has_room(self) -> bool:
+    def _has_room(self, request: Request) -> bool:
         """Let one more through, if the ledger is not overloaded."""
         if not self._let_through:  # the first of this turn: had it found no room, none would be looked for
             asyncio.get_running_loop().call_soon(self._end_turn)
-        self._is_open = not self._ledger.is_overloaded(self._let_through)
-        self._let_through += self._is_open
+        asked = hash((request.path, bytes(request.body)))
+        if asked in self._let_through:
+            return True
+        self._is_open = not self._ledger.is_overloaded(len(self._let_through))
+        if self._is_open:
+            self._let_through.add(asked)
         return self._is_open
 
     def _end_turn(self) -> None:
         """Count no more what has been let through: it asks in this turn."""
-        self._let_through = 0
+        self._let_through.clear()
         self._is_open = True

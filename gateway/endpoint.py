@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.addresses import AddressRule
 from gateway.callback import Integration
+from gateway.pace import is_short
 from gateway.providers.contract import Callback, Refused, Reply
 from gateway.query import read_query
 from gateway.rejections import Reason, RejectionLog
@@ -59,8 +60,8 @@ class CallbackEndpoint:
         await send_reply(send, reply)
 
     def turn_away(self, body: bytes) -> bytes | None:
-        """Return a whole response that says 'ask again', or None for a body that is refused for good."""
-        if len(body) > self._body_bytes_max:
+        """Return a whole response that says 'ask again', or None for a body that is long or refused."""
+        if not is_short(body) or len(body) > self._body_bytes_max:
             return None
         integration = self._integration
         name, turned_away = integration.provider.name, integration.turned_away

@@ -1,22 +1,66 @@
-"""Long work in short turns, so that one large request holds up no other."""
+"""Long work in short turns, so that large requests hold up no other, however many they are."""
 
 import asyncio
+from heapq import heappop, heappush
+from itertools import count
 from time import perf_counter
 from typing import Final
 
 TURN_SECONDS: Final = 0.0003
-"""How long a request may work before others get their turn: a few items of a bulk request."""
+"""How long large requests, all together, may work before others get their turn: a few items of one."""
+
+SHORT_BYTES_MAX: Final = 2_048
+SHORT_COMMAS_MAX: Final = 64
+"""A comma stands between items, so a short request has few of them."""
+
+
+def is_short(body: bytes) -> bool:
+    """Tell whether a body is worked through at once in about the time of one credit."""
+    return len(body) <= SHORT_BYTES_MAX and body.count(b",") <= SHORT_COMMAS_MAX
+
+
+class Turns:
+    """The queue of all large requests: each time the event loop comes round, one of them has a turn."""
+
+    def __init__(self) -> None:
+        """Begin with nobody."""
+        self._waiting: Final[list[tuple[int, int, asyncio.Future[None]]]] = []
+        self._numbers: Final = count()
+
+    async def next(self, rank: int = 0) -> None:
+        """Return when it is the caller's turn: the lowest rank goes first, then who has waited longest."""
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._give)
+        heappush(self._waiting, (rank, next(self._numbers), turn))
+        await turn
+
+    def _give(self) -> None:
+        """Let the first go on when the loop has come round, and look after the next one then."""
+        _, _, turn = heappop(self._waiting)
+        if not turn.done():  # nobody waits any more where it is
+            turn.set_result(None)
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._give)
 
 
 class Pace:
-    """One request's turns on the event loop."""
+    """One large request's turns on the event loop.
 
-    def __init__(self) -> None:
-        """Begin the first turn."""
-        self._ends = perf_counter() + TURN_SECONDS
+    Who has shown a good signature goes before all who have not, and of those who has had fewer turns.
+    """
+
+    def __init__(self, turns: Turns) -> None:
+        """Take the queue for a turn; none has begun."""
+        self._turns: Final = turns
+        self._ends = 0.0
+        self._had = 0
+        self.is_signed = False
 
     async def rest(self) -> None:
-        """Let others have their turn, if this one has been long enough."""
+        """Wait for the next turn, unless one has begun that is not over."""
         if perf_counter() >= self._ends:
-            await asyncio.sleep(0)
+            await self._turns.next(-1 if self.is_signed else self._had)
+            self._had += 1
             self._ends = perf_counter() + TURN_SECONDS

@@ -6,6 +6,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from gateway.callback import REFUSED_ITEMS_MAX
 from gateway.providers.contract import Callback
 from tests.providers.dialect import FOREIGN_KEY, Facts, content
 from tests.providers.dialects.hpgames import DIALECT, sent
@@ -157,10 +158,22 @@ async def test_bulk_without_a_ledger_is_to_be_sent_again(stack: Stack, facts: Fa
 async def test_bulk_of_nothings_is_one_line_in_the_log(stack: Stack) -> None:
     with stack.logged() as lines:
         answers = _answers(await stack.send("hpgames", _bulk(*[b"{}"] * 1_000)))
-    for answer in answers:
+    for answer in answers[:REFUSED_ITEMS_MAX]:
         DIALECT.assert_error_item(answer, "malformed", tx=None)
-    [line] = [line for line in lines if "integration" in line]
-    assert line.items() >= {"event": "items refused", "items": 1_000, "malformed": 1_000}.items()
+    line, *more = [line for line in lines if "integration" in line]
+    assert more == []
+    assert line.items() >= {"event": "items refused", "items": 1_000, "malformed": REFUSED_ITEMS_MAX}.items()
+
+
+async def test_bulk_that_begins_with_many_bad_items_is_to_be_sent_again(stack: Stack, facts: Facts) -> None:
+    for bad, result in ((REFUSED_ITEMS_MAX - 1, None), (REFUSED_ITEMS_MAX, "unavailable")):
+        win = facts.another()
+        request = _bulk(*[b"{}"] * bad, DIALECT.credit(win))
+        answer = _answers(await stack.send("hpgames", request))[-1]
+        if result is None:
+            DIALECT.read_paid_item(answer, win, replay=False)
+        else:
+            DIALECT.assert_error_item(answer, result, tx=win.provider_tx_id)
 
 
 async def test_bulk_logs_each_win_and_sums_up_what_was_refused(stack: Stack, facts: Facts) -> None:
@@ -173,6 +186,41 @@ async def test_bulk_logs_each_win_and_sums_up_what_was_refused(stack: Stack, fac
     assert summed[0]["log_level"] == "warning"
     paid = [line["provider_tx_id"] for line in lines if line["event"] == "callback"]
     assert paid == [win.provider_tx_id for win in wins[3:]]
+
+
+async def test_bulk_of_far_too_many_items_is_not_taken_apart(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("gateway.providers.hpgames._bulk")  # which would take it apart
+    response = await stack.send(SMALL, _bulk(*[b"1"] * (3 * 64 + 2)))
+    DIALECT.assert_error(response, "malformed", tx=None)
+
+
+@pytest.mark.parametrize("tx_id", ["1", '"' + "x" * 1_001 + '"', '"\\u0000"', "null", '{"a":1}'])
+async def test_bulk_item_whose_id_is_none_is_answered_without_it(stack: Stack, tx_id: str) -> None:
+    item = f'{{"transactionId":{tx_id}}}'.encode()
+    for answer in _answers(await stack.send("hpgames", _bulk(item, item))):
+        DIALECT.assert_error_item(answer, "malformed", tx=None)
+
+
+async def test_long_bulk_under_overload_lets_others_have_their_turn(
+    stack: Stack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
+    monkeypatch.setattr("gateway.ledger_client.lanes.Lanes.is_overloaded", lambda *_: True)
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    answers = _answers(await stack.send("hpgames", _bulk(*[b"{}"] * 500)))
+    task.cancel()
+    assert [answer["errorCode"] for answer in answers] == ["1008"] * 500
+    assert turns >= 500
 
 
 async def test_bulk_lets_others_have_their_turn_between_its_items(
@@ -190,4 +238,4 @@ async def test_bulk_lets_others_have_their_turn_between_its_items(
     task = asyncio.create_task(other())
     await stack.send("hpgames", _bulk(*[b"{}"] * 500))
     task.cancel()
-    assert turns >= 2 * 500
+    assert turns >= 500 + REFUSED_ITEMS_MAX

@@ -136,15 +136,25 @@ async def test_each_item_of_a_bulk_is_told_to_ask_again() -> None:
 
 async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:
     """The ledger hears of it only when all that has come is read."""
-    app, request = gateway(room_for=2), request_of("klas", win("klas", "1"))
-    assert [app.door.answer(request) is None for _ in range(4)] == [True, True, False, False]
+    app = gateway(room_for=2)
+    requests = [request_of("klas", win("klas", str(number))) for number in range(4)]
+    assert [app.door.answer(request) is None for request in requests] == [True, True, False, False]
     await asyncio.sleep(0)
-    assert app.door.answer(request) is None
+    assert app.door.answer(requests[3]) is None
+
+
+async def test_copies_that_are_read_in_one_turn_count_once() -> None:
+    app = gateway(room_for=2)
+    copy, other = (request_of("klas", win("klas", tx_id)) for tx_id in "12")
+    assert [app.door.answer(copy) for _ in range(4)] == [None] * 4
+    assert app.door.answer(other) is None
 
 
 async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:
     app, large = gateway(), Callback("credit", b" " * 65_537, {})
     assert app.door.answer(request_of("klas", large)) is None
+    bulk = Callback("bulkCredit", b'{"creditRequests":[' + b",".join([b"1"] * 100) + b"]}", {})
+    assert app.door.answer(request_of("hpgames", bulk)) is None
     assert app.door.answer(request_of("klas", Callback("other", b"{}", {}))) is None
     assert app.door.answer(Request(b"GET", b"/klas/credit", [], keep_alive=True)) is None
 

@@ -26,10 +26,10 @@ Quirks
 DECISIONS
 - It retries 50 times, after network faults such as HTTP 502. So what it should send again gets HTTP 502 with
   code 1: `unavailable_status = 502`, or 200 to the letter of 'always HTTP 200', where it may give up.
-- `sign_version = "auto"` takes either version until one of version 2 has verified in this process, then that
-  alone, since such a message cut elsewhere is one of version 1; the log says it once. A message of version 1
-  can be cut into one of version 2, too, by whoever got hold of one, so that version 1 is then told to send
-  again, and the log says why: set 2 or 1 as soon as it is known.
+- `sign_version = "auto"` takes either version until a message of version 2 has been posted by this process,
+  then that alone, since such a message cut elsewhere is one of version 1; the log says it once. A message of
+  version 1 that was not paid yet can be cut into one of version 2, so version 1 is then told to send again,
+  and the log says why: set 2 or 1 as soon as it is known.
 - It waits 10 s, so `reply_within_seconds` is 8.
 
 >>> from gateway.signing import hmac_sha256_hex
@@ -145,10 +145,11 @@ class Deposit(msgspec.Struct, frozen=True):
 
 
 class SignedDeposit(NamedTuple):
-    """A request, and the message that its sign has verified."""
+    """A request, the message that its sign has verified, and of which version."""
 
     body: Deposit
     signed: bytes
+    version: int
 
 
 _deposit: Final = msgspec.json.Decoder(Deposit)
@@ -217,8 +218,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         for version in self._versions:
             message = signed_message(body, version)
             if self._is_signed(body, message):
-                self._learn(version, body)
-                return SignedDeposit(body, message)
+                return SignedDeposit(body, message, version)
         # The version 2 that was seen may have been cut out of a captured request of version 1. So that one is
         # to be sent again: a final answer would lose every honest win until somebody looks.
         if self.settings.sign_version == "auto" and self._is_signed(body, signed_message(body, 1)):
@@ -228,12 +228,15 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
     def _is_signed(self, body: Deposit, message: bytes) -> bool:
         return self.secrets.verify(body.sign or "", lambda key: hmac_sha256_hex(key, message).upper())
 
-    def _learn(self, version: int, body: Deposit) -> None:
-        """Accept the current version alone, once a message of it has verified."""
+    def _learn(self, posted: SignedDeposit) -> None:
+        """Accept the current version alone, once a message of it has been posted.
+
+        To have verified is not enough: a paid message of version 1 that is cut into version 2 verifies too.
+        """
         # Without a gameID both versions sign the same, which tells nothing of what iGamingAce speaks.
-        if version != self._versions[-1] and spoken(body.game_id):
-            self._versions = (version,)
-            _log.info("sign version found", integration=self.name, sign_version=version)
+        if posted.version != self._versions[-1] and spoken(posted.body.game_id):
+            self._versions = (posted.version,)
+            _log.info("sign version found", integration=self.name, sign_version=posted.version)
 
     def whose(self, message: SignedDeposit) -> FindPlayer | None:
         """Ask for the player's own currency, unless a setting says it."""
@@ -267,8 +270,9 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
-        """Say the transfer and the balance after it, or a code."""
-        del callback  # nothing of the request is echoed
+        """Say the transfer and the balance after it, or a code; learn the version from what was posted."""
+        if outcome.result is Result.POSTED and len(self._versions) > 1:
+            self._learn(self.parse(callback))
         (code, send_again), receipt = CODES[outcome.result], outcome.receipt
         if receipt is None:
             status = self.settings.unavailable_status if send_again else 200

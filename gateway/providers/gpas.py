@@ -167,7 +167,8 @@ class Gpas(Provider[GpasSettings, Movement]):
 
     def parse(self, callback: Callback) -> Movement:
         """Read the body, and the session that the query names."""
-        return Movement(callback.query.get("walletSessionId", ""), decode(_decoder, callback.body))
+        body = decode(_decoder, callback.body, too_deep=Result.UNAVAILABLE)
+        return Movement(callback.query.get("walletSessionId", ""), body)
 
     def whose(self, message: Movement) -> FindSession:
         """Ask for the player and the currency of the wallet session."""

@@ -143,7 +143,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
 
     def parse(self, callback: Callback) -> CreditRequest | BalanceRequest:
         """Read the body of the operation that the path names."""
-        return decode(_decoders[callback.path], callback.body)
+        return decode(_decoders[callback.path], callback.body, too_deep=Result.UNAVAILABLE)
 
     def normalize(
         self, message: CreditRequest | BalanceRequest, holder: Holder | None

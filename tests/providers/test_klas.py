@@ -211,6 +211,14 @@ async def test_signed_refund_is_never_paid_as_a_win(stack: Stack, facts: Facts) 
     assert await stack.transfers(facts.player_id) == []
 
 
+async def test_half_of_a_surrogate_pair_is_recorded_as_an_escape(stack: Stack, facts: Facts) -> None:
+    body = DIALECT.saying(facts, reason="won HALF", round_id="HALF").body.replace(b"HALF", rb"\ud83d")
+    DIALECT.read_paid(await stack.send("klas", signed_request(body)), facts, replay=False)
+    [posted] = await stack.transfers(facts.player_id)
+    assert posted.details["reason"] == r'"won \u0000"'
+    assert (posted.round_id, posted.details["round_id"]) == (None, r'"\u0000"')
+
+
 async def test_win_with_a_reference_is_owed(stack: Stack, facts: Facts) -> None:
     response = await stack.send("klas", DIALECT.saying(facts, reference_id="any"))
     DIALECT.read_paid(response, facts, replay=False)

@@ -37,6 +37,24 @@ class RefusesOthers(Certificate):
     ) -> None:
         await self.assert_refused(stack, self.dialect.raw(body, facts=facts), "malformed")
 
+    async def test_win_that_is_nested_too_deeply_is_asked_for_again_if_it_is_signed(
+        self, stack: Stack, facts: Facts
+    ) -> None:
+        """A signature within the body can't be read there, so a stranger's would be asked for as well."""
+        body = self.dialect.credit(facts).body[:-1] + b',"nobody reads this":' + b"[" * 3_000 + b"]" * 3_000
+        what = "malformed" if self.dialect.signature_field else "unavailable"
+        await self.assert_refused(stack, self.dialect.raw(body + b"}", facts=facts), what)
+
+    @pytest.mark.parametrize("half", [rb"\ud83d", rb"\uDE00x"])
+    async def test_half_of_a_surrogate_pair_in_a_needed_field_is_refused(
+        self, stack: Stack, facts: Facts, half: bytes
+    ) -> None:
+        marked = facts.but(provider_tx_id=f"{facts.provider_tx_id}MARK")
+        body = self.dialect.credit(marked).body.replace(b"MARK", half)
+        response = await self.send(stack, self.dialect.raw(body, facts=marked))
+        self.dialect.assert_error(response, "malformed", tx=None)
+        assert await stack.transfers(facts.player_id) == []
+
     async def test_cut_request_moves_nothing(self, stack: Stack, facts: Facts) -> None:
         whole = self.dialect.credit(facts).body
         for size in range(1, len(whole), 11):

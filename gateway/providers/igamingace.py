@@ -21,6 +21,8 @@ Quirks
 - `freeSpinID` marks a free-spin win unless it says nothing: null, absent, "", 0, [], {}, false.
 - Needed are agentID, userID, amount and transactionID; the other ids are recorded where they are none.
 - A Withdraw's message is also that of a Deposit without a reference: if bets go elsewhere, nobody can tell.
+- A BetWin's message is that of a Deposit of the stake, whose ids begin with the win, as 0.00. No Deposit is
+  paid whose ids together begin so, with digits, a dot and two digits: iGamingAce's own are 32 hex digits.
 - Two integrations may have a secret in common only if neither agentID begins with the other.
 
 DECISIONS
@@ -42,6 +44,7 @@ DECISIONS
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self
 
@@ -107,6 +110,9 @@ CODES: Final[Mapping[Result, Code]] = {
     Result.UNPOSTABLE: Code(1, send_again=True),
 }
 _SIGNED_DECIMALS: Final = 2
+_BET_AND_WIN: Final = re.compile(rb"[0-9]+\.[0-9]{3,}\.[0-9]{2}")
+"""How a BetWin's message goes on after its user, with two amounts, wherever the first is said to begin."""
+
 _VERSIONS: Final[Mapping[str | int, tuple[int, ...]]] = {"auto": (2, 1), 2: (2,), 1: (1,)}
 _log = structlog.get_logger()
 
@@ -244,6 +250,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
     def normalize(self, message: SignedDeposit, holder: Holder | None) -> Credit:
         """Make a credit in the configured currency or the player's."""
+        _refuse_bet_and_win(message)
         body, currency = message.body, self.settings.currency or (holder.currency if holder else None)
         if currency is None:
             raise Refused(Result.UNKNOWN_PLAYER)
@@ -302,3 +309,10 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         message = signed_message(_deposit.decode(msgspec.json.encode(request)), version)
         request["sign"] = hmac_sha256_hex(self.secrets.signing, message).upper()
         return Callback("Deposit", msgspec.json.encode(request), {"content-type": "application/json"})
+
+
+def _refuse_bet_and_win(message: SignedDeposit) -> None:
+    """Raise Refused for the signed message of a BetWin, whose stake would be paid as a win."""
+    account = f"{message.body.agent_id}{message.body.user_id}".encode()
+    if _BET_AND_WIN.match(message.signed, len(account)):
+        raise Refused(Result.MALFORMED, "a bet and win is not paid as a win")

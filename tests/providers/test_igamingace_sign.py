@@ -1,6 +1,7 @@
 """iGamingAce's sign: its two versions, and that one signed message has one digest however it is cut."""
 
 import hashlib
+import hmac
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -187,6 +188,26 @@ def test_one_signed_message_has_one_digest_wherever_it_is_cut(version: int) -> N
         assert credit.signed_digest == digest, cut
         passed += 1
     assert passed > 100
+
+
+@pytest.mark.parametrize("version", [2, 1])
+@pytest.mark.parametrize(("bet", "win"), [("50.00", "0.00"), ("0.50", "12.30"), ("1.00", "1000.00")])
+def test_signed_bet_and_win_is_never_paid_as_a_deposit_wherever_it_is_cut(
+    version: int, bet: str, win: str
+) -> None:
+    """Its message is agentID, userID, betAmount, winAmount, transactionID, roundID, gameID."""
+    ids, refused = f"{win}{TX}{ROUND}2001", 0
+    sign = hmac.new(KEY, f"{AGENT}{USER}{bet}{ids}".encode(), hashlib.sha256).hexdigest().upper()
+    said = {**CASE, "amount": bet, "gameID": None, "sign": sign}
+    for at in range(1, len(ids)):
+        before = {"refTransactionID": ids[:at], "transactionID": ids[at:], "roundID": ""}
+        after = {"refTransactionID": "", "transactionID": ids[:at], "roundID": ids[at:]}
+        longer = {**before, "userID": f"{USER}{bet[0]}", "amount": bet[1:]}
+        for cut in (before, after, longer) if bet[1] != "." else (before, after):
+            with pytest.raises(Refused) as error:
+                _credit(_provider(version), sent(body_of({**said, **cut})))
+            refused += error.value.outcome.detail == "a bet and win is not paid as a win"
+    assert refused > 100
 
 
 def test_digest_does_not_cover_what_is_not_signed() -> None:

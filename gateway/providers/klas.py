@@ -19,13 +19,16 @@ Quirks
 - Only player_id, transfer_id, amount and currency are needed. Any other field may hold anything, as on a
   promotion without a round: what is no id is recorded among the details.
 - The signature covers the whole body, so a signed message determines its fields: no `signed_digest`.
-- No signature names its operation. A bet's body is told by its reason, BET, a refund's by its reference_id
-  without a round_completed; neither is ever paid as a win.
+- No signature names its operation. A bet's body is told by its reason, BET, or GIFT_SPIN where the spin is on
+  the house, a refund's by its reference_id without a round_completed; none of them is ever paid as a win.
 - The signature names no account either, so two integrations may have no secret in common.
 
 DECISIONS
 - `deduction` is not explained anywhere: recorded only. `deduction = "subtract"` takes it off the amount, and
   then refuses a win whose deduction is no amount, since nobody knows how much is owed.
+- A reason is compared by its letters alone, in either case. One that is no text is no bet's: it is recorded,
+  and the win paid. A free-spin win is told by gift_spin; were its reason GIFT_SPIN, it would be refused,
+  since its amount can't be told from a stake.
 - Its page has no code for 'ask again' but ERR_TIMEOUT; what the ledger could not post says that as well.
 
 >>> from gateway.signing import hmac_sha256_hex
@@ -84,7 +87,9 @@ STATUS_CODES: Final[Mapping[Result, str]] = {
     Result.UNAVAILABLE: "ERR_TIMEOUT",
     Result.UNPOSTABLE: "ERR_TIMEOUT",
 }
-BET: Final = "bet"
+BETS: Final = frozenset({"bet", "giftspin"})
+"""The letters of a bet's reasons."""
+
 _SAMPLE_TIMESTAMP: Final = 1_710_000_000
 
 
@@ -247,7 +252,7 @@ def _refuse_other_operations(message: CreditRequest) -> None:
 
     A refund has the `reference_id` that no win has, and lacks the `round_completed` that every win has.
     """
-    if spoken(message.reason).strip().lower() == BET:
+    if "".join(filter(str.isalpha, spoken(message.reason))).lower() in BETS:
         raise Refused(Result.MALFORMED, "reason: a bet is not paid as a win")
     if not says_nothing(message.reference_id) and bytes(message.round_completed) == bytes(ABSENT):
         raise Refused(Result.MALFORMED, "reference_id: a refund is not paid as a win")

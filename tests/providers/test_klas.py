@@ -191,14 +191,20 @@ async def test_yen_and_dinar_keep_their_own_decimals(stack: Stack, facts: Facts)
         assert (paid.balance, await stack.balance(player, currency)) == (balance, minor)
 
 
-@pytest.mark.parametrize("reason", ["BET", "bet", " Bet "])
+@pytest.mark.parametrize("reason", ["BET", "bet", " Bet ", "BET\u200b", "GIFT_SPIN", "gift-spin"])
 async def test_signed_bet_is_never_paid_as_a_win(stack: Stack, facts: Facts, reason: str) -> None:
     with stack.logged() as lines:
-        response = await stack.send("klas", DIALECT.saying(facts, reason=reason, round_completed=False))
+        response = await stack.send("klas", DIALECT.saying(facts, reason=reason, gift_spin={"id": 1}))
     DIALECT.assert_error(response, "malformed", tx=None)
     assert await stack.transfers(facts.player_id) == []
     [line] = [line for line in lines if line["event"] == "callback"]
     assert line["detail"] == "reason: a bet is not paid as a win"
+
+
+@pytest.mark.parametrize("reason", [["BET"], {"reason": "BET"}, "win after a BET", "Ж" * 2_000])
+async def test_reason_that_no_bet_has_costs_no_win(stack: Stack, facts: Facts, reason: object) -> None:
+    response = await stack.send("klas", DIALECT.saying(facts, reason=reason))
+    DIALECT.read_paid(response, facts, replay=False)
 
 
 async def test_signed_refund_is_never_paid_as_a_win(stack: Stack, facts: Facts) -> None:

@@ -6,17 +6,17 @@ no win.
 No refusal quotes what came: it says where, and what was expected.
 """
 
+import codecs
 import re
 from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.providers.contract import TEXT_CHARACTERS_MAX, Callback, Message, Refused, Text
+from gateway.providers.contract import TEXT_CHARACTERS_MAX, Message, Refused, Text
 from shared.ids import ROUND_ID_CHARACTERS_MAX, is_printable, storable_round_id
 from shared.outcome import Result
 
-FORM: Final = "application/x-www-form-urlencoded"
 FORM_FIELDS_MAX: Final = 64
 LONE_SURROGATES_MAX: Final = 1_000
 """Halves of surrogate pairs that are read in one body; one with more of them is refused."""
@@ -31,7 +31,9 @@ ABSENT: Final = msgspec.Raw(b"null")
 def decode(
     decoder: msgspec.json.Decoder[Message], body: bytes, too_deep: Result = Result.MALFORMED
 ) -> Message:
-    """Read JSON strictly, but for halves of surrogate pairs. Raises Refused with what is wrong and where.
+    """Read JSON strictly, but for a byte order mark and halves of surrogate pairs.
+
+    Raises Refused with what is wrong and where.
 
     `too_deep` is the result of a body that is nested deeper than can be read: UNAVAILABLE, so that the
     provider asks again, for one whose signature is known to be good.
@@ -42,7 +44,7 @@ def decode(
         try:
             return decoder.decode(text)
         except msgspec.DecodeError:
-            mended = _without_lone_surrogates(text)
+            mended = _without_lone_surrogates(text.removeprefix("\ufeff"))
             if mended == text:
                 raise
         return decoder.decode(mended)
@@ -70,10 +72,10 @@ def _without_lone_surrogates(text: str) -> str:
     return _LONE_SURROGATE.sub(r"\\u0000", hidden, LONE_SURROGATES_MAX).replace("\0", "\\\\")
 
 
-def decode_json_or_form(decoder: msgspec.json.Decoder[Message], callback: Callback) -> Message:
-    """Read JSON, also under a form's name, or a form. Raises Refused with what is wrong and where."""
-    is_form = callback.media_type == FORM and not callback.body.lstrip().startswith(b"{")
-    return (_decode_form if is_form else decode)(decoder, callback.body)
+def decode_json_or_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
+    """Read JSON or a form, whatever its content type is said to be. Raises Refused with what is wrong."""
+    is_json = body.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+    return (decode if is_json else _decode_form)(decoder, body)
 
 
 def _decode_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:

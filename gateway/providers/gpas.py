@@ -148,6 +148,7 @@ class Gpas(Provider[GpasSettings, Movement]):
 
     paths: ClassVar = ("movements/credit",)
     headers: ClassVar = frozenset({"x-parent-system-id", "x-signature"})
+    reads_query: ClassVar = True
     echoes: ClassVar = False
     settings_type: ClassVar = GpasSettings
 

@@ -66,7 +66,6 @@ from gateway.providers.contract import (
 )
 from gateway.providers.fields import (
     ABSENT,
-    FORM,
     Anything,
     decode_json_or_form,
     lexeme,
@@ -187,7 +186,6 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
     paths: ClassVar = ("Deposit",)
     echoes: ClassVar = False
-    content_types: ClassVar = frozenset({"application/json", FORM})
     settings_type: ClassVar = IGamingAceSettings
 
     def __init__(
@@ -218,7 +216,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         return known[1] if known and known[0] is callback else self._verify(callback)
 
     def _verify(self, callback: Callback) -> SignedDeposit:
-        body = decode_json_or_form(_deposit, callback)
+        body = decode_json_or_form(_deposit, callback.body)
         if body.agent_id != self.settings.agent_id:
             raise Refused(Result.UNKNOWN_CALLER, "agentID is not the configured one")
         for version in self._versions:

@@ -31,6 +31,9 @@ Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS_MAX, pattern=r"\A[
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
 """An identifier, as `shared.ids` defines it."""
 
+IdOrNumber = Id | Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""An identifier that may come as a whole number, which is the id of its digits: up to 2^63 - 1."""
+
 CurrencyText = Annotated[str, msgspec.Meta(max_length=10)]
 """What stands where a currency code should; whether it is one is for `Provider.amount` to say."""
 

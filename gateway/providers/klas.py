@@ -16,6 +16,7 @@ Quirks
 - `amount` already includes `jackpot_wins`, which is a string in the example and an object in the table.
 - `gift_spin` marks a free-spin win unless it says nothing: null, {}, [], "", 0, false.
 - A win is owed with an empty or unknown session too: the session is recorded and never looked up.
+- player_id and transfer_id may come as whole numbers: 12001 is "12001".
 - Only player_id, transfer_id, amount and currency are needed. Any other field may hold anything, as on a
   promotion without a round: what is no id is recorded among the details.
 - The signature covers the whole body, so a signed message determines its fields: no `signed_digest`.
@@ -45,7 +46,7 @@ import msgspec
 from gateway.providers.contract import (
     Callback,
     CurrencyText,
-    Id,
+    IdOrNumber,
     IntegrationSettings,
     Provider,
     Refused,
@@ -103,14 +104,14 @@ class KlasSettings(IntegrationSettings):
 class BalanceRequest(msgspec.Struct, frozen=True):
     """The body of /balance, without what nothing depends on."""
 
-    player_id: Id
+    player_id: IdOrNumber
 
 
 class CreditRequest(msgspec.Struct, frozen=True):
     """The body of /credit."""
 
-    player_id: Id
-    transfer_id: Id
+    player_id: IdOrNumber
+    transfer_id: IdOrNumber
     amount: msgspec.Raw
     currency: CurrencyText
     request_id: Anything = ABSENT
@@ -156,15 +157,15 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         """Make a credit, or the question for a balance."""
         del holder  # the request names the player itself
         if isinstance(message, BalanceRequest):
-            return FindPlayer(message.player_id)
+            return FindPlayer(str(message.player_id))
         _refuse_other_operations(message)
         kind = Kind.WIN if says_nothing(message.gift_spin) else Kind.FREE_SPIN
         round_id, game_id = reference(message.round_id), reference(message.game_code)
         session_id = reference(message.session_id, ID_CHARACTERS_MAX)
         return Credit(
             integration=self.name,
-            provider_tx_id=message.transfer_id,
-            player_id=message.player_id,
+            provider_tx_id=str(message.transfer_id),
+            player_id=str(message.player_id),
             currency=message.currency,
             amount_minor=self._amount_minor(message),
             kind=kind,

@@ -42,7 +42,6 @@ BAD_BODIES = {
     "a text": b'"win"',
     "empty object": b"{}",
     "deep nesting": b"[" * 30_000,
-    "deep nesting in a field": b'{"tags":' + b'{"a":' * 10_000 + b"1" + b"}" * 10_001,
     "invalid UTF-8": b'{"transfer_id": "\xff\xfe"}',
     "a lone surrogate": b'{"transfer_id": "\\ud800"}',
     "a NUL": b'{"transfer_id": "a\\u0000b"}',

@@ -40,7 +40,7 @@ class CallbackEndpoint:
         self._body_bytes_max: Final = body_bytes_max
         self._rejections: Final = rejections
         self._address_rule: Final = address_rule
-        self._single_headers: Final = [b"content-type", *(h.encode() for h in integration.provider.headers)]
+        self._single_headers: Final = [name.encode() for name in integration.provider.headers]
         self._turned_away: tuple[int, bytes] | None = None
         """Status and response of every callback that is turned away, once known, if all get the same."""
 
@@ -97,7 +97,8 @@ class CallbackEndpoint:
     def _read_head(self, scope: Scope) -> Callback:
         """Return what the request line and the headers say, without a body. Raises Refused.
 
-        Of a header that comes twice the first counts, unless it matters and they differ.
+        Of a header that comes twice the first counts, unless it matters and they differ. What the provider
+        does not read costs no win: not a content type, nor a query beside a body that says it all.
         """
         given: Headers = scope["headers"]
         headers = {
@@ -105,11 +106,8 @@ class CallbackEndpoint:
         }
         if len(headers) < len(given):
             _refuse_contradiction(given, self._single_headers)
-        callback = Callback(self._path, b"", headers, read_query(scope["query_string"]))
-        kind = callback.media_type
-        if kind and kind not in self._integration.provider.content_types:
-            raise Refused(Result.MALFORMED, "this content type is not understood")
-        return callback
+        query = read_query(scope["query_string"]) if self._integration.provider.reads_query else {}
+        return Callback(self._path, b"", headers, query)
 
     def _refuse_address(self) -> Reply:
         """Refuse a client that is not heard, with a status after which a provider may ask again."""

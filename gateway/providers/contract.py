@@ -31,6 +31,9 @@ Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS_MAX, pattern=r"\A[
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
 """An identifier, as `shared.ids` defines it."""
 
+IdOrNumber = Id | Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+"""An identifier that may come as a whole number, which is the id of its digits: up to 2^63 - 1."""
+
 CurrencyText = Annotated[str, msgspec.Meta(max_length=10)]
 """What stands where a currency code should; whether it is one is for `Provider.amount` to say."""
 
@@ -68,11 +71,6 @@ class Callback(NamedTuple):
     def header(self, name: str) -> str:
         """Return a header's value without blanks around it, or "" where there is none."""
         return self.headers.get(name, "").strip(" \t")
-
-    @property
-    def media_type(self) -> str:
-        """The body's type in lower case without parameters, or "" where the request names none."""
-        return self.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 class Reply(NamedTuple):
@@ -134,11 +132,11 @@ class Provider(ABC, Generic[SettingsType, Message]):
     paths: ClassVar[tuple[str, ...]]
     """The callbacks it sends, as `Callback.path` names them."""
 
-    content_types: ClassVar[frozenset[str]] = frozenset({"application/json"})
-    """The bodies it may send. A request that names no type is read as JSON."""
-
     headers: ClassVar[frozenset[str]] = frozenset()
-    """The headers that it reads beside the content type, in lower case: none may come with two values."""
+    """The headers that it reads, in lower case: none may come with two values."""
+
+    reads_query: ClassVar = False
+    """Whether it reads the query, which is passed over if not."""
 
     echoes: ClassVar = True
     """Whether 'ask again' depends on the request, such as by an id or a number of items. Said once if not."""

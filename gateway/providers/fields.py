@@ -6,18 +6,21 @@ no win.
 No refusal quotes what came: it says where, and what was expected.
 """
 
+import codecs
 import re
 from typing import Final
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.providers.contract import TEXT_CHARACTERS_MAX, Callback, Message, Refused, Text
+from gateway.providers.contract import TEXT_CHARACTERS_MAX, Message, Refused, Text
 from shared.ids import ROUND_ID_CHARACTERS_MAX, is_printable, storable_round_id
 from shared.outcome import Result
 
-FORM: Final = "application/x-www-form-urlencoded"
 FORM_FIELDS_MAX: Final = 64
+LONE_SURROGATES_MAX: Final = 1_000
+"""Halves of surrogate pairs that are read in one body; one with more of them is refused."""
+
 Anything = msgspec.Raw
 """A field that the money does not depend on. It holds any JSON value: none of them costs a player a win."""
 
@@ -25,23 +28,54 @@ ABSENT: Final = msgspec.Raw(b"null")
 """The value of such a field where there is none."""
 
 
-def decode(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
-    """Read JSON strictly. Raises Refused with what is wrong and where."""
+def decode(
+    decoder: msgspec.json.Decoder[Message], body: bytes, too_deep: Result = Result.MALFORMED
+) -> Message:
+    """Read JSON strictly, but for a byte order mark and halves of surrogate pairs.
+
+    Raises Refused with what is wrong and where.
+
+    `too_deep` is the result of a body that is nested deeper than can be read: UNAVAILABLE, so that the
+    provider asks again, for one whose signature is known to be good.
+    """
     try:
         # As text, because msgspec passes over bytes that are no UTF-8 where it keeps nothing, or a Raw.
-        return decoder.decode(body.decode())
+        text = body.decode()
+        try:
+            return decoder.decode(text)
+        except msgspec.DecodeError:
+            mended = _without_lone_surrogates(text.removeprefix("\ufeff"))
+            if mended == text:
+                raise
+        return decoder.decode(mended)
     except msgspec.DecodeError as error:
         raise Refused(Result.MALFORMED, _without_values(str(error))) from None
     except UnicodeDecodeError as error:
         raise Refused(Result.MALFORMED, f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
-        raise Refused(Result.MALFORMED, "nested too deeply") from None
+        raise Refused(too_deep, "nested too deeply") from None
 
 
-def decode_json_or_form(decoder: msgspec.json.Decoder[Message], callback: Callback) -> Message:
-    """Read JSON, also under a form's name, or a form. Raises Refused with what is wrong and where."""
-    is_form = callback.media_type == FORM and not callback.body.lstrip().startswith(b"{")
-    return (_decode_form if is_form else decode)(decoder, callback.body)
+def _without_lone_surrogates(text: str) -> str:
+    r"""Return JSON with a NUL for each escaped half of a surrogate pair, such as a text cut in an emoji has.
+
+    msgspec refuses those even in fields that it skips. What the money needs admits no NUL, so it stays
+    refused there; all else is recorded with the NUL as an escape.
+
+    >>> _without_lone_surrogates(r'["won \ud83d", "\ud83d\ude00", "\\ud83d"]')
+    '["won \\u0000", "\\ud83d\\ude00", "\\\\ud83d"]'
+    """
+    if "\\u" not in text or "\0" in text:
+        return text
+    # An escaped backslash is hidden behind a raw NUL, which JSON never holds: what follows it is no escape.
+    hidden = text.replace("\\\\", "\0")
+    return _LONE_SURROGATE.sub(r"\\u0000", hidden, LONE_SURROGATES_MAX).replace("\0", "\\\\")
+
+
+def decode_json_or_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
+    """Read JSON or a form, whatever its content type is said to be. Raises Refused with what is wrong."""
+    is_json = body.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
+    return (decode if is_json else _decode_form)(decoder, body)
 
 
 def _decode_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
@@ -127,6 +161,9 @@ def noted(**said: str | None) -> dict[str, str]:
     return {name: text[:TEXT_CHARACTERS_MAX] for name, text in said.items() if text}
 
 
+_HIGH: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
+_LOW: Final = r"\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_LONE_SURROGATE: Final = re.compile(rf"{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW}")
 _text = msgspec.json.Decoder(Text)
 _any_text = msgspec.json.Decoder(str)
 _NUMBER_STARTS: Final = frozenset(b"%c" % c for c in b"-0123456789")

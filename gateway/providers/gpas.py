@@ -148,6 +148,7 @@ class Gpas(Provider[GpasSettings, Movement]):
 
     paths: ClassVar = ("movements/credit",)
     headers: ClassVar = frozenset({"x-parent-system-id", "x-signature"})
+    reads_query: ClassVar = True
     echoes: ClassVar = False
     settings_type: ClassVar = GpasSettings
 
@@ -167,7 +168,8 @@ class Gpas(Provider[GpasSettings, Movement]):
 
     def parse(self, callback: Callback) -> Movement:
         """Read the body, and the session that the query names."""
-        return Movement(callback.query.get("walletSessionId", ""), decode(_decoder, callback.body))
+        body = decode(_decoder, callback.body, too_deep=Result.UNAVAILABLE)
+        return Movement(callback.query.get("walletSessionId", ""), body)
 
     def whose(self, message: Movement) -> FindSession:
         """Ask for the player and the currency of the wallet session."""

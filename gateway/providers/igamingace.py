@@ -21,15 +21,17 @@ Quirks
 - `freeSpinID` marks a free-spin win unless it says nothing: null, absent, "", 0, [], {}, false.
 - Needed are agentID, userID, amount and transactionID; the other ids are recorded where they are none.
 - A Withdraw's message is also that of a Deposit without a reference: if bets go elsewhere, nobody can tell.
+- A BetWin's message is that of a Deposit of the stake, whose ids begin with the win, as 0.00. No Deposit is
+  paid whose ids together begin so, with digits, a dot and two digits: iGamingAce's own are 32 hex digits.
 - Two integrations may have a secret in common only if neither agentID begins with the other.
 
 DECISIONS
 - It retries 50 times, after network faults such as HTTP 502. So what it should send again gets HTTP 502 with
   code 1: `unavailable_status = 502`, or 200 to the letter of 'always HTTP 200', where it may give up.
-- `sign_version = "auto"` takes either version until one of version 2 has verified in this process, then that
-  alone, since such a message cut elsewhere is one of version 1; the log says it once. A message of version 1
-  can be cut into one of version 2, too, by whoever got hold of one, so that version 1 is then told to send
-  again, and the log says why: set 2 or 1 as soon as it is known.
+- `sign_version = "auto"` takes either version until a message of version 2 has been posted by this process,
+  then that alone, since such a message cut elsewhere is one of version 1; the log says it once. A message of
+  version 1 that was not paid yet can be cut into one of version 2, so version 1 is then told to send again,
+  and the log says why: set 2 or 1 as soon as it is known.
 - It waits 10 s, so `reply_within_seconds` is 8.
 
 >>> from gateway.signing import hmac_sha256_hex
@@ -42,6 +44,7 @@ DECISIONS
 """
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self
 
@@ -63,7 +66,6 @@ from gateway.providers.contract import (
 )
 from gateway.providers.fields import (
     ABSENT,
-    FORM,
     Anything,
     decode_json_or_form,
     lexeme,
@@ -107,6 +109,9 @@ CODES: Final[Mapping[Result, Code]] = {
     Result.UNPOSTABLE: Code(1, send_again=True),
 }
 _SIGNED_DECIMALS: Final = 2
+_BET_AND_WIN: Final = re.compile(rb"[0-9]+\.[0-9]{3,}\.[0-9]{2}")
+"""How a BetWin's message goes on after its user, with two amounts, wherever the first is said to begin."""
+
 _VERSIONS: Final[Mapping[str | int, tuple[int, ...]]] = {"auto": (2, 1), 2: (2,), 1: (1,)}
 _log = structlog.get_logger()
 
@@ -145,10 +150,11 @@ class Deposit(msgspec.Struct, frozen=True):
 
 
 class SignedDeposit(NamedTuple):
-    """A request, and the message that its sign has verified."""
+    """A request, the message that its sign has verified, and of which version."""
 
     body: Deposit
     signed: bytes
+    version: int
 
 
 _deposit: Final = msgspec.json.Decoder(Deposit)
@@ -180,7 +186,6 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
     paths: ClassVar = ("Deposit",)
     echoes: ClassVar = False
-    content_types: ClassVar = frozenset({"application/json", FORM})
     settings_type: ClassVar = IGamingAceSettings
 
     def __init__(
@@ -211,14 +216,13 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         return known[1] if known and known[0] is callback else self._verify(callback)
 
     def _verify(self, callback: Callback) -> SignedDeposit:
-        body = decode_json_or_form(_deposit, callback)
+        body = decode_json_or_form(_deposit, callback.body)
         if body.agent_id != self.settings.agent_id:
             raise Refused(Result.UNKNOWN_CALLER, "agentID is not the configured one")
         for version in self._versions:
             message = signed_message(body, version)
             if self._is_signed(body, message):
-                self._learn(version, body)
-                return SignedDeposit(body, message)
+                return SignedDeposit(body, message, version)
         # The version 2 that was seen may have been cut out of a captured request of version 1. So that one is
         # to be sent again: a final answer would lose every honest win until somebody looks.
         if self.settings.sign_version == "auto" and self._is_signed(body, signed_message(body, 1)):
@@ -228,12 +232,15 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
     def _is_signed(self, body: Deposit, message: bytes) -> bool:
         return self.secrets.verify(body.sign or "", lambda key: hmac_sha256_hex(key, message).upper())
 
-    def _learn(self, version: int, body: Deposit) -> None:
-        """Accept the current version alone, once a message of it has verified."""
+    def _learn(self, posted: SignedDeposit) -> None:
+        """Accept the current version alone, once a message of it has been posted.
+
+        To have verified is not enough: a paid message of version 1 that is cut into version 2 verifies too.
+        """
         # Without a gameID both versions sign the same, which tells nothing of what iGamingAce speaks.
-        if version != self._versions[-1] and spoken(body.game_id):
-            self._versions = (version,)
-            _log.info("sign version found", integration=self.name, sign_version=version)
+        if posted.version != self._versions[-1] and spoken(posted.body.game_id):
+            self._versions = (posted.version,)
+            _log.info("sign version found", integration=self.name, sign_version=posted.version)
 
     def whose(self, message: SignedDeposit) -> FindPlayer | None:
         """Ask for the player's own currency, unless a setting says it."""
@@ -241,6 +248,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
     def normalize(self, message: SignedDeposit, holder: Holder | None) -> Credit:
         """Make a credit in the configured currency or the player's."""
+        _refuse_bet_and_win(message)
         body, currency = message.body, self.settings.currency or (holder.currency if holder else None)
         if currency is None:
             raise Refused(Result.UNKNOWN_PLAYER)
@@ -267,8 +275,9 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
-        """Say the transfer and the balance after it, or a code."""
-        del callback  # nothing of the request is echoed
+        """Say the transfer and the balance after it, or a code; learn the version from what was posted."""
+        if outcome.result is Result.POSTED and len(self._versions) > 1:
+            self._learn(self.parse(callback))
         (code, send_again), receipt = CODES[outcome.result], outcome.receipt
         if receipt is None:
             status = self.settings.unavailable_status if send_again else 200
@@ -298,3 +307,10 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         message = signed_message(_deposit.decode(msgspec.json.encode(request)), version)
         request["sign"] = hmac_sha256_hex(self.secrets.signing, message).upper()
         return Callback("Deposit", msgspec.json.encode(request), {"content-type": "application/json"})
+
+
+def _refuse_bet_and_win(message: SignedDeposit) -> None:
+    """Raise Refused for the signed message of a BetWin, whose stake would be paid as a win."""
+    account = f"{message.body.agent_id}{message.body.user_id}".encode()
+    if _BET_AND_WIN.match(message.signed, len(account)):
+        raise Refused(Result.MALFORMED, "a bet and win is not paid as a win")

@@ -16,16 +16,20 @@ Quirks
 - `amount` already includes `jackpot_wins`, which is a string in the example and an object in the table.
 - `gift_spin` marks a free-spin win unless it says nothing: null, {}, [], "", 0, false.
 - A win is owed with an empty or unknown session too: the session is recorded and never looked up.
+- player_id and transfer_id may come as whole numbers: 12001 is "12001".
 - Only player_id, transfer_id, amount and currency are needed. Any other field may hold anything, as on a
   promotion without a round: what is no id is recorded among the details.
 - The signature covers the whole body, so a signed message determines its fields: no `signed_digest`.
-- No signature names its operation. A bet's body is told by its reason, BET, a refund's by its reference_id
-  without a round_completed; neither is ever paid as a win.
+- No signature names its operation. A bet's body is told by its reason, BET, or GIFT_SPIN where the spin is on
+  the house, a refund's by its reference_id without a round_completed; none of them is ever paid as a win.
 - The signature names no account either, so two integrations may have no secret in common.
 
 DECISIONS
 - `deduction` is not explained anywhere: recorded only. `deduction = "subtract"` takes it off the amount, and
   then refuses a win whose deduction is no amount, since nobody knows how much is owed.
+- A reason is compared by its letters alone, in either case. One that is no text is no bet's: it is recorded,
+  and the win paid. A free-spin win is told by gift_spin; were its reason GIFT_SPIN, it would be refused,
+  since its amount can't be told from a stake.
 - Its page has no code for 'ask again' but ERR_TIMEOUT; what the ledger could not post says that as well.
 
 >>> from gateway.signing import hmac_sha256_hex
@@ -42,7 +46,7 @@ import msgspec
 from gateway.providers.contract import (
     Callback,
     CurrencyText,
-    Id,
+    IdOrNumber,
     IntegrationSettings,
     Provider,
     Refused,
@@ -84,7 +88,9 @@ STATUS_CODES: Final[Mapping[Result, str]] = {
     Result.UNAVAILABLE: "ERR_TIMEOUT",
     Result.UNPOSTABLE: "ERR_TIMEOUT",
 }
-BET: Final = "bet"
+BETS: Final = frozenset({"bet", "giftspin"})
+"""The letters of a bet's reasons."""
+
 _SAMPLE_TIMESTAMP: Final = 1_710_000_000
 
 
@@ -98,14 +104,14 @@ class KlasSettings(IntegrationSettings):
 class BalanceRequest(msgspec.Struct, frozen=True):
     """The body of /balance, without what nothing depends on."""
 
-    player_id: Id
+    player_id: IdOrNumber
 
 
 class CreditRequest(msgspec.Struct, frozen=True):
     """The body of /credit."""
 
-    player_id: Id
-    transfer_id: Id
+    player_id: IdOrNumber
+    transfer_id: IdOrNumber
     amount: msgspec.Raw
     currency: CurrencyText
     request_id: Anything = ABSENT
@@ -143,7 +149,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
 
     def parse(self, callback: Callback) -> CreditRequest | BalanceRequest:
         """Read the body of the operation that the path names."""
-        return decode(_decoders[callback.path], callback.body)
+        return decode(_decoders[callback.path], callback.body, too_deep=Result.UNAVAILABLE)
 
     def normalize(
         self, message: CreditRequest | BalanceRequest, holder: Holder | None
@@ -151,15 +157,15 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         """Make a credit, or the question for a balance."""
         del holder  # the request names the player itself
         if isinstance(message, BalanceRequest):
-            return FindPlayer(message.player_id)
+            return FindPlayer(str(message.player_id))
         _refuse_other_operations(message)
         kind = Kind.WIN if says_nothing(message.gift_spin) else Kind.FREE_SPIN
         round_id, game_id = reference(message.round_id), reference(message.game_code)
         session_id = reference(message.session_id, ID_CHARACTERS_MAX)
         return Credit(
             integration=self.name,
-            provider_tx_id=message.transfer_id,
-            player_id=message.player_id,
+            provider_tx_id=str(message.transfer_id),
+            player_id=str(message.player_id),
             currency=message.currency,
             amount_minor=self._amount_minor(message),
             kind=kind,
@@ -247,7 +253,7 @@ def _refuse_other_operations(message: CreditRequest) -> None:
 
     A refund has the `reference_id` that no win has, and lacks the `round_completed` that every win has.
     """
-    if spoken(message.reason).strip().lower() == BET:
+    if "".join(filter(str.isalpha, spoken(message.reason))).lower() in BETS:
         raise Refused(Result.MALFORMED, "reason: a bet is not paid as a win")
     if not says_nothing(message.reference_id) and bytes(message.round_completed) == bytes(ABSENT):
         raise Refused(Result.MALFORMED, "reference_id: a refund is not paid as a win")

@@ -17,7 +17,6 @@ NO_JSON: Final = {
     "UTF-16": '{"a":1}'.encode("utf-16"),
     "no UTF-8": b'{"a":"\xff\xfe"}',
     "half a surrogate pair": b'{"a":"\\ud800"}',
-    "nested deeply": b'{"a":' + b"[" * 20_000 + b"]" * 20_000 + b"}",
     "nested deeply and cut": b"[" * 40_000,
     "zeros": b"\0" * 100,
     "a form": b"a=b&c=d",

@@ -1,6 +1,7 @@
 """iGamingAce's sign: its two versions, and that one signed message has one digest however it is cut."""
 
 import hashlib
+import hmac
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from gateway.providers.contract import Callback, Provider, Refused, Win
 from shared.credit import Credit
 from shared.errors import SettingsError
 from shared.money import Currencies
-from shared.outcome import Holder, Result
+from shared.outcome import Holder, Outcome, Result
 from tests.providers.dialect import KEY, Facts, Fields, body_of
 from tests.providers.dialects.igamingace import AGENT, DIALECT, sent, signature_of
 
@@ -54,6 +55,12 @@ def _verifies(provider: Provider[Any, Any], callback: Callback) -> bool:
     return True
 
 
+def _post(provider: Provider[Any, Any], callback: Callback, result: Result = Result.POSTED) -> None:
+    """Verify a request, and have the ledger's answer said."""
+    assert _verifies(provider, callback)
+    provider.render(callback, Outcome(result))
+
+
 def _credit(provider: Provider[Any, Any], callback: Callback) -> Credit:
     provider.authenticate(callback)
     credit = provider.normalize(provider.parse(callback), Holder(USER, "EUR", 0, 0))
@@ -72,23 +79,42 @@ def test_vectors_of_both_versions_verify() -> None:
             assert not _verifies(provider, wrong)
 
 
-def test_either_version_verifies_until_the_current_one_has() -> None:
+def test_either_version_verifies_until_the_current_one_was_posted() -> None:
     provider = _provider()
     with capture_logs() as lines:
-        assert _verifies(provider, _of_version(1))
-        assert _verifies(provider, _of_version(1))
+        _post(provider, _of_version(1))
+        _post(provider, _of_version(1))
         assert lines == []
-        assert _verifies(provider, _of_version(2))
-        assert _verifies(provider, _of_version(2))
+        _post(provider, _of_version(2))
+        _post(provider, _of_version(2))
     assert lines == [
         {"event": "sign version found", "log_level": "info", "integration": "ace", "sign_version": 2}
     ]
+    assert not _verifies(_provider(2), _of_version(1))
+
+
+@pytest.mark.parametrize("result", [result for result in Result if result is not Result.POSTED])
+def test_captured_message_that_is_cut_into_the_current_version_ends_no_older_wins(result: Result) -> None:
+    provider = _provider()
+    _post(provider, _of_version(1))
+    cut = {**CASE, "roundID": ROUND[:-4], "gameID": ROUND[-4:], "sign": signature_of(CASE, KEY, 1)}
+    _post(provider, sent(body_of(cut)), result)
+    assert _verifies(provider, _of_version(1))
+
+
+def test_version_is_learnt_from_the_request_that_was_posted_not_from_the_last_one() -> None:
+    provider, current = _provider(), _of_version(2)
+    assert _verifies(provider, current)
+    assert _verifies(provider, _of_version(1))
+    provider.render(current, Outcome(Result.POSTED))
+    with pytest.raises(Refused):
+        provider.authenticate(_of_version(1))
 
 
 def test_older_version_after_the_current_one_is_to_be_sent_again() -> None:
     """A thief may have cut the current one out of an older one: a final answer would lose honest wins."""
     provider = _provider()
-    assert _verifies(provider, _of_version(2))
+    _post(provider, _of_version(2))
     with pytest.raises(Refused) as refused:
         provider.authenticate(_of_version(1))
     assert refused.value.outcome.result is Result.UNAVAILABLE
@@ -97,7 +123,7 @@ def test_older_version_after_the_current_one_is_to_be_sent_again() -> None:
 
 def test_message_that_both_versions_share_tells_nothing_of_the_version() -> None:
     provider = _provider()
-    assert _verifies(provider, _of_version(2, {**CASE, "gameID": None}))
+    _post(provider, _of_version(2, {**CASE, "gameID": None}))
     assert _verifies(provider, _of_version(1))
 
 
@@ -162,6 +188,26 @@ def test_one_signed_message_has_one_digest_wherever_it_is_cut(version: int) -> N
         assert credit.signed_digest == digest, cut
         passed += 1
     assert passed > 100
+
+
+@pytest.mark.parametrize("version", [2, 1])
+@pytest.mark.parametrize(("bet", "win"), [("50.00", "0.00"), ("0.50", "12.30"), ("1.00", "1000.00")])
+def test_signed_bet_and_win_is_never_paid_as_a_deposit_wherever_it_is_cut(
+    version: int, bet: str, win: str
+) -> None:
+    """Its message is agentID, userID, betAmount, winAmount, transactionID, roundID, gameID."""
+    ids, refused = f"{win}{TX}{ROUND}2001", 0
+    sign = hmac.new(KEY, f"{AGENT}{USER}{bet}{ids}".encode(), hashlib.sha256).hexdigest().upper()
+    said = {**CASE, "amount": bet, "gameID": None, "sign": sign}
+    for at in range(1, len(ids)):
+        before = {"refTransactionID": ids[:at], "transactionID": ids[at:], "roundID": ""}
+        after = {"refTransactionID": "", "transactionID": ids[:at], "roundID": ids[at:]}
+        longer = {**before, "userID": f"{USER}{bet[0]}", "amount": bet[1:]}
+        for cut in (before, after, longer) if bet[1] != "." else (before, after):
+            with pytest.raises(Refused) as error:
+                _credit(_provider(version), sent(body_of({**said, **cut})))
+            refused += error.value.outcome.detail == "a bet and win is not paid as a win"
+    assert refused > 100
 
 
 def test_digest_does_not_cover_what_is_not_signed() -> None:

@@ -1,6 +1,7 @@
 """Klas Gaming: what it certifies, and its own ways."""
 
 from typing import Any, Final
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -69,7 +70,7 @@ async def test_balance_is_what_the_player_has(stack: Stack, facts: Facts) -> Non
     [
         ({"player_id": "nobody"}, "unknown_player"),
         ({"player_id": None}, "malformed"),
-        ({"player_id": 5}, "malformed"),
+        ({"player_id": 5}, "unknown_player"),
         ({"player_id": ""}, "malformed"),
         ({"player_id": "a\0b"}, "malformed"),
     ],
@@ -191,14 +192,20 @@ async def test_yen_and_dinar_keep_their_own_decimals(stack: Stack, facts: Facts)
         assert (paid.balance, await stack.balance(player, currency)) == (balance, minor)
 
 
-@pytest.mark.parametrize("reason", ["BET", "bet", " Bet "])
+@pytest.mark.parametrize("reason", ["BET", "bet", " Bet ", "BET\u200b", "GIFT_SPIN", "gift-spin"])
 async def test_signed_bet_is_never_paid_as_a_win(stack: Stack, facts: Facts, reason: str) -> None:
     with stack.logged() as lines:
-        response = await stack.send("klas", DIALECT.saying(facts, reason=reason, round_completed=False))
+        response = await stack.send("klas", DIALECT.saying(facts, reason=reason, gift_spin={"id": 1}))
     DIALECT.assert_error(response, "malformed", tx=None)
     assert await stack.transfers(facts.player_id) == []
     [line] = [line for line in lines if line["event"] == "callback"]
     assert line["detail"] == "reason: a bet is not paid as a win"
+
+
+@pytest.mark.parametrize("reason", [["BET"], {"reason": "BET"}, "win after a BET", "Ж" * 2_000])
+async def test_reason_that_no_bet_has_costs_no_win(stack: Stack, facts: Facts, reason: object) -> None:
+    response = await stack.send("klas", DIALECT.saying(facts, reason=reason))
+    DIALECT.read_paid(response, facts, replay=False)
 
 
 async def test_signed_refund_is_never_paid_as_a_win(stack: Stack, facts: Facts) -> None:
@@ -208,6 +215,32 @@ async def test_signed_refund_is_never_paid_as_a_win(stack: Stack, facts: Facts) 
     del fields["round_completed"]
     response = await stack.send("klas", signed_request(body_of(fields)))
     DIALECT.assert_error(response, "malformed", tx=None)
+    assert await stack.transfers(facts.player_id) == []
+
+
+async def test_half_of_a_surrogate_pair_is_recorded_as_an_escape(stack: Stack, facts: Facts) -> None:
+    body = DIALECT.saying(facts, reason="won HALF", round_id="HALF").body.replace(b"HALF", rb"\ud83d")
+    DIALECT.read_paid(await stack.send("klas", signed_request(body)), facts, replay=False)
+    [posted] = await stack.transfers(facts.player_id)
+    assert posted.details["reason"] == r'"won \u0000"'
+    assert (posted.round_id, posted.details["round_id"]) == (None, r'"\u0000"')
+
+
+async def test_ids_that_are_numbers_are_those_of_their_digits(stack: Stack, facts: Facts) -> None:
+    number = uuid4().int % 10**18
+    await stack.add_player(str(number), "EUR")
+    first = await stack.send("klas", DIALECT.saying(facts, player_id=number, transfer_id=number))
+    again = await stack.send("klas", DIALECT.saying(facts, player_id=str(number), transfer_id=str(number)))
+    assert DIALECT.read_paid(first, facts, replay=False) == DIALECT.read_paid(again, facts, replay=True)
+    assert await stack.balance(str(number)) == 1050
+
+
+@pytest.mark.parametrize(
+    "number", [b"-5", b"1.5", b"1e3", b"9" * 19, b"9" * 40, b"9" * 5_000, b"1.0", b"-0.0", b"true"]
+)
+async def test_number_that_is_no_id_pays_nothing(stack: Stack, facts: Facts, number: bytes) -> None:
+    body = DIALECT.saying(facts, transfer_id=msgspec.Raw(number)).body
+    DIALECT.assert_error(await stack.send("klas", signed_request(body)), "malformed", tx=None)
     assert await stack.transfers(facts.player_id) == []
 
 

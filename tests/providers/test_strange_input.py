@@ -1,10 +1,11 @@
 """Whatever comes in becomes a sound credit or the provider's own error; it is never a fault of ours."""
 
 import json
+import re
 from typing import Final
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gateway.providers import build
@@ -73,6 +74,8 @@ def test_win_is_owed_whatever_is_in_a_field_that_money_does_not_need(
     speaker: Dialect, strange: object, data: st.DataObject
 ) -> None:
     names = data.draw(st.lists(st.sampled_from(speaker.optional(FACTS)), min_size=1, unique=True))
+    if "refTransactionID" in names:  # with a decimal there, it may be the message of iGamingAce's BetWin
+        assume(re.match(r"[0-9]+\.[0-9]", str(strange)) is None)
     fields = {**speaker.fields(FACTS), **dict.fromkeys(names, strange)}
     credit = _credit_of(speaker, speaker.signed(fields, facts=FACTS))
     _assert_sound(credit)

@@ -47,6 +47,14 @@ class PaysWins(Certificate):
         assert self.dialect.read_paid(response, facts, replay=False).balance == "10.5"
         assert await stack.balance(facts.player_id) == 1050
 
+    async def test_half_of_a_surrogate_pair_costs_no_win(self, stack: Stack, facts: Facts) -> None:
+        """A provider that cuts a text by UTF-16 units may cut through an emoji."""
+        halves = rb',"nobody reads \ud83d":["won \uDE00\ud83d","\\\ud83d","\ud83d\ude00"]}'
+        request = self.dialect.raw(self.dialect.credit(facts).body[:-1] + halves, facts=facts)
+        for replay in (False, True):
+            self.dialect.read_paid(await self.send(stack, request), facts, replay=replay)
+        assert await stack.balance(facts.player_id) == 1050
+
     async def test_two_wins_in_one_round_are_both_paid(self, stack: Stack, facts: Facts) -> None:
         first, second = await self.pay(stack, facts), await self.pay(stack, facts.another())
         assert first.transfer_id != second.transfer_id

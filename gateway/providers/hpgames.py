@@ -37,6 +37,7 @@ DECISIONS
 '9ed3d547f9a672ecd4884304e859af84263410d613ff2a2bb7d70a8221d7e544'
 """
 
+from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -62,6 +63,7 @@ from gateway.providers.fields import (
     ABSENT,
     Anything,
     decode,
+    lexeme,
     noted,
     number_lexeme,
     recorded,
@@ -307,7 +309,18 @@ def _read_echo(body: bytes) -> dict[str, str]:
         written = bytes(_echo.decode(body.decode()).transaction_id)
         spelled = _text.decode(written) if written.startswith(b'"') else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return {}
+        return _read_odd_echo(body)
     if spelled is None or len(spelled) > TEXT_CHARACTERS_MAX or "\0" in spelled:
         return {}
     return {"transactionId": spelled}
+
+
+def _read_odd_echo(body: bytes) -> dict[str, str]:
+    """Return the echo of a body that `decode` alone reads, for its mark or for half of a surrogate pair."""
+    if not (body.startswith(BOM_UTF8) or b"\\u" in body):
+        return {}
+    try:
+        written = decode(_echo, body).transaction_id
+        return {"transactionId": lexeme(written, "transactionId")} if bytes(written)[:1] == b'"' else {}
+    except Refused:
+        return {}

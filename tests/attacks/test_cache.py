@@ -222,7 +222,7 @@ async def test_worker_needs_little_of_redis_and_may_do_nothing_else(servers: Ser
             refused = [("GET", "credits:1"), ("KEYS", "*"), ("FLUSHALL",), ("CONFIG", "GET", "*")]
             refused += [("SET", "other", "1"), ("ACL", "LIST"), ("MONITOR",), ("DEL", "credits:1")]
             for command in refused:
-                with pytest.raises(Exception, match="(?i)no permissions"):
+                with pytest.raises(Exception, match=r"(?i)no permissions"):
                     await _command(redis, *command)
 
 

@@ -107,7 +107,7 @@ class UnluckyStatements:
 
         async def execute(connection: AsyncConnection, *arguments: object) -> object:
             result = await statement(connection, *arguments)
-            if name == "insert" and await _commits_by_itself(connection):
+            if name == "insert" and _commits_by_itself(connection):
                 self._luck.committed = True
             self._luck.after(name)
             return result
@@ -115,8 +115,10 @@ class UnluckyStatements:
         return execute
 
 
-async def _commits_by_itself(connection: AsyncConnection) -> bool:
-    return connection.dialect.name == "postgresql" and await connection.get_isolation_level() == "AUTOCOMMIT"
+def _commits_by_itself(connection: AsyncConnection) -> bool:
+    """Tell whether a statement is a transaction by itself, which the server is not asked: it can't know."""
+    options = connection.sync_connection.get_execution_options() if connection.sync_connection else {}
+    return options.get("isolation_level") == "AUTOCOMMIT"
 
 
 class UnluckyLedger(Ledger):

@@ -289,6 +289,19 @@ def test_any_wins_and_crashes_leave_exactly_what_was_owed(casino: type[Casino]) 
     run_state_machine_as_test(casino, settings=examples)
 
 
+@pytest.mark.parametrize("died", [True, False])
+def test_crash_right_after_the_statement_that_posts_is_one_after_the_commit(
+    casino: type[Casino],
+    died: bool,  # noqa: FBT001  (a parameter)
+) -> None:
+    """On PostgreSQL new wins are posted by one statement, which nothing commits but itself."""
+    state = casino()
+    state.open(wins=[WIN])
+    state.send_and_fail([Sent([Copy(0, {"round_id": "another"})])], by=0, fault=Fault("insert", died=died))
+    state.send([Sent([Copy(0)])], by=0)
+    state.teardown()
+
+
 @pytest.mark.parametrize("step", ["cache.get", "ack"])
 def test_late_repeat_is_settled_once_though_its_worker_dies(casino: type[Casino], step: str) -> None:
     """Nobody waits for it and the cache knows it: of its answer only the ack is to be seen."""

@@ -25,7 +25,7 @@ from gateway.providers import build
 from gateway.providers.contract import Provider
 from shared.message_keys import MessageKeys
 from shared.money import Currencies
-from shared.settings import BrokerSettings, LedgerSettings
+from shared.settings import MEMORY, BrokerSettings, LedgerSettings
 from shared.topology import declare_topology
 from tests.servers import Servers, fresh_database, fresh_vhost
 from tests.servers.reaper import Reaper
@@ -251,7 +251,9 @@ def _environment() -> dict[str, str]:
 
 
 def known_to_gateway(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a gateway is told: not where the database is, nor the cache."""
+    """Return what a gateway is told: nothing of database and cache, unless it is a worker as well."""
+    if environment["CREDITS_BROKER__URL"] == MEMORY:
+        return dict(environment)
     of_workers = ("CREDITS_LEDGER__", "CREDITS_CACHE__")
     return {name: value for name, value in environment.items() if not name.startswith(of_workers)}
 

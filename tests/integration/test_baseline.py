@@ -8,8 +8,10 @@ from shared.credit import Credit, Wallet
 from shared.outcome import Outcome, Result
 from shared.wire import FindPlayer
 from tests.bench.baseline import DirectLedger
+from tests.bench.subjects import embedded
 from tests.credits import win
 from tests.ledgers import add_players, assert_books_hold, balance_minor
+from tests.servers import Servers
 from worker.ledger import Ledger
 from worker.schema import transfers
 
@@ -64,3 +66,11 @@ async def test_baseline_refuses_what_the_ledger_refuses(
     assert direct.in_flight == 0
     assert await direct.ask(FindPlayer("nobody"), deadline=0) is None
     await assert_books_hold(postgres)
+
+
+async def test_embedded_gateway_is_measured_on_books_of_its_own(servers: Servers) -> None:
+    """It is a worker as well, and so the one gateway that is told where its database is."""
+    async with embedded(servers) as subject:
+        assert subject.engine is not None
+        assert subject.engine.dialect.name == "sqlite"
+        assert await subject.transfers() == 0

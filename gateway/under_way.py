@@ -26,7 +26,8 @@ class UnderWay:
     def __init__(self, ledger: LedgerClient) -> None:
         """Take the ledger to ask."""
         self._ledger: Final = ledger
-        self._answers: Final[dict[Hashable, asyncio.Future[Told]]] = {}
+        self._shared: Final[dict[Hashable, asyncio.Future[Told] | None]] = {}
+        """The answers to come; a future only where somebody else waits for one, as hardly ever."""
 
     async def ask_all(self, questions: Sequence[Credit | FindPlayer], deadline: float) -> list[Told]:
         """Return the answers by `deadline`, a time of the running loop's clock, in seconds.
@@ -34,31 +35,36 @@ class UnderWay:
         A balance is asked anew once the question that is under way has its answer, which may be too old.
         """
         for question in questions:
-            if isinstance(question, FindPlayer) and (earlier := self._answers.get(question.player_id)):
-                await asyncio.shield(earlier)
+            if isinstance(question, FindPlayer) and question.player_id in self._shared:
+                await asyncio.shield(self._share(question.player_id))
         mine: dict[Hashable, Credit | FindPlayer] = {}
-        answers = []
+        others: list[asyncio.Future[Told] | None] = []
         for question in questions:
             key = _key(question)
-            if is_mine := key not in self._answers:
-                self._answers[key] = asyncio.get_running_loop().create_future()
-                mine[key] = question
-            answers.append((self._answers[key], is_mine))
-        if mine:
-            await self._ask(mine, deadline)
-        return [
-            answer.result() if is_mine else _again(await asyncio.shield(answer))
-            for answer, is_mine in answers
-        ]
+            if key in self._shared:
+                others.append(self._share(key))
+            else:
+                self._shared[key], mine[key] = None, question
+                others.append(None)
+        told = iter(await self._ask(mine, deadline) if mine else ())
+        return [next(told) if other is None else _again(await asyncio.shield(other)) for other in others]
 
-    async def _ask(self, mine: dict[Hashable, Credit | FindPlayer], deadline: float) -> None:
-        """Ask, and tell all who wait, also where it fails."""
+    def _share(self, key: Hashable) -> asyncio.Future[Told]:
+        """Return the answer to come of a question that is under way."""
+        if (answer := self._shared[key]) is None:
+            answer = self._shared[key] = asyncio.get_running_loop().create_future()
+        return answer
+
+    async def _ask(self, mine: dict[Hashable, Credit | FindPlayer], deadline: float) -> Sequence[Told]:
+        """Ask, and tell all others who wait, also where it fails."""
         told: Sequence[Told] = ()
         try:
             told = await self._ledger.ask_all(list(mine.values()), deadline)
         finally:
             for number, key in enumerate(mine):
-                self._answers.pop(key).set_result(told[number] if number < len(told) else _NOT_TOLD)
+                if (other := self._shared.pop(key)) is not None:
+                    other.set_result(told[number] if number < len(told) else _NOT_TOLD)
+        return told
 
 
 def _key(question: Credit | FindPlayer) -> Hashable:

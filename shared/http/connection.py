@@ -143,9 +143,9 @@ class Connection(asyncio.Protocol):
             self._refuse(refusal)
 
     def write(self, data: bytes) -> None:
-        """Send what is not the end of a reply."""
+        """Send a reply, or what is not the end of one, when this turn of the loop ends."""
         if not self._is_ending:
-            self._transport.write(data)
+            self._registry.outbox.add(self._transport, data)
 
     def read_on(self) -> None:
         """Read what was left unread because the body so far had not been taken."""
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         if request.is_whole:
             self._complete()
             if is_next and request.keep_alive and (response := self._door.answer(request)) is not None:
-                self._transport.write(response)
+                self.write(response)
                 return
         held_bytes = self.held_bytes + request.held_bytes
         if request.held_bytes > SMALL_BYTES and not self._registry.hold(self, held_bytes):
@@ -297,6 +297,7 @@ class Connection(asyncio.Protocol):
         if self._is_ending:
             return
         self._is_ending = True
+        self._registry.outbox.send()
         self._registry.hold(self, 0)
         self._read(is_wanted=True)
         if self._last is not None:
@@ -310,6 +311,7 @@ class Connection(asyncio.Protocol):
 
     def _abort(self, refusal: Refusal | None) -> None:
         self._is_ending = True
+        self._registry.outbox.send()
         if refusal is not None:
             self._record(refusal)
         self._transport.abort()

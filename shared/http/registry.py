@@ -5,6 +5,7 @@ from collections import OrderedDict
 from enum import IntEnum
 from typing import Final, Protocol
 
+from shared.http.outbox import Outbox
 from shared.http.refusals import Refusal, RefusalLog
 from shared.settings import HttpBounds
 
@@ -65,6 +66,7 @@ class ConnectionRegistry:
     def __init__(self, bounds: HttpBounds, refusals: RefusalLog | None = None) -> None:
         """Take the bounds, and where refusals are counted and logged."""
         self.bounds: Final = bounds
+        self.outbox: Final = Outbox()
         self.refusals: Final = refusals or RefusalLog()
         self._seconds_max: Final = {
             Phase.HEAD: bounds.head_seconds_max,

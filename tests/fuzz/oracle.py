@@ -104,6 +104,9 @@ class _Wire(asyncio.Transport):
     def close(self) -> None:
         self.is_closed = True
 
+    def is_closing(self) -> bool:
+        return self.is_closed
+
     def can_write_eof(self) -> bool:
         return False
 
@@ -206,6 +209,7 @@ class Comparison:
         for packet in packets:
             connection.data_received(packet)
             steps.run()
+            self._registry.outbox.send()
         connection.connection_lost(None)
         steps.run()
         alone = ParserAlone(b"".join(packets))

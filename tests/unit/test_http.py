@@ -156,6 +156,7 @@ async def test_what_is_no_request_is_refused_before_the_connection_ends(
 ) -> None:
     wire, receive = connection
     receive(b"no request\r\n\r\n")
+    await _turns()
     assert wire.packets[0].startswith(b"HTTP/1.1 400")
     assert wire.closed_after == 1
 
@@ -177,6 +178,7 @@ async def test_door_answers_only_what_comes_whole() -> None:
     """A request whose head came first was begun before its end was there."""
     wire, receive = connect(_say_hi, Closed())
     receive(PLAIN)
+    await _turns()
     assert wire.packets == [AWAY]
     receive(PLAIN[:40])
     receive(PLAIN[40:-2])
@@ -185,6 +187,7 @@ async def test_door_answers_only_what_comes_whole() -> None:
     assert wire.packets[1].endswith(REPLY_END)
     receive(PLAIN[:40])
     receive(PLAIN[40:] + PLAIN)
+    await _turns()
     assert wire.packets[2:] == [AWAY, AWAY]
     assert wire.closed_after is None
 
@@ -192,8 +195,10 @@ async def test_door_answers_only_what_comes_whole() -> None:
 async def test_head_that_has_not_ended_is_not_answered() -> None:
     wire, receive = connect(_say_hi, Closed())
     receive(b"POST / HTTP/1.1\r\nContent-Length: 0\r\nX: ")
+    await _turns()
     assert wire.packets == []
     receive(b"y\r\n\r\n")
+    await _turns()
     assert wire.packets == [AWAY]
 
 
@@ -212,6 +217,7 @@ async def test_body_that_looks_like_a_request_is_not_taken_for_one() -> None:
     await _turns()
     assert [packet.endswith(REPLY_END) for packet in wire.packets] == [True]
     receive(PLAIN)
+    await _turns()
     assert wire.packets[1:] == [AWAY]
 
 
@@ -225,6 +231,7 @@ async def test_who_is_turned_away_overtakes_nobody() -> None:
     receive(PLAIN)
     await _turns()
     receive(PLAIN)
+    await _turns()
     sent = b"".join(wire.packets)
     assert sent.count(REPLY_END) == 2
     assert sent.endswith(AWAY)

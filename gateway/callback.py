@@ -42,6 +42,9 @@ _LEVELS = {
 }
 
 
+_ASKED: Final = (Credit, FindPlayer)
+"""What is asked of the ledger; anything else is an answer already."""
+
 _UNAVAILABLE = Outcome(Result.UNAVAILABLE)
 _UNKNOWN_PLAYER = Outcome(Result.UNKNOWN_PLAYER)
 
@@ -80,20 +83,26 @@ class Integration:
             return self._refuse(callback, refused.outcome, began)
         if is_overloaded:
             replies = await self._turn_away(items, pace)
+        elif len(items) == 1:
+            replies = [await self._answer(items[0], deadline, began)]
         else:
-            replies = await self._answers(items, deadline, pace, began)
+            replies = await self._answer_many(items, deadline, pace, began)
         return self.provider.join(callback, replies)
 
-    async def _answers(
+    async def _answer(self, item: Callback, deadline: float, began: float) -> Reply:
+        """Answer the only item of a request."""
+        question = await self._question(item, deadline)
+        told = (await self._ask([question], deadline))[0] if isinstance(question, _ASKED) else question
+        return self._reply(item, question, told, began)
+
+    async def _answer_many(
         self, items: Sequence[Callback], deadline: float, pace: Pace, began: float
     ) -> list[Reply]:
-        """Answer each item."""
-        are_many = len(items) > 1
+        """Answer each item of a bulk request, in short turns."""
         questions: list[Credit | FindPlayer | Told] = []
         refused = 0
         for item in items:
-            if are_many:
-                await pace.rest()
+            await pace.rest()
             if refused == REFUSED_ITEMS_MAX == len(questions):
                 questions += [_UNAVAILABLE] * (len(items) - len(questions))
                 break
@@ -102,12 +111,13 @@ class Integration:
                 refused += 1
             else:
                 pace.is_signed = True
-        answers = await self._ask(questions, deadline)
-        unasked: list[Outcome] | None = [] if are_many else None
+        asked = [question for question in questions if isinstance(question, _ASKED)]
+        answers = iter(await self._ask(asked, deadline) if asked else ())
+        unasked: list[Outcome] = []
         replies = []
-        for item, question, told in zip(items, questions, answers, strict=True):
-            if are_many:
-                await pace.rest()
+        for item, question in zip(items, questions, strict=True):
+            await pace.rest()
+            told = next(answers) if isinstance(question, _ASKED) else question
             replies.append(self._reply(item, question, told, began, unasked))
         if unasked:
             self._record_unasked(unasked, began)
@@ -165,18 +175,21 @@ class Integration:
                 raise Refused(Result.UNKNOWN_SESSION if unknown_session else Result.UNKNOWN_PLAYER)
         return provider.normalize(message, holder)
 
-    async def _ask(self, questions: Sequence[Credit | FindPlayer | Told], deadline: float) -> Sequence[Told]:
-        """Return the answers to what is to be asked, among those that are there."""
-        asked = [q for q in questions if isinstance(q, (Credit, FindPlayer))]
+    async def _ask(self, questions: Sequence[Credit | FindPlayer], deadline: float) -> Sequence[Told]:
+        """Return the ledger's answers."""
         try:
-            answers = iter(await self.under_way.ask_all(asked, deadline) if asked else ())
+            return await self.under_way.ask_all(questions, deadline)
         except Exception:  # noqa: BLE001  (see above)
             _log.exception("callback failed", integration=self.provider.name)
-            answers = iter([_UNAVAILABLE] * len(asked))
-        return [next(answers) if isinstance(q, (Credit, FindPlayer)) else q for q in questions]
+            return [_UNAVAILABLE] * len(questions)
 
     def _reply(
-        self, callback: Callback, question: object, told: Told, began: float, unasked: list[Outcome] | None
+        self,
+        callback: Callback,
+        question: object,
+        told: Told,
+        began: float,
+        unasked: list[Outcome] | None = None,
     ) -> Reply:
         """Count, log and say one answer, or leave it to `unasked` to count and log what was never asked."""
         answer, fault = told or _UNKNOWN_PLAYER, ""

@@ -6,6 +6,7 @@ they share one question to the ledger, so copies leave the places that there are
 
 import asyncio
 from collections.abc import Hashable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from gateway.ledger_client.contract import LedgerClient
@@ -17,7 +18,26 @@ from shared.wire import Answer, FindPlayer
 Told = Answer | LedgerUnavailable
 """What the ledger told, or why it told nothing."""
 
+_content: Final = attrgetter(*(name for name in Credit.__struct_fields__ if name != "details"))
+"""What makes two credits one question: all but the details, which no answer depends on."""
+
 _NOT_TOLD: Final = LedgerUnavailable("the same question failed")
+
+
+class _Asked:
+    """A question that is under way, and its answer to come where somebody else waits for it."""
+
+    __slots__ = ("answer", "question")
+
+    def __init__(self, question: Credit | FindPlayer) -> None:
+        self.question: Final = question
+        self.answer: asyncio.Future[Told] | None = None
+
+    def share(self) -> asyncio.Future[Told]:
+        """Return the answer to come."""
+        if self.answer is None:
+            self.answer = asyncio.get_running_loop().create_future()
+        return self.answer
 
 
 class UnderWay:
@@ -26,67 +46,58 @@ class UnderWay:
     def __init__(self, ledger: LedgerClient) -> None:
         """Take the ledger to ask."""
         self._ledger: Final = ledger
-        self._shared: Final[dict[Hashable, asyncio.Future[Told] | None]] = {}
-        """The answers to come; a future only where somebody else waits for one, as hardly ever."""
+        self._asked: Final[dict[Hashable, _Asked]] = {}
+        """By what `_key` returns."""
 
-    async def ask_all(self, questions: Sequence[Credit | FindPlayer], deadline: float) -> list[Told]:
+    async def ask_all(self, questions: Sequence[Credit | FindPlayer], deadline: float) -> Sequence[Told]:
         """Return the answers by `deadline`, a time of the running loop's clock, in seconds.
 
         A balance is asked anew once the question that is under way has its answer, which may be too old.
         """
         for question in questions:
-            if isinstance(question, FindPlayer) and question.player_id in self._shared:
-                await asyncio.shield(self._share(question.player_id))
-        mine: dict[Hashable, Credit | FindPlayer] = {}
-        others: list[asyncio.Future[Told] | None] = []
-        for question in questions:
-            key = _key(question)
-            if key in self._shared:
-                others.append(self._share(key))
+            if isinstance(question, FindPlayer) and (asked := self._asked.get(question)) is not None:
+                await asyncio.shield(asked.share())
+        mine: dict[Hashable, _Asked] = {}
+        others: dict[int, asyncio.Future[Told]] = {}
+        for number, question in enumerate(questions):
+            key = self._key(question)
+            if (asked := self._asked.get(key)) is None:
+                self._asked[key] = mine[key] = _Asked(question)
             else:
-                self._shared[key], mine[key] = None, question
-                others.append(None)
-        told = iter(await self._ask(mine, deadline) if mine else ())
-        return [next(told) if other is None else _again(await asyncio.shield(other)) for other in others]
+                others[number] = asked.share()
+        if not others:
+            return await self._ask(mine, questions, deadline)
+        told = iter(
+            await self._ask(mine, [each.question for each in mine.values()], deadline) if mine else ()
+        )
+        return [
+            _again(await asyncio.shield(others[number])) if number in others else next(told)
+            for number in range(len(questions))
+        ]
 
-    def _share(self, key: Hashable) -> asyncio.Future[Told]:
-        """Return the answer to come of a question that is under way."""
-        if (answer := self._shared[key]) is None:
-            answer = self._shared[key] = asyncio.get_running_loop().create_future()
-        return answer
-
-    async def _ask(self, mine: dict[Hashable, Credit | FindPlayer], deadline: float) -> Sequence[Told]:
+    async def _ask(
+        self, mine: dict[Hashable, _Asked], questions: Sequence[Credit | FindPlayer], deadline: float
+    ) -> Sequence[Told]:
         """Ask, and tell all others who wait, also where it fails."""
         told: Sequence[Told] = ()
         try:
-            told = await self._ledger.ask_all(list(mine.values()), deadline)
+            told = await self._ledger.ask_all(questions, deadline)
         finally:
-            for number, key in enumerate(mine):
-                if (other := self._shared.pop(key)) is not None:
-                    other.set_result(told[number] if number < len(told) else _NOT_TOLD)
+            for number, (key, asked) in enumerate(mine.items()):
+                del self._asked[key]
+                if asked.answer is not None:
+                    asked.answer.set_result(told[number] if number < len(told) else _NOT_TOLD)
         return told
 
-
-def _key(question: Credit | FindPlayer) -> Hashable:
-    """Return what makes two questions one: all but the details, which no answer depends on."""
-    if isinstance(question, FindPlayer):
-        return question.player_id
-    return (
-        question.integration,
-        question.provider_tx_id,
-        question.player_id,
-        question.currency,
-        question.amount_minor,
-        question.kind,
-        question.wallet,
-        question.round_id,
-        question.round_closed,
-        question.game_id,
-        question.bet_id,
-        question.session_id,
-        question.open_session_only,
-        question.signed_digest,
-    )
+    def _key(self, question: Credit | FindPlayer) -> Hashable:
+        """Return under what a question is under way: a credit's id, or all of it where that is another's."""
+        if isinstance(question, FindPlayer):
+            return question
+        key = question.provider_tx_id
+        asked = self._asked.get(key)
+        if asked is None or _content(asked.question) == (content := _content(question)):
+            return key
+        return content
 
 
 def _again(told: Told) -> Told:

@@ -3,7 +3,6 @@
 Spoken in ASGI's own messages: Starlette's Request and Response would cost a tenth of a credit.
 """
 
-from collections.abc import Iterable, Sequence
 from typing import Final
 
 from starlette.requests import ClientDisconnect
@@ -17,8 +16,6 @@ from gateway.query import read_query
 from gateway.rejections import Reason, RejectionLog
 from shared.http import read_body, response_bytes
 from shared.outcome import Outcome, Result
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 _BLANKS: Final = " \t"
 
@@ -40,7 +37,8 @@ class CallbackEndpoint:
         self._body_bytes_max: Final = body_bytes_max
         self._rejections: Final = rejections
         self._address_rule: Final = address_rule
-        self._single_headers: Final = [name.encode() for name in integration.provider.headers]
+        read = {"content-length", *integration.provider.headers}
+        self._headers_read: Final = {name.encode(): name for name in read}
         self._turned_away: tuple[int, bytes] | None = None
         """Status and response of every callback that is turned away, once known, if all get the same."""
 
@@ -97,15 +95,15 @@ class CallbackEndpoint:
     def _read_head(self, scope: Scope) -> Callback:
         """Return what the request line and the headers say, without a body. Raises Refused.
 
-        Of a header that comes twice the first counts, unless it matters and they differ. What the provider
+        Of the headers only those are kept that the provider reads; none may come with two values. What it
         does not read costs no win: not a content type, nor a query beside a body that says it all.
         """
-        given: Headers = scope["headers"]
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1").strip(_BLANKS) for name, value in reversed(given)
-        }
-        if len(headers) < len(given):
-            _refuse_contradiction(given, self._single_headers)
+        headers: dict[str, str] = {}
+        for name, value in scope["headers"]:
+            if (known := self._headers_read.get(name)) is not None:
+                text = value.decode("latin-1").strip(_BLANKS)
+                if headers.setdefault(known, text) != text:
+                    raise Refused(Result.MALFORMED, f"the header {known} comes twice")
         query = read_query(scope["query_string"]) if self._integration.provider.reads_query else {}
         return Callback(self._path, b"", headers, query)
 
@@ -130,10 +128,3 @@ def _is_heard(scope: Scope, rule: AddressRule) -> bool:
     client = scope.get("client")
     forwarded_for = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     return rule.allows(client[0] if client else "", b",".join(forwarded_for).decode("latin-1"))
-
-
-def _refuse_contradiction(given: Headers, names: Iterable[bytes]) -> None:
-    """Raise Refused where one of these headers says two different things."""
-    for wanted in names:
-        if len({value.strip(b" \t") for name, value in given if name == wanted}) > 1:
-            raise Refused(Result.MALFORMED, f"the header {wanted.decode()} comes twice")

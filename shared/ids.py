@@ -27,7 +27,8 @@ _ROUND_ID: Final = re.compile(r"[^\x00\ud800-\udfff]+")
 
 def is_printable(text: str) -> bool:
     """Tell whether a text of any length can be stored and looked up: some characters, and none of control."""
-    return _ID.fullmatch(text) is not None
+    # What Python calls printable has none of these in any version of Unicode; most texts are, and told fast.
+    return (text.isprintable() and text != "") or _ID.fullmatch(text) is not None
 
 
 def is_id(text: str) -> bool:

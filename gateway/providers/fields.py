@@ -141,6 +141,8 @@ def unusable(raw: Anything, usable: str | None) -> str | None:
 def says_nothing(raw: Anything) -> bool:
     """Tell whether an optional value is as good as absent: null, false, zero, or empty, as a text too."""
     written = bytes(raw)
+    if written in _NOTHING:
+        return True
     return len(written) <= _NOTHING_BYTES_MAX and written.translate(None, _AROUND).strip(b"0.") in _NOTHING
 
 

@@ -15,6 +15,7 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _DISCONNECT: Final = {"type": "http.disconnect"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PLAIN: Final = (b"content-type", b"text/plain; charset=utf-8")
+_CLOSE: Final = (b"connection", b"close")
 _BODILESS: Final = frozenset((204, 304))
 
 _log = structlog.get_logger()
@@ -131,7 +132,7 @@ class Exchange:
             self._end(carrier)
 
     def _end(self, carrier: Carrier) -> None:
-        is_last = any(name == b"connection" and value == b"close" for name, value in self._headers)
+        is_last = _CLOSE in self._headers
         response = self._response(carrier.headers_of(self))
         self.disconnect()
         carrier.end(response, is_last=is_last)
@@ -139,7 +140,7 @@ class Exchange:
     def _response(self, of_connection: list[tuple[bytes, bytes]]) -> bytes:
         """Return the reply. Raises ValueError when a header would end its line early."""
         body, headers = b"".join(self._pieces), [*of_connection, *self._headers]
-        if self._status not in _BODILESS and not any(name == b"content-length" for name, _ in self._headers):
+        if self._status not in _BODILESS and b"content-length" not in dict(self._headers):
             headers.append((b"content-length", b"%d" % len(body)))
         lines = [_status_line(self._status)]
         for name, value in headers:

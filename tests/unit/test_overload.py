@@ -160,7 +160,7 @@ async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:
 
 
 async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.turned_away.SAID_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("shared.log_limit.FLUSH_SECONDS", 0.01)
     app = gateway()
     with capture_logs() as logged:
         for name, number in {"klas": 3, "gpas": 1}.items():

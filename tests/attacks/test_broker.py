@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -24,36 +23,13 @@ from shared.wire import (
     encode,
     unix_ms,
 )
-from tests.servers import Servers
-from tests.support.attacked import (
-    SHARD,
-    attacked_system,
-    batch,
-    credit,
-    dropped,
-    pay,
-    queued,
-    transfers,
-    until,
-)
-from tests.support.stranger import GARBAGE, Stranger, put_aside, stranger_to
+from tests.support.attacked import SHARD, batch, credit, dropped, pay, queued, transfers, until
+from tests.support.stranger import GARBAGE, Stranger, put_aside
 from tests.system import KEYS, Process, System
 
 THIEF = MessageKeys([b"a key that the thief has made up himself"])
 FLOOD_MESSAGES = 3_000
 BITS = (0, 8 * 31, 8 * 32 + 3, 8 * 60)
-
-
-@pytest.fixture(scope="module")
-async def system(servers: Servers) -> AsyncIterator[System]:
-    async with attacked_system(servers) as started:
-        yield started
-
-
-@pytest.fixture
-async def stranger(system: System) -> AsyncIterator[Stranger]:
-    async with stranger_to(system) as connected:
-        yield connected
 
 
 def flipped(body: bytes, bit: int) -> bytes:

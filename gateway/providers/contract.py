@@ -196,6 +196,10 @@ class Provider(ABC, Generic[SettingsType, Message]):
     def compose(self, win: Win) -> Callback:
         """Return the provider's signed request for `win`, as the provider would send it."""
 
+    def holds_few(self, callback: Callback) -> bool:  # noqa: ARG002
+        """Tell whether a short request holds so few credits that all are refused in about the time of one."""
+        return True
+
     def split(self, callback: Callback) -> list[Callback]:
         """Return the credits of one request, each to be answered on its own. Raises Refused."""
         return [callback]

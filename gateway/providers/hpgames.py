@@ -21,6 +21,7 @@ Quirks
 - Needed are the fields that are signed, playerId and currency; the others may hold anything. A type that is
   none of the three is paid as REGULAR, and recorded.
 - Two integrations may have a secret in common only with different merchants, whose ids are signed.
+- playerId may come as a whole number: 12001 is "12001".
 - One UUID spelled in other letters is the same transfer; the hash and the reply keep the letters as sent.
 - amount 0 tells of a lost bet and is recorded. JACKPOT has no bet before it, and a `betId` all the same.
 - `authToken` is a player's live token and stays out of the books.
@@ -48,7 +49,6 @@ from gateway.providers.bulk import Bulk
 from gateway.providers.contract import (
     Callback,
     CurrencyText,
-    Id,
     IntegrationSettings,
     Provider,
     Refused,
@@ -62,7 +62,9 @@ from gateway.providers.echo import Echo
 from gateway.providers.fields import (
     ABSENT,
     Anything,
+    IdOrNumber,
     decode,
+    id_text,
     noted,
     number_lexeme,
     recorded,
@@ -138,7 +140,7 @@ class CreditRequest(msgspec.Struct, frozen=True, rename="camel"):
     transaction_id: UuidText
     amount: msgspec.Raw
     currency: CurrencyText
-    player_id: Id
+    player_id: IdOrNumber
     timestamp: msgspec.Raw
     created: Anything = ABSENT
     game_id: Anything = ABSENT
@@ -224,7 +226,7 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
         return Credit(
             integration=self.name,
             provider_tx_id=message.transaction_id.lower(),
-            player_id=message.player_id,
+            player_id=id_text(message.player_id, "playerId"),
             currency=message.currency,
             amount_minor=self.amount(number_lexeme(message.amount, "amount"), message.currency),
             kind=kind or Kind.WIN,

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Callable
 from typing import Annotated, Final, NoReturn
 from uuid import uuid4
 
@@ -48,7 +49,7 @@ def _settings_to_serve_with() -> Settings:
     return settings
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, when_serving: Callable[[], None] | None = None) -> None:
     app, own = create_app(settings), settings.gateway
     refusals = RefusalLog(app.count_refusal)
     tls = server_context(own.tls_certificate, own.tls_key, "gateway")
@@ -72,6 +73,7 @@ async def _serve(settings: Settings) -> None:
             tls=tls,
             refusals=refusals,
             setting="[gateway] host, port",
+            when_serving=when_serving,
             when_stopping=app.operations.stop,
         )
 
@@ -102,6 +104,10 @@ def demo() -> None:
     """Serve with a demonstration player, and print a signed win for each integration."""
     settings = _settings_to_serve_with()
     uvloop.run(_prepare_demo(settings))
+    uvloop.run(_serve(settings, when_serving=lambda: _print_demo(settings)))
+
+
+def _print_demo(settings: Settings) -> None:
     typer.echo(
         "Wins to paste into another terminal; paste one again, and it is answered but not paid again:\n"
     )
@@ -112,7 +118,6 @@ def demo() -> None:
         f"Serving on {_base_url(settings)}; Ctrl-C ends it, and the balances are kept.\n"
         f"/healthz, /readyz and /metrics are on {_operations_url(settings)}."
     )
-    uvloop.run(_serve(settings))
 
 
 async def _prepare_demo(settings: Settings) -> None:

@@ -58,7 +58,7 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "Callb
     async def lifespan(_app: Router) -> AsyncIterator[None]:
         async with client:
             yield
-        turned_away.say()
+        turned_away.flush()
         rejections.flush()
 
     providers = _providers(settings)

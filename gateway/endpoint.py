@@ -58,14 +58,17 @@ class CallbackEndpoint:
         await send_reply(send, reply)
 
     def turn_away(self, body: bytes) -> bytes | None:
-        """Return a whole response that says 'ask again', or None for a body that is long or refused."""
+        """Return a whole response that says 'ask again', or None for what is long, or of many credits."""
         if not is_short(body) or len(body) > self._body_bytes_max:
             return None
         integration = self._integration
         name, turned_away = integration.provider.name, integration.turned_away
         known = self._turned_away
         if known is None:
-            reply = integration.turn_away(Callback(self._path, body))
+            callback = Callback(self._path, body)
+            if not integration.provider.holds_few(callback):
+                return None
+            reply = integration.turn_away(callback)
             headers = ("content-type", "application/json"), *reply.headers
             known = reply.status, response_bytes(reply.status, headers, reply.body)
             if not integration.provider.echoes:

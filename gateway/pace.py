@@ -10,13 +10,11 @@ TURN_SECONDS: Final = 0.0003
 """How long large requests, all together, may work before others get their turn: a few items of one."""
 
 SHORT_BYTES_MAX: Final = 2_048
-SHORT_COMMAS_MAX: Final = 64
-"""A comma stands between items, so a short request has few of them."""
 
 
 def is_short(body: bytes) -> bool:
-    """Tell whether a body is worked through at once in about the time of one credit."""
-    return len(body) <= SHORT_BYTES_MAX and body.count(b",") <= SHORT_COMMAS_MAX
+    """Tell whether a body is read at once in about the time of one credit."""
+    return len(body) <= SHORT_BYTES_MAX
 
 
 class Turns:

@@ -1,18 +1,12 @@
-"""Requests that are refused before they are read: counted at once, and logged once a second.
+"""Requests that are refused before they are read: counted at once, and logged once a second."""
 
-Whoever sends them pays nothing for it, so a line for each would be theirs to fill a disk with.
-"""
-
-import asyncio
-from collections import Counter
 from enum import StrEnum
 from typing import Final
 
 import structlog
 
 from gateway.metrics import GatewayMetrics
-
-FLUSH_SECONDS: Final = 1.0
+from shared.log_limit import SummedLog
 
 _log = structlog.get_logger()
 
@@ -24,24 +18,20 @@ class Reason(StrEnum):
     UNKNOWN_ADDRESS = "unknown_address"
 
 
-class RejectionLog:
-    """Counts rejections, and sums them up for the log: a line a second for each reason and integration."""
+class RejectionLog(SummedLog[tuple[Reason, str]]):
+    """Counts rejections, and logs them: a line a second for each reason and integration."""
 
     def __init__(self, metrics: GatewayMetrics) -> None:
         """Take where to count them."""
+        super().__init__()
         self._metrics: Final = metrics
-        self._unlogged: Final = Counter[tuple[Reason, str]]()
 
     def record(self, reason: Reason, integration: str = "") -> None:
         """Count one request; `integration` is a configured name, or "" where the path names none."""
         self._metrics.rejections(reason.value, integration).inc()
-        if not self._unlogged:
-            asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
-        self._unlogged[reason, integration] += 1
+        self.add((reason, integration))
 
-    def flush(self) -> None:
-        """Log what has not been."""
-        for (reason, integration), number in self._unlogged.items():
-            of = {"integration": integration} if integration else {}
-            _log.warning("refused unread", reason=reason.value, **of, requests=number)
-        self._unlogged.clear()
+    def _write(self, kind: tuple[Reason, str], number: int) -> None:
+        reason, integration = kind
+        of = {"integration": integration} if integration else {}
+        _log.warning("refused unread", reason=reason.value, **of, requests=number)

@@ -3,53 +3,51 @@
 A line and two counters for each would cost the gateway as much again as the refusal.
 """
 
-import asyncio
 from collections import Counter
 from typing import Final
 
 import structlog
 
 from gateway.metrics import GatewayMetrics
+from shared.log_limit import SummedLog
 from shared.outcome import Result
-
-SAID_EVERY_SECONDS: Final = 1.0
 
 _log = structlog.get_logger()
 
 
-class TurnedAway:
-    """How many callbacks were told to ask again without being read."""
+class TurnedAway(SummedLog[str]):
+    """How many callbacks of each integration were told to ask again without being read.
+
+    `add` counts credits or questions, `add_request` the request that had them.
+    """
 
     def __init__(self, metrics: GatewayMetrics) -> None:
         """Take where to count them."""
+        super().__init__()
         self._metrics: Final = metrics
         self._requests: Final = Counter[tuple[str, str, int]]()
-        self._callbacks: Final = Counter[str]()
-        self._unsaid: Final = Counter[str]()
-
-    def add(self, integration: str, number: int) -> None:
-        """Note so many credits or questions of an integration."""
-        if not self._callbacks and not self._unsaid:
-            asyncio.get_running_loop().call_later(SAID_EVERY_SECONDS, self.say)
-        self._callbacks[integration] += number
+        self._counted: Final = Counter[str]()
+        """Of the callbacks that are not logged yet, those that the metrics have."""
 
     def add_request(self, integration: str, path: str, status: int) -> None:
-        """Note a request that had them, and what it was answered with."""
+        """Note a request, and what it was answered with."""
         self._requests[integration, path, status] += 1
 
     def count(self) -> None:
-        """Bring the counters up to date."""
+        """Bring the metrics up to date."""
         for of, number in self._requests.items():
             self._metrics.requests(*of).inc(number)
-        for integration, number in self._callbacks.items():
-            self._metrics.outcomes(integration, Result.UNAVAILABLE.value).inc(number)
-        self._unsaid.update(self._callbacks)
         self._requests.clear()
-        self._callbacks.clear()
+        for integration, number in self._unlogged.items():
+            outcomes = self._metrics.outcomes(integration, Result.UNAVAILABLE.value)
+            outcomes.inc(number - self._counted[integration])
+            self._counted[integration] = number
 
-    def say(self) -> None:
+    def flush(self) -> None:
         """Count and log what has not been."""
         self.count()
-        for integration, number in self._unsaid.items():
-            _log.warning("turned away under overload", integration=integration, callbacks=number)
-        self._unsaid.clear()
+        self._counted.clear()
+        super().flush()
+
+    def _write(self, kind: str, number: int) -> None:
+        _log.warning("turned away under overload", integration=kind, callbacks=number)

@@ -76,6 +76,7 @@ class Consumer:
                 await self._work(turns, inbox, lost(connection, live, late, confirming, binding))
             finally:
                 bound.cancel()
+                turns.poison_log.flush()
 
     async def _keep_bound(self, channel: AbstractChannel) -> None:
         """Make the bindings again and again; where a shard's queue is gone, the broker closes the channel."""

@@ -18,6 +18,7 @@ import structlog
 from redis.asyncio import Redis
 
 from shared.garbage import forget_oldest
+from shared.log_limit import SummedLog
 from shared.settings import MEMORY, CacheSettings
 from worker.cached_values import VALUE_BYTES_MAX, CachedValues, Epoch
 from worker.posting import Identity, Transfer
@@ -28,9 +29,6 @@ PAUSE_SECONDS: Final = 1.0
 
 GATHER_SECONDS: Final = 0.05
 """How long what is put waits for what the next batches put: a message costs more than ten transfers in it."""
-
-UNVERIFIED_LOGGED_SECONDS: Final = 1.0
-"""How long values that do not verify are only counted after a line was logged about them."""
 
 MEMORY_TRANSFERS_MAX: Final = 10_000
 """How many are kept in this process, some 8 MB."""
@@ -108,6 +106,14 @@ class MemoryCache:
         """Nothing to let go of."""
 
 
+class UnverifiedLog(SummedLog[None]):
+    """Logs once a second how many values did not verify."""
+
+    def _write(self, kind: None, number: int) -> None:
+        del kind  # there is only one
+        _log.warning("values in the cache do not verify", values=number)
+
+
 class RedisCache:
     """Memory over Redis, which has a time limit on every call and a pause after every failure.
 
@@ -125,8 +131,7 @@ class RedisCache:
         self._count: Final = count
         self._ttl_seconds: Final = settings.ttl_seconds
         self._rest_until = 0.0
-        self._unverified = 0
-        self._unverified_logged_at = -UNVERIFIED_LOGGED_SECONDS
+        self._unverified_log: Final = UnverifiedLog()
         self._unsent: dict[Identity, Transfer] = {}
         self._sends: asyncio.TimerHandle | None = None
         self._puts: Final[set[asyncio.Task[None]]] = set()
@@ -157,17 +162,11 @@ class RedisCache:
         there = {identity: value for identity, value in found.items() if value != b""}
         read = {identity: values.decode(identity, value) for identity, value in there.items()}
         transfers = {identity: transfer for identity, transfer in read.items() if transfer is not None}
-        self._note_unverified(len(there) - len(transfers))
+        if unverified := len(there) - len(transfers):
+            for _ in range(unverified):
+                self._count("unverified")
+            self._unverified_log.add(None, unverified)
         return transfers
-
-    def _note_unverified(self, number: int) -> None:
-        for _ in range(number):
-            self._count("unverified")
-        self._unverified += number
-        now = time.monotonic()
-        if self._unverified and now >= self._unverified_logged_at + UNVERIFIED_LOGGED_SECONDS:
-            _log.warning("values in the cache do not verify", values=self._unverified)
-            self._unverified, self._unverified_logged_at = 0, now
 
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers, soon in Redis too unless it doesn't take them in time."""
@@ -207,6 +206,7 @@ class RedisCache:
     async def close(self) -> None:
         """Finish what was put, and close the connections."""
         await self._have_put()
+        self._unverified_log.flush()
         try:
             await self._redis.aclose()
         except Exception as error:  # noqa: BLE001

@@ -104,6 +104,7 @@ class RabbitLedgerClient(LedgerClient):
         if self._connecting is not None:
             await self._connecting
         await self._lanes.close()
+        self._dropped_log.flush()
 
     def is_overloaded(self, more: int = 0) -> bool:
         """Tell whether who asks now would only make all wait longer."""

@@ -6,7 +6,7 @@ What several providers would otherwise each write for themselves stands below, o
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, Self, TypeVar
 
 import msgspec
@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.signing import Secrets
 from shared.credit import Credit, Kind, Wallet
-from shared.errors import CreditsError, MoneyError
+from shared.errors import CreditsError, MoneyError, SettingsError
 from shared.ids import ID_CHARACTERS_MAX, ID_PATTERN
 from shared.money import Currencies
 from shared.networks import Networks
@@ -30,9 +30,6 @@ Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS_MAX, pattern=r"\A[
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
 """An identifier, as `shared.ids` defines it."""
-
-IdOrNumber = Id | Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-"""An identifier that may come as a whole number, which is the id of its digits: up to 2^63 - 1."""
 
 CurrencyText = Annotated[str, msgspec.Meta(max_length=10)]
 """What stands where a currency code should; whether it is one is for `Provider.amount` to say."""
@@ -196,6 +193,10 @@ class Provider(ABC, Generic[SettingsType, Message]):
     def compose(self, win: Win) -> Callback:
         """Return the provider's signed request for `win`, as the provider would send it."""
 
+    def holds_few(self, callback: Callback) -> bool:  # noqa: ARG002
+        """Tell whether a short request holds so few credits that all are refused in about the time of one."""
+        return True
+
     def split(self, callback: Callback) -> list[Callback]:
         """Return the credits of one request, each to be answered on its own. Raises Refused."""
         return [callback]
@@ -203,6 +204,13 @@ class Provider(ABC, Generic[SettingsType, Message]):
     def join(self, callback: Callback, replies: Sequence[Reply]) -> Reply:  # noqa: ARG002
         """Make one reply of the replies to what `split` returned."""
         return replies[0]
+
+    def require_currency(self, setting: str, code: str) -> None:
+        """Refuse a setting of this integration that is no currency. Raises SettingsError."""
+        try:
+            self.currencies.exponent(code)
+        except MoneyError as error:
+            raise SettingsError(f"[integrations.{self.name}] {setting}: {error} {code!r}") from None
 
     def body_bytes_max(self, path: str, default_bytes: int) -> int:  # noqa: ARG002
         """Return the largest body that a callback to `path` may have."""
@@ -227,6 +235,22 @@ class Provider(ABC, Generic[SettingsType, Message]):
     def number(self, minor: int, currency: str) -> msgspec.Raw:
         """Return minor units as a JSON number: a plain decimal, trailing zeros trimmed."""
         return msgspec.Raw(self.currencies.to_text(minor, currency).encode())
+
+
+class LastRead(Generic[Message]):
+    """What is read of a callback, kept for the verb that comes next: `parse` follows `authenticate`."""
+
+    def __init__(self, read: Callable[[Callback], Message]) -> None:
+        """Take what reads a callback."""
+        self._read: Final = read
+        self._known: tuple[Callback, Message] | None = None
+
+    def of(self, callback: Callback) -> Message:
+        """Return what was read of the callback, or read it. Raises what `read` raises."""
+        known = self._known
+        if known is None or known[0] is not callback:
+            known = self._known = callback, self._read(callback)
+        return known[1]
 
 
 def explain(outcome: Outcome) -> str:

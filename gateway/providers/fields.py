@@ -8,13 +8,15 @@ No refusal quotes what came: it says where, and what was expected.
 
 import codecs
 import re
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.providers.contract import TEXT_CHARACTERS_MAX, Message, Refused, Text
-from shared.ids import ROUND_ID_CHARACTERS_MAX, is_printable, storable_round_id
+from gateway.providers.contract import TEXT_CHARACTERS_MAX, Id, Message, Refused, Text
+from shared.errors import MoneyError
+from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX, is_printable, storable_round_id
+from shared.money import decimal_digits
 from shared.outcome import Result
 
 FORM_FIELDS_MAX: Final = 64
@@ -26,6 +28,12 @@ Anything = msgspec.Raw
 
 ABSENT: Final = msgspec.Raw(b"null")
 """The value of such a field where there is none."""
+
+WholeNumber = Annotated[int, msgspec.Meta(ge=0)]
+"""Digits alone (-0 is 0): a fraction, an exponent or a boolean is refused, and zeros in front are no JSON."""
+
+IdOrNumber = Id | WholeNumber
+"""An identifier that may come as a whole number: see `id_text`."""
 
 
 def decode(
@@ -115,6 +123,35 @@ def number_lexeme(raw: msgspec.Raw, field: str) -> str:
     if written[:1] not in _NUMBER_STARTS or len(written) > TEXT_CHARACTERS_MAX:
         raise Refused(Result.MALFORMED, f"{field}: not a number")
     return written.decode("ascii")
+
+
+def id_text(given: str | int, field: str, characters_max: int = ID_CHARACTERS_MAX) -> str:
+    """Return an id as text: a whole number is the id of its digits, so 12 and "12" are one. Raises Refused.
+
+    A text is bounded by its type already.
+    """
+    if isinstance(given, str):
+        return given
+    if len(digits := str(given)) > characters_max:
+        raise Refused(Result.MALFORMED, f"{field}: more than {characters_max} digits")
+    return digits
+
+
+def fixed_decimals(text: str, field: str, decimals: int) -> str:
+    """Return an amount as it is signed where exactly so many decimals are. Raises Refused.
+
+    >>> [fixed_decimals(text, "amount", 2) for text in ("12.3", "12", "12.300", "1.23E1")]
+    ['12.30', '12.00', '12.30', '12.30']
+    """
+    try:
+        whole, fraction = decimal_digits(text)
+    except MoneyError as error:
+        raise Refused(Result.MALFORMED, f"{field}: {error}") from None
+    if len(fraction) > decimals:
+        raise Refused(Result.MALFORMED, f"{field}: more than {decimals} decimals")
+    if text[0] == "0" and text[1:2].isdigit():
+        raise Refused(Result.MALFORMED, f"{field}: a zero too many at its start")
+    return f"{whole.lstrip('0') or '0'}.{fraction.ljust(decimals, '0')}"
 
 
 def spoken(raw: Anything) -> str:

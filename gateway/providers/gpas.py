@@ -11,6 +11,7 @@ session, which the signature does not cover. So a reference is unique in the who
 another player's session it is a conflict.
 
 Quirks
+- externalReference may come as a whole number: 12001 is "12001".
 - `value` comes as a JSON string or as a number; its own signature example has the string.
 - `tags` is a dynamic dictionary: up to 64 are recorded, values that are no strings as they were written. Tags
   that are no dictionary cost no win.
@@ -56,6 +57,7 @@ from gateway.providers.contract import (
 from gateway.providers.fields import (
     ABSENT,
     Anything,
+    WholeNumber,
     decode,
     lexeme,
     noted,
@@ -120,7 +122,7 @@ class GpasSettings(IntegrationSettings):
 class CreditBody(msgspec.Struct, frozen=True, rename="camel"):
     """The body of /movements/credit."""
 
-    external_reference: Text
+    external_reference: Text | WholeNumber
     value: msgspec.Raw
     type_code: Literal["GAME_CREDIT"]
     description: Anything = ABSENT
@@ -184,12 +186,12 @@ class Gpas(Provider[GpasSettings, Movement]):
         body, tags = message.body, _read_tags(message.body.tags)
         if holder is None:
             raise Refused(Result.UNKNOWN_SESSION)
-        if not is_id(body.external_reference):
+        if not is_id(reference_text := str(body.external_reference)):
             raise Refused(Result.INVALID_TX_ID, "externalReference is empty, too long or not printable")
         texts = {f"tags.{name}": recorded(tag) for name, tag in tags.items()}
         return Credit(
             integration=self.name,
-            provider_tx_id=body.external_reference,
+            provider_tx_id=reference_text,
             player_id=holder.player_id,
             currency=holder.currency,
             amount_minor=self.amount(lexeme(body.value, "value"), holder.currency),

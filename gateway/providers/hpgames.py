@@ -21,6 +21,7 @@ Quirks
 - Needed are the fields that are signed, playerId and currency; the others may hold anything. A type that is
   none of the three is paid as REGULAR, and recorded.
 - Two integrations may have a secret in common only with different merchants, whose ids are signed.
+- playerId may come as a whole number: 12001 is "12001".
 - One UUID spelled in other letters is the same transfer; the hash and the reply keep the letters as sent.
 - amount 0 tells of a lost bet and is recorded. JACKPOT has no bet before it, and a `betId` all the same.
 - `authToken` is a player's live token and stays out of the books.
@@ -37,7 +38,6 @@ DECISIONS
 '9ed3d547f9a672ecd4884304e859af84263410d613ff2a2bb7d70a8221d7e544'
 """
 
-from codecs import BOM_UTF8
 from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Final, Self
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -45,11 +45,10 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import msgspec
 from pydantic import Field, PositiveInt, field_validator
 
+from gateway.providers.bulk import Bulk
 from gateway.providers.contract import (
-    TEXT_CHARACTERS_MAX,
     Callback,
     CurrencyText,
-    Id,
     IntegrationSettings,
     Provider,
     Refused,
@@ -59,11 +58,13 @@ from gateway.providers.contract import (
     explain,
     json_reply,
 )
+from gateway.providers.echo import Echo
 from gateway.providers.fields import (
     ABSENT,
     Anything,
+    IdOrNumber,
     decode,
-    lexeme,
+    id_text,
     noted,
     number_lexeme,
     recorded,
@@ -99,12 +100,6 @@ _TIMESTAMP_DIGITS_MAX: Final = 19
 
 SIGNED_BYTES_MIN: Final = 3 * 36 + 64
 """Three UUIDs and a hash: what is shorter is not worth reading, in a bulk request a thousand times."""
-
-_ITEM_COMMAS_MAX: Final = 64
-"""On average: who sends more in a bulk request sends more items than it may hold, or none that are credits.
-
-They are counted in a twentieth of the time that it takes to take items apart.
-"""
 
 UuidText = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")]
 
@@ -145,7 +140,7 @@ class CreditRequest(msgspec.Struct, frozen=True, rename="camel"):
     transaction_id: UuidText
     amount: msgspec.Raw
     currency: CurrencyText
-    player_id: Id
+    player_id: IdOrNumber
     timestamp: msgspec.Raw
     created: Anything = ABSENT
     game_id: Anything = ABSENT
@@ -155,23 +150,9 @@ class CreditRequest(msgspec.Struct, frozen=True, rename="camel"):
     jackpot_id: Anything = ABSENT
 
 
-class Bulk(msgspec.Struct, frozen=True, rename="camel"):
-    """The body of /bulkCredit."""
-
-    credit_requests: list[msgspec.Raw]
-
-
-class Echo(msgspec.Struct, frozen=True, rename="camel"):
-    """What an error reply repeats, of a request that may be wrong in all else."""
-
-    transaction_id: msgspec.Raw = ABSENT
-
-
 _signed: Final = msgspec.json.Decoder(Signed)
 _request: Final = msgspec.json.Decoder(CreditRequest)
-_bulk: Final = msgspec.json.Decoder(Bulk)
-_echo: Final = msgspec.json.Decoder(Echo)
-_text: Final = msgspec.json.Decoder(str)
+_echo: Final = Echo("transactionId")
 
 
 class HpGames(Provider[HpGamesSettings, CreditRequest]):
@@ -186,6 +167,7 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
         """Replace the codes that are settled."""
         super().__init__(name, settings, secrets, currencies)
         self._merchant_id: Final = str(settings.merchant_id)
+        self._bulk: Final = Bulk("creditRequests", "creditResponses", settings.bulk_items_max)
         self._codes: Final[Mapping[Result, int]] = {**ERROR_CODES, **settings.error_codes}
 
     def notice(self) -> str | None:
@@ -204,22 +186,19 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
         """Let bulk requests be larger."""
         return self.settings.bulk_body_bytes_max if path == "bulkCredit" else default_bytes
 
+    def holds_few(self, callback: Callback) -> bool:
+        """Tell of a bulk request before it is taken apart."""
+        return callback.path == "credit" or self._bulk.holds_few(callback.body)
+
     def split(self, callback: Callback) -> list[Callback]:
         """Take a bulk request apart; each credit keeps its own bytes."""
         if callback.path == "credit":
             return [callback]
-        if callback.body.count(b",") > _ITEM_COMMAS_MAX * self.settings.bulk_items_max:
-            raise Refused(Result.MALFORMED, "creditRequests: too many items")
-        items = decode(_bulk, callback.body).credit_requests
-        if len(items) > self.settings.bulk_items_max:
-            raise Refused(Result.MALFORMED, f"creditRequests: more than {self.settings.bulk_items_max} items")
-        return [Callback("credit", bytes(item), callback.headers) for item in items]
+        return [Callback("credit", item, callback.headers) for item in self._bulk.split(callback.body)]
 
     def join(self, callback: Callback, replies: Sequence[Reply]) -> Reply:
         """Put a bulk request's replies into one."""
-        if callback.path == "credit":
-            return replies[0]
-        return json_reply({"creditResponses": [msgspec.Raw(reply.body) for reply in replies]})
+        return replies[0] if callback.path == "credit" else self._bulk.join(replies)
 
     def authenticate(self, callback: Callback) -> None:
         """Verify the merchant and the hash, over numbers as they were written."""
@@ -247,7 +226,7 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
         return Credit(
             integration=self.name,
             provider_tx_id=message.transaction_id.lower(),
-            player_id=message.player_id,
+            player_id=id_text(message.player_id, "playerId"),
             currency=message.currency,
             amount_minor=self.amount(number_lexeme(message.amount, "amount"), message.currency),
             kind=kind or Kind.WIN,
@@ -267,7 +246,7 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
         """Say the balance after the credit, or an error; either names the transaction as it was sent."""
-        code, receipt, echo = self._codes[outcome.result], outcome.receipt, _read_echo(callback.body)
+        code, receipt, echo = self._codes[outcome.result], outcome.receipt, _echo.read(callback.body)
         if receipt is None:
             return json_reply({"errorCode": code, "errorText": explain(outcome), **echo})
         return json_reply(
@@ -300,27 +279,3 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
             "hash": hmac_sha256_hex(self.secrets.signing, message.encode()),
         }
         return Callback("credit", msgspec.json.encode(request), {"content-type": "application/json"})
-
-
-def _read_echo(body: bytes) -> dict[str, str]:
-    if b"transactionId" not in body:  # which is seen faster than decoded
-        return {}
-    try:  # not by schema: errors that nobody is told of cost several times as much
-        written = bytes(_echo.decode(body.decode()).transaction_id)
-        spelled = _text.decode(written) if written.startswith(b'"') else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return _read_odd_echo(body)
-    if spelled is None or len(spelled) > TEXT_CHARACTERS_MAX or "\0" in spelled:
-        return {}
-    return {"transactionId": spelled}
-
-
-def _read_odd_echo(body: bytes) -> dict[str, str]:
-    """Return the echo of a body that `decode` alone reads, for its mark or for half of a surrogate pair."""
-    if not (body.startswith(BOM_UTF8) or b"\\u" in body):
-        return {}
-    try:
-        written = decode(_echo, body).transaction_id
-        return {"transactionId": lexeme(written, "transactionId")} if bytes(written)[:1] == b'"' else {}
-    except Refused:
-        return {}

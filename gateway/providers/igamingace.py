@@ -19,6 +19,7 @@ Quirks
   12.3 and 1.23E1 as 12.30, whatever the currency's own decimals. More than two are refused, but for zeros.
 - The request names no currency: it is the setting `currency`, or else the player's own.
 - `freeSpinID` marks a free-spin win unless it says nothing: null, absent, "", 0, [], {}, false.
+- agentID, userID and transactionID may come as whole numbers, and are signed as they are written.
 - Needed are agentID, userID, amount and transactionID; the other ids are recorded where they are none.
 - A Withdraw's message is also that of a Deposit without a reference: if bets go elsewhere, nobody can tell.
 - A BetWin's message is that of a Deposit of the stake, whose ids begin with the win, as 0.00. No Deposit is
@@ -39,8 +40,6 @@ DECISIONS
 >>> message = f"Partner01Player0112.30{bet}{win}ab9c15f2efdd46278e4a56b3031272342001"
 >>> hmac_sha256_hex(b"1234567890", message.encode()).upper()
 'C299A37986C806F27CCBC8D8599E0C8DA732D1604B934917C1ABC0999C244C0D'
->>> signed_amount("12.3"), signed_amount("12"), signed_amount("12.300"), signed_amount("1.23E1")
-('12.30', '12.00', '12.30', '12.30')
 """
 
 import hashlib
@@ -49,13 +48,12 @@ from collections.abc import Mapping
 from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self
 
 import msgspec
-import structlog
 from pydantic import BeforeValidator, Field
 
 from gateway.providers.contract import (
     Callback,
-    Id,
     IntegrationSettings,
+    LastRead,
     Provider,
     Refused,
     Reply,
@@ -67,7 +65,11 @@ from gateway.providers.contract import (
 from gateway.providers.fields import (
     ABSENT,
     Anything,
+    IdOrNumber,
+    WholeNumber,
     decode_json_or_form,
+    fixed_decimals,
+    id_text,
     lexeme,
     noted,
     recorded,
@@ -76,10 +78,10 @@ from gateway.providers.fields import (
     spoken,
     unusable,
 )
+from gateway.providers.sign_versions import SignVersions
 from gateway.signing import Secrets, hmac_sha256_hex
 from shared.credit import Credit, Kind
-from shared.errors import MoneyError, SettingsError
-from shared.money import Currencies, decimal_digits
+from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Result
 from shared.settings import CurrencyCode
 from shared.wire import FindPlayer
@@ -109,13 +111,12 @@ CODES: Final[Mapping[Result, Code]] = {
     Result.UNPOSTABLE: Code(1, send_again=True),
 }
 _SIGNED_DECIMALS: Final = 2
+_USER_ID: Final = re.compile(r"[A-Za-z0-9]{4,48}")
 _BET_AND_WIN: Final = re.compile(rb"[0-9]+\.[0-9]{3,}\.[0-9]{2}")
 """How a BetWin's message goes on after its user, with two amounts, wherever the first is said to begin."""
 
-_VERSIONS: Final[Mapping[str | int, tuple[int, ...]]] = {"auto": (2, 1), 2: (2,), 1: (1,)}
-_log = structlog.get_logger()
+_VERSIONS: Final = (2, 1)
 
-UserId = Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9]{4,48}\Z")]
 SignVersion = Annotated[Literal["auto", 2, 1], BeforeValidator(lambda said: {"1": 1, "2": 2}.get(said, said))]
 
 
@@ -138,10 +139,10 @@ class IGamingAceSettings(IntegrationSettings):
 class Deposit(msgspec.Struct, frozen=True):
     """The body of /Deposit."""
 
-    agent_id: Text = msgspec.field(name="agentID")
-    user_id: UserId = msgspec.field(name="userID")
+    agent_id: Text | WholeNumber = msgspec.field(name="agentID")
+    user_id: IdOrNumber = msgspec.field(name="userID")
     amount: msgspec.Raw
-    transaction_id: Id = msgspec.field(name="transactionID")
+    transaction_id: IdOrNumber = msgspec.field(name="transactionID")
     round_id: Anything = msgspec.field(name="roundID", default=ABSENT)
     bet_id: Anything = msgspec.field(name="refTransactionID", default=ABSENT)
     game_id: Anything = msgspec.field(name="gameID", default=ABSENT)
@@ -160,23 +161,10 @@ class SignedDeposit(NamedTuple):
 _deposit: Final = msgspec.json.Decoder(Deposit)
 
 
-def signed_amount(text: str) -> str:
-    """Return an amount as it is signed, with exactly two decimals. Raises Refused."""
-    try:
-        whole, fraction = decimal_digits(text)
-    except MoneyError as error:
-        raise Refused(Result.MALFORMED, f"amount: {error}") from None
-    if len(fraction) > _SIGNED_DECIMALS:
-        raise Refused(Result.MALFORMED, "amount: more than two decimals")
-    if text[0] == "0" and text[1:2].isdigit():
-        raise Refused(Result.MALFORMED, "amount: a zero too many at its start")
-    return f"{whole.lstrip('0') or '0'}.{fraction.ljust(_SIGNED_DECIMALS, '0')}"
-
-
 def signed_message(body: Deposit, version: int) -> bytes:
     """Return what a version of the sign covers. Raises Refused for an amount that can't be signed."""
-    amount, bet_id = signed_amount(lexeme(body.amount, "amount")), spoken(body.bet_id)
-    ids = f"{bet_id}{body.transaction_id}{spoken(body.round_id)}"
+    amount = fixed_decimals(lexeme(body.amount, "amount"), "amount", _SIGNED_DECIMALS)
+    ids = f"{spoken(body.bet_id)}{body.transaction_id}{spoken(body.round_id)}"
     game_id = spoken(body.game_id) if version == 2 else ""
     return f"{body.agent_id}{body.user_id}{amount}{ids}{game_id}".encode()
 
@@ -193,13 +181,10 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
     ) -> None:
         """Check that the currency is one. Raises SettingsError."""
         super().__init__(name, settings, secrets, currencies)
-        self._versions = _VERSIONS[settings.sign_version]
-        self._verified: tuple[Callback, SignedDeposit] | None = None
-        try:
-            if settings.currency is not None:
-                currencies.exponent(settings.currency)
-        except MoneyError as error:
-            raise SettingsError(f"[integrations.{name}] currency: {error} {settings.currency!r}") from None
+        self._versions: Final = SignVersions(name, settings.sign_version, _VERSIONS)
+        self._verified: Final = LastRead(self._verify)
+        if settings.currency is not None:
+            self.require_currency("currency", settings.currency)
 
     def is_told_from(self, other: Self) -> bool:
         """Tell by the agents, unless one is how the other begins: userID follows without a separator."""
@@ -208,18 +193,19 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
     def authenticate(self, callback: Callback) -> None:
         """Verify the agent and the sign."""
-        self._verified = callback, self._verify(callback)
+        self._verified.of(callback)
 
     def parse(self, callback: Callback) -> SignedDeposit:
         """Return what `authenticate` has read and verified."""
-        known = self._verified
-        return known[1] if known and known[0] is callback else self._verify(callback)
+        return self._verified.of(callback)
 
     def _verify(self, callback: Callback) -> SignedDeposit:
         body = decode_json_or_form(_deposit, callback.body)
-        if body.agent_id != self.settings.agent_id:
+        if not _USER_ID.fullmatch(str(body.user_id)):
+            raise Refused(Result.MALFORMED, "userID: not 4 to 48 letters and digits")
+        if str(body.agent_id) != self.settings.agent_id:
             raise Refused(Result.UNKNOWN_CALLER, "agentID is not the configured one")
-        for version in self._versions:
+        for version in self._versions.accepted:
             message = signed_message(body, version)
             if self._is_signed(body, message):
                 return SignedDeposit(body, message, version)
@@ -232,19 +218,9 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
     def _is_signed(self, body: Deposit, message: bytes) -> bool:
         return self.secrets.verify(body.sign or "", lambda key: hmac_sha256_hex(key, message).upper())
 
-    def _learn(self, posted: SignedDeposit) -> None:
-        """Accept the current version alone, once a message of it has been posted.
-
-        To have verified is not enough: a paid message of version 1 that is cut into version 2 verifies too.
-        """
-        # Without a gameID both versions sign the same, which tells nothing of what iGamingAce speaks.
-        if posted.version != self._versions[-1] and spoken(posted.body.game_id):
-            self._versions = (posted.version,)
-            _log.info("sign version found", integration=self.name, sign_version=posted.version)
-
     def whose(self, message: SignedDeposit) -> FindPlayer | None:
         """Ask for the player's own currency, unless a setting says it."""
-        return None if self.settings.currency else FindPlayer(message.body.user_id)
+        return None if self.settings.currency else FindPlayer(str(message.body.user_id))
 
     def normalize(self, message: SignedDeposit, holder: Holder | None) -> Credit:
         """Make a credit in the configured currency or the player's."""
@@ -256,8 +232,8 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         round_id, game_id, bet_id = map(reference, (body.round_id, body.game_id, body.bet_id))
         return Credit(
             integration=self.name,
-            provider_tx_id=body.transaction_id,
-            player_id=body.user_id,
+            provider_tx_id=id_text(body.transaction_id, "transactionID"),
+            player_id=str(body.user_id),
             currency=currency,
             amount_minor=self.amount(lexeme(body.amount, "amount"), currency),
             kind=kind,
@@ -276,8 +252,11 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
         """Say the transfer and the balance after it, or a code; learn the version from what was posted."""
-        if outcome.result is Result.POSTED and len(self._versions) > 1:
-            self._learn(self.parse(callback))
+        if outcome.result is Result.POSTED and not self._versions.is_found:
+            posted = self.parse(callback)
+            # Without a gameID both versions sign the same, which tells nothing of what iGamingAce speaks.
+            if spoken(posted.body.game_id):
+                self._versions.learn(posted.version)
         (code, send_again), receipt = CODES[outcome.result], outcome.receipt
         if receipt is None:
             status = self.settings.unavailable_status if send_again else 200
@@ -296,15 +275,15 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         request: dict[str, object] = {
             "agentID": self.settings.agent_id,
             "userID": win.player_id,
-            "amount": msgspec.Raw(signed_amount(win.amount).encode()),
+            "amount": msgspec.Raw(fixed_decimals(win.amount, "amount", _SIGNED_DECIMALS).encode()),
             "refTransactionID": None,
             "transactionID": win.provider_tx_id,
             "roundID": win.round_id,
             "gameID": 1566,
             "freeSpinID": None,
         }
-        version = _VERSIONS[self.settings.sign_version][0]
-        message = signed_message(_deposit.decode(msgspec.json.encode(request)), version)
+        body = _deposit.decode(msgspec.json.encode(request))
+        message = signed_message(body, self._versions.accepted[0])
         request["sign"] = hmac_sha256_hex(self.secrets.signing, message).upper()
         return Callback("Deposit", msgspec.json.encode(request), {"content-type": "application/json"})
 

@@ -46,7 +46,6 @@ import msgspec
 from gateway.providers.contract import (
     Callback,
     CurrencyText,
-    IdOrNumber,
     IntegrationSettings,
     Provider,
     Refused,
@@ -57,7 +56,9 @@ from gateway.providers.contract import (
 from gateway.providers.fields import (
     ABSENT,
     Anything,
+    IdOrNumber,
     decode,
+    id_text,
     lexeme,
     noted,
     recorded,
@@ -157,15 +158,15 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         """Make a credit, or the question for a balance."""
         del holder  # the request names the player itself
         if isinstance(message, BalanceRequest):
-            return FindPlayer(str(message.player_id))
+            return FindPlayer(id_text(message.player_id, "player_id"))
         _refuse_other_operations(message)
         kind = Kind.WIN if says_nothing(message.gift_spin) else Kind.FREE_SPIN
         round_id, game_id = reference(message.round_id), reference(message.game_code)
         session_id = reference(message.session_id, ID_CHARACTERS_MAX)
         return Credit(
             integration=self.name,
-            provider_tx_id=str(message.transfer_id),
-            player_id=str(message.player_id),
+            provider_tx_id=id_text(message.transfer_id, "transfer_id"),
+            player_id=id_text(message.player_id, "player_id"),
             currency=message.currency,
             amount_minor=self._amount_minor(message),
             kind=kind,

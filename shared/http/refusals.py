@@ -1,7 +1,5 @@
 """Why connections are refused or closed: one reply for each reason, a counter, and a log line a second."""
 
-import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
@@ -9,8 +7,7 @@ from typing import Final
 import structlog
 
 from shared.http.body import response_bytes
-
-LOGGED_EVERY_SECONDS: Final = 1.0
+from shared.log_limit import SummedLog
 
 _log = structlog.get_logger()
 
@@ -50,28 +47,24 @@ REPLIES: Final[Mapping[Refusal, bytes | None]] = {
 """What a client is sent before its connection closes, if anything."""
 
 
-class RefusalLog:
-    """Counts refusals one by one, and logs them summed up once a second: an attack must not fill a disk."""
+class RefusalLog(SummedLog[Refusal]):
+    """Counts refusals one by one, and logs them: a line a second for each reason."""
 
     def __init__(self, count: Callable[[str], None] | None = None) -> None:
         """Take what is called with the reason of each refusal, to count it."""
+        super().__init__()
         self._count: Final = count
-        self._unlogged: Final = Counter[Refusal]()
-        self._last_client = ""
+        self._last_clients: Final[dict[Refusal, str]] = {}
 
     def record(self, refusal: Refusal, client: str) -> None:
-        """Count a refusal of a client's connection, and have it logged within a second."""
+        """Count a refusal of a client's connection."""
         if self._count is not None:
             self._count(refusal.value)
-        if not self._unlogged:
-            asyncio.get_running_loop().call_later(LOGGED_EVERY_SECONDS, self.flush)
-        self._unlogged[refusal] += 1
-        self._last_client = client
+        self.add(refusal)
+        self._last_clients[refusal] = client
 
-    def flush(self) -> None:
-        """Log what has not been logged."""
-        for refusal, number in self._unlogged.items():
-            # Idle connections are closed on every ordinary day.
-            log = _log.info if refusal is Refusal.IDLE_SECONDS else _log.warning
-            log("connections refused", reason=refusal.value, number=number, last_client=self._last_client)
-        self._unlogged.clear()
+    def _write(self, kind: Refusal, number: int) -> None:
+        # Idle connections are closed on every ordinary day.
+        log = _log.info if kind is Refusal.IDLE_SECONDS else _log.warning
+        last_client = self._last_clients.pop(kind)
+        log("connections refused", reason=kind.value, number=number, last_client=last_client)

@@ -41,13 +41,15 @@ class Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         tls: ssl.SSLContext | None = None,
+        when_serving: Callable[[], None] | None = None,
         when_stopping: Callable[[], None] | None = None,
         *,
         heeds_signals: bool = True,
     ) -> None:
-        """Take uvicorn's settings, what to speak TLS with, and what is called when it begins to end."""
+        """Take uvicorn's settings, what to speak TLS with, and what is called when it serves and ends."""
         super().__init__(config)
         self._tls: Final[dict[str, Any]] = {"ssl": tls, **TLS_BOUNDS} if tls else {}
+        self._when_serving: Final = when_serving or (lambda: None)
         self._when_stopping: Final = when_stopping or (lambda: None)
         self._heeds_signals: Final = heeds_signals
 
@@ -60,6 +62,7 @@ class Server(uvicorn.Server):
             for each in sockets or []
         ]
         self.started = True
+        self._when_serving()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Tell that it ends, then drain."""
@@ -86,19 +89,20 @@ async def serve(  # noqa: PLR0913  (what one port is)
     tls: ssl.SSLContext | None = None,
     refusals: RefusalLog | None = None,
     setting: str = "port",
+    when_serving: Callable[[], None] | None = None,
     when_stopping: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests that are under way are answered first.
 
     `door` may answer requests before the application does. `refusals` counts and logs what the bounds refuse.
-    `when_stopping` is called when no new connection is taken any more. Raises SettingsError, which names
-    `setting`, when the port can't be had.
+    `when_serving` is called once connections are taken, `when_stopping` when no new one is taken any more.
+    Raises SettingsError, which names `setting`, when the port can't be had.
     """
     sockets = listen(host, port, setting)
     search_seldom()
     allow_connections()
     registry = ConnectionRegistry(below_file_limit(bounds or HttpBounds(), FILES_OF_CLIENTS), refusals)
-    server = Server(_config(app, registry, door), tls, when_stopping)
+    server = Server(_config(app, registry, door), tls, when_serving, when_stopping)
     for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it has drained
         signal.signal(sign, lambda _sign, _frame: None)
     await server.serve(sockets)

@@ -9,14 +9,8 @@ import pytest
 from gateway.app import create_app
 from shared.settings import Settings
 from tests.client import Response, connect, http_bytes, read_response, send_all
-from tests.support.served_gateway import (
-    GatewayProcess,
-    environment_of,
-    gateway_process,
-    is_paid,
-    start_in_vain,
-    win,
-)
+from tests.support.gateway_process import GatewayProcess, environment_of, gateway_process, start_in_vain
+from tests.support.wins import is_paid, win, with_lines
 from tests.system import INTEGRATIONS
 from tests.unit.test_overload import BusyLedger, ask, request_of
 
@@ -41,14 +35,13 @@ async def behind_a_proxy(tmp_path_factory: pytest.TempPathFactory) -> AsyncItera
     """A gateway that believes a proxy on this machine, and hears every provider from elsewhere."""
     allowed = {f"CREDITS_INTEGRATIONS__{name.upper()}__ALLOWED_ADDRESSES": ELSEWHERE for name in INTEGRATIONS}
     directory = tmp_path_factory.mktemp("proxy")
-    async with gateway_process(directory, CREDITS_GATEWAY__TRUSTED_PROXIES=HERE, **allowed) as running:
+    async with gateway_process(directory, trusted_proxies=HERE, **allowed) as running:
         yield running
 
 
 def forwarded(integration: str, *values: str) -> bytes:
-    head, _, body = http_bytes(integration, win(integration)).partition(b"\r\n\r\n")
-    lines = (f"X-Forwarded-For: {value}".encode() for value in values)
-    return b"\r\n".join([head, *lines]) + b"\r\n\r\n" + body
+    lines = (f"X-Forwarded-For: {value}" for value in values)
+    return with_lines(http_bytes(integration, win(integration)), *lines)
 
 
 def assert_refused(integration: str, response: Response) -> None:
@@ -100,9 +93,8 @@ async def test_refusals_are_counted_each_and_logged_once_a_second(gateway: Gatew
         while sum(told()) < sum(before) + 100:
             await asyncio.sleep(0.05)
     assert len(told()) - len(before) < 10
-    (metrics,) = await send_all(gateway.operations_url, [b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n"], 1)
-    name = b'credits_gateway_rejections_total{integration="klas",reason="unknown_address"} '
-    assert float(metrics.body.partition(name)[2].split()[0]) >= 100
+    labels = {"integration": "klas", "reason": "unknown_address"}
+    assert await gateway.counted("credits_gateway_rejections_total", **labels) >= 100
 
 
 @pytest.mark.parametrize("integration", INTEGRATIONS)

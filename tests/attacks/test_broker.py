@@ -1,8 +1,9 @@
 """A stranger with the broker's password: can stop what he likes, and credits nobody, tells nobody a lie."""
 
 import asyncio
+import json
 import signal
-from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -22,36 +23,13 @@ from shared.wire import (
     encode,
     unix_ms,
 )
-from tests.servers import Servers
-from tests.support.attacked import (
-    SHARD,
-    attacked_system,
-    batch,
-    credit,
-    dropped,
-    pay,
-    queued,
-    transfers,
-    until,
-)
-from tests.support.stranger import GARBAGE, Stranger, put_aside, stranger_to
-from tests.system import KEYS, System
+from tests.support.attacked import SHARD, batch, credit, dropped, pay, queued, transfers, until
+from tests.support.stranger import GARBAGE, Stranger, put_aside
+from tests.system import KEYS, Process, System
 
 THIEF = MessageKeys([b"a key that the thief has made up himself"])
 FLOOD_MESSAGES = 3_000
 BITS = (0, 8 * 31, 8 * 32 + 3, 8 * 60)
-
-
-@pytest.fixture(scope="module")
-async def system(servers: Servers) -> AsyncIterator[System]:
-    async with attacked_system(servers) as started:
-        yield started
-
-
-@pytest.fixture
-async def stranger(system: System) -> AsyncIterator[Stranger]:
-    async with stranger_to(system) as connected:
-        yield connected
 
 
 def flipped(body: bytes, bit: int) -> bytes:
@@ -230,15 +208,49 @@ async def test_garbage_in_the_properties_costs_nobody_the_connection(
 async def test_flood_of_poison_keeps_no_honest_win_waiting_for_long(
     system: System, stranger: Stranger
 ) -> None:
+    worker = system.workers[0]
+    await worker.end()  # which logs what poison there was before
+    before = len(logged(worker, "poison message"))
+    worker.start()
+    await system.until_ready()
     flood = asyncio.create_task(stranger.publish_all([b"poison"] * FLOOD_MESSAGES, SHARD))
     assert await pay(system, 40) == 40
     await flood
     assert await pay(system, 40) == 40
 
     async def is_over() -> bool:
-        log = system.workers[0].log.read_text()
-        return await queued(stranger, DEAD_QUEUE) == FLOOD_MESSAGES and "poison message" in log
+        return await queued(stranger, DEAD_QUEUE) == FLOOD_MESSAGES
 
     await until(is_over)
-    assert system.workers[0].log.read_text().count("poison message") < FLOOD_MESSAGES / 10
+    await worker.end()
+    lines = logged(worker, "poison message")[before:]
+    assert sum(line["times"] for line in lines) == FLOOD_MESSAGES
+    assert len(lines) < FLOOD_MESSAGES / 10
+    worker.start()
+    await system.until_ready()
     await stranger.channel.queue_purge(DEAD_QUEUE)
+
+
+async def test_every_dropped_reply_is_logged_though_the_gateway_ends(
+    system: System, stranger: Stranger
+) -> None:
+    assert await pay(system) == 1
+    _, answered = await stranger.overheard_batch()
+    before = (await dropped(system)).get("unsigned", 0)
+    for _ in range(20):
+        await stranger.publish(b"forged", answered.reply_to)
+
+    async def are_dropped() -> bool:
+        return (await dropped(system))["unsigned"] == before + 20
+
+    await until(are_dropped)
+    counted = sum((await dropped(system)).values())
+    await system.gateway.end()
+    assert sum(line["times"] for line in logged(system.gateway, "reply dropped")) == counted
+    system.gateway.start()
+    await system.until_ready()
+
+
+def logged(process: Process, event: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in process.log.read_text().splitlines() if line.startswith("{")]
+    return [line for line in lines if line["event"] == event]

@@ -11,36 +11,13 @@ from pamqp.commands import Basic
 
 from shared.message_keys import Purpose
 from shared.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE
-from shared.wire import (
-    MESSAGE_TYPE,
-)
+from shared.wire import MESSAGE_TYPE
 from tests.servers import Servers
-from tests.support.attacked import (
-    SHARD,
-    attacked_system,
-    batch,
-    credit,
-    pay,
-    queued,
-    transfers,
-    until,
-)
+from tests.support.attacked import SHARD, batch, credit, pay, queued, transfers, until
 from tests.support.stranger import Stranger, put_aside, stranger_to
 from tests.system import KEYS, System
 
 SIGNED = Basic.Properties(message_type=MESSAGE_TYPE, delivery_mode=2)
-
-
-@pytest.fixture(scope="module")
-async def system(servers: Servers) -> AsyncIterator[System]:
-    async with attacked_system(servers) as started:
-        yield started
-
-
-@pytest.fixture
-async def stranger(system: System) -> AsyncIterator[Stranger]:
-    async with stranger_to(system) as connected:
-        yield connected
 
 
 @pytest.fixture

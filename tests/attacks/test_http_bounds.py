@@ -1,28 +1,14 @@
 """What one client may take of a gateway: bytes and requests of a connection."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.client import connect, http_bytes, read_response
-from tests.support.gateway_process import (
-    GatewayProcess,
-    a_win,
-    assert_paid,
-    gateway_process,
-    operator_process,
-    responses,
-    win_bytes,
-)
+from tests.client import connect, read_response
+from tests.support.gateway_process import GatewayProcess, gateway_process, operator_process
+from tests.support.wins import assert_paid, responses, win_bytes
 
 LINE = b"POST /klas/credit HTTP/1.1\r\nHost: gateway\r\n"
-
-
-@pytest.fixture(scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
-    async with gateway_process(tmp_path_factory.mktemp("bounds")) as process:
-        yield process
 
 
 HEADS = {
@@ -200,7 +186,7 @@ async def test_bodies_that_fill_the_memory_are_refused_before_honest_wins(
         done, _ = await asyncio.wait(replies, return_when=asyncio.FIRST_COMPLETED)
         assert {reply.result().status for reply in done} == {503}
         assert len(await gateway.until_logged("buffered_bytes")) == 1
-        head, body = (win := http_bytes("klas", a_win()))[:200], win[200:]
+        head, body = (request := win_bytes())[:200], request[200:]
         (response,) = await responses(await gateway.send(head, body))
         assert_paid(response)
         assert sum(reply.done() for reply in replies) == await gateway.refused("buffered_bytes") < 12

@@ -6,25 +6,22 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.client import read_response
-from tests.support.gateway_process import GatewayProcess, assert_paid, gateway_process, responses, win_bytes
+from tests.support.gateway_process import GatewayProcess, gateway_process
+from tests.support.wins import assert_paid, responses, win_bytes
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 SECONDS_MAX = 0.5
 CLOSED_WITHIN_SECONDS = 15
 MIB = 1_048_576
+FILES_MAX = 300
 
 
 @pytest.fixture(scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
-    async with gateway_process(
-        tmp_path_factory.mktemp("time"),
-        head_seconds_max=SECONDS_MAX,
-        body_seconds_max=SECONDS_MAX,
-        idle_seconds_max=SECONDS_MAX,
-        write_seconds_max=SECONDS_MAX,
-    ) as process:
-        yield process
+    bounds = {f"{name}_seconds_max": SECONDS_MAX for name in ("head", "body", "idle", "write")}
+    async with gateway_process(tmp_path_factory.mktemp("time"), **bounds) as running:
+        yield running
 
 
 async def until_closed(reader: asyncio.StreamReader) -> bytes:
@@ -91,7 +88,7 @@ async def test_silent_connections_do_not_lock_honest_clients_out(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     """Up to the limit of files, with the default bounds; those that wait for a request to be paid stay."""
-    async with gateway_process(tmp_path_factory.mktemp("crowd"), files_max=300) as gateway:
+    async with gateway_process(tmp_path_factory.mktemp("crowd"), FILES_MAX) as gateway:
         reader, writer = await gateway.connect()
         writer.write(win_bytes())
         assert_paid(await read_response(reader))

@@ -1,10 +1,9 @@
 """Offers of an upgrade: no body is lost for one, and none is read as a request."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
-from tests.support.gateway_process import GatewayProcess, assert_paid, gateway_process, responses, win_bytes
+from tests.support.gateway_process import GatewayProcess
+from tests.support.wins import assert_paid, responses, win_bytes
 
 OFFERS = {
     "curl --http2": (
@@ -16,12 +15,6 @@ OFFERS = {
     "tls": ("Connection: Upgrade", "Upgrade: TLS/1.2, TLS/1.1"),
     "twice": ("Upgrade: h2c", "UPGRADE: websocket", "connection: keep-alive, Upgrade"),
 }
-
-
-@pytest.fixture(scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
-    async with gateway_process(tmp_path_factory.mktemp("upgrade")) as process:
-        yield process
 
 
 @pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)

@@ -2,32 +2,19 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.client import connect, http_bytes, read_response, send_all
-from tests.support.served_gateway import (
-    GatewayProcess,
-    environment_of,
-    gateway_process,
-    is_paid,
-    start_in_vain,
-    win,
-)
+from tests.support.gateway_process import GatewayProcess, environment_of, gateway_process, start_in_vain
+from tests.support.wins import is_paid, win
 from tests.system import INTEGRATIONS
 
 POLLERS = 450
 WINS_OF_EACH = 10
 CONNECTIONS = 8
-
-
-@pytest.fixture(scope="module")
-async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
-    async with gateway_process(tmp_path_factory.mktemp("operations")) as running:
-        yield running
 
 
 async def poll(url: str, path: str, statuses: set[int]) -> None:

@@ -4,11 +4,14 @@ import asyncio
 import json
 import re
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
+
+import pytest
 
 from tests.commands import INHERITED, ROOT, until_ready
 from tests.servers.server import free_ports
@@ -53,6 +56,8 @@ async def demo(database: Path) -> AsyncIterator[Demo]:
         lines = []
         while not (line := (await process.stdout.readline()).decode()).startswith("Serving"):
             assert line, "the demonstration ended"
+            _, writer = await asyncio.open_connection("127.0.0.1", port)  # whatever it prints, it serves
+            writer.close()
             lines += [line.strip()] if line.startswith("curl ") else []
         told = re.fullmatch(r"/healthz, .* on (http://.*)\.\n", (await process.stdout.readline()).decode())
         assert told
@@ -103,6 +108,25 @@ async def test_pasted_lines_pay_once_and_balances_survive_a_second_start(tmp_pat
     async with demo(tmp_path / "demo.db") as second:
         assert not set(first.lines) & set(second.lines)
         assert '"balance":"52.5"' in await paste(second.lines[0])
+
+
+@pytest.mark.parametrize("taken", ["PORT", "OPERATIONS_PORT"])
+async def test_port_that_is_taken_is_one_line_and_nothing_to_paste(tmp_path: Path, taken: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        (port,) = free_ports(1)
+        ports = {"PORT": port, "OPERATIONS_PORT": port, taken: other.getsockname()[1]}
+        settings = {f"CREDITS_GATEWAY__{name}": str(number) for name, number in ports.items()}
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway", "demo"),
+            cwd=ROOT,
+            env=environment(tmp_path / "demo.db", **settings),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, out) == (3, b"")
+    (said,) = (line for line in err.decode().splitlines() if line.startswith("credits: "))
+    assert said.endswith(f"can't listen on 127.0.0.1:{ports[taken]}: address already in use")
 
 
 README_CURL = re.compile(r"^\$ (curl (?:.*\\\n)*.*)\n(.*)$", re.MULTILINE)

@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import Answer, FindPlayer, FindSession, Lookup
-from tests.crashes import METRICS, Queues, UnluckyCache, UnluckyWorker, batch_of
+from tests.crashes import METRICS, UnluckyCache, UnluckyWorker
 from tests.credits import WIN
 from tests.ledgers import add_players, assert_books_hold
+from tests.queues import Queues, batch_of
 from worker.holders import open_session
 from worker.schema import players, wallets
 

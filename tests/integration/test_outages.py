@@ -18,9 +18,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.settings import LedgerSettings
-from tests.crashes import Queues, UnluckyCache, UnluckyWorker, batch_of
+from tests.crashes import UnluckyCache, UnluckyWorker
 from tests.credits import WIN, win
 from tests.ledgers import add_players, assert_books_hold, balance_minor, post, results
+from tests.queues import Queues, batch_of
 from worker.database import create_engine, for_reading, outages_as_unavailable
 from worker.ledger import Ledger
 

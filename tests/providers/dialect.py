@@ -84,6 +84,9 @@ class Dialect(ABC):
     player_field: ClassVar[str | None] = None
     """The field that names the player, where there is one."""
 
+    number_ids: ClassVar[tuple[str, ...]] = ()
+    """The fields of ids that may come as whole numbers."""
+
     unknown_player: ClassVar[str] = "unknown_player"
     """The error that a win of nobody gets."""
 

@@ -144,7 +144,7 @@ async def test_win_in_a_currency_the_player_does_not_hold_is_not_paid(
     "changes",
     [
         {"playerId": ""},
-        {"playerId": 5},
+        {"playerId": 5.5},
         {"playerId": "x" * 129},
         {"currency": 5},
         {"currency": None},

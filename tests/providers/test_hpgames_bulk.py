@@ -191,7 +191,7 @@ async def test_bulk_logs_each_win_and_sums_up_what_was_refused(stack: Stack, fac
 async def test_bulk_of_far_too_many_items_is_not_taken_apart(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("gateway.providers.hpgames._bulk")  # which would take it apart
+    monkeypatch.delattr("gateway.providers.bulk.decode")  # which would take it apart
     response = await stack.send(SMALL, _bulk(*[b"1"] * (3 * 64 + 2)))
     DIALECT.assert_error(response, "malformed", tx=None)
 

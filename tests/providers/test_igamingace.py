@@ -264,6 +264,14 @@ async def test_amount_with_a_zero_at_its_start_pays_nothing(
     assert await stack.transfers(facts.player_id) == []
 
 
+@pytest.mark.parametrize("user_id", [999, "999", "Player-1", "", 10**48, "1" * 49, msgspec.Raw(b"-1000")])
+async def test_user_is_4_to_48_letters_and_digits_in_either_form(
+    stack: Stack, facts: Facts, user_id: object
+) -> None:
+    request = DIALECT.signed({**DIALECT.fields(facts), "userID": user_id}, facts=facts)
+    DIALECT.assert_error(await stack.send("igamingace", request), "malformed", tx=None)
+
+
 async def test_json_under_the_name_of_a_form_is_read_as_json(stack: Stack, facts: Facts) -> None:
     request = DIALECT.credit(facts)
     named = request._replace(headers={"content-type": "application/x-www-form-urlencoded"})

@@ -68,6 +68,16 @@ def _credit(provider: Provider[Any, Any], callback: Callback) -> Credit:
     return credit
 
 
+def test_whole_numbers_are_signed_as_they_are_written() -> None:
+    numbers = {"agentID": 4711, "userID": 12001, "transactionID": msgspec.Raw(b"9" * 40)}
+    texts = {name: body_of(number).decode() for name, number in numbers.items()}
+    provider = _provider(2, agent_id="4711")
+    as_numbers, as_texts = (_credit(provider, _of_version(2, {**CASE, **ids})) for ids in (numbers, texts))
+    assert as_numbers == as_texts
+    assert (as_numbers.player_id, as_numbers.provider_tx_id) == ("12001", "9" * 40)
+    assert not _verifies(provider, _of_version(2, {**CASE, **numbers, "transactionID": msgspec.Raw(b"-0")}))
+
+
 def test_vectors_of_both_versions_verify() -> None:
     current = sent(body_of({**CASE, "sign": VECTOR_2}))
     of_old = {**CASE, "refTransactionID": None, "gameID": 1566}

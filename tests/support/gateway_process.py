@@ -1,39 +1,44 @@
-"""A `python -m gateway` process with the demonstration's settings, to be attacked on its real port."""
+"""A gateway as a process of its own, its ledger embedded on SQLite: what an attacker sees of the product."""
 
 import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
-from uuid import uuid4
+from typing import Any, Final
 
+import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from gateway.ledger_client.embedded import prepare
 from gateway.operations import METRICS_STAND_SECONDS
-from gateway.providers import build
-from gateway.providers.contract import Callback, Win
-from shared.money import Currencies
-from tests.client import Response, connect, http_bytes, read_response
+from shared.settings import Settings
+from tests.client import connect, read_response
 from tests.commands import INHERITED, ROOT, until_ready
+from tests.operator_api import TOKEN
 from tests.servers.server import free_ports
+from tests.support.wins import PLAYER, SESSION, assert_paid, win_bytes
+from tests.system import INTEGRATIONS
 
-_KLAS: Final = build("klas", {"provider": "klas", "secrets": ["klas-demo-secret"]}, Currencies())
-
+ENDS_WITHIN_SECONDS: Final = 30
 REPLY_WITHIN_SECONDS: Final = 20
 """Far more than any reply takes; an attack that silences the gateway fails by it."""
 
 
-class GatewayProcess(NamedTuple):
-    """A gateway that serves a player's wins on an embedded ledger."""
+@dataclass(frozen=True, slots=True)
+class GatewayProcess:
+    """A running `python -m gateway`, with one player who has a session."""
 
+    process: asyncio.subprocess.Process
     url: str
     operations_url: str
+    database: Path
     log: Path
-    pid: int
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Open a connection to it."""
@@ -56,25 +61,31 @@ class GatewayProcess(NamedTuple):
         """Send an honest win on a connection of its own, and see it paid."""
         reader, writer = await self.connect()
         try:
-            writer.write(http_bytes("klas", a_win()))
+            writer.write(win_bytes())
             assert_paid(await asyncio.wait_for(read_response(reader), REPLY_WITHIN_SECONDS))
         finally:
             writer.close()
 
-    async def refused(self, reason: str) -> float:
-        """Return how many connections were refused for a reason, as /metrics says."""
+    def posted(self) -> int:
+        """Return how many transfers its books hold."""
+        with sqlite3.connect(self.database) as books:
+            return int(books.execute("SELECT count(*) FROM transfers").fetchone()[0])
+
+    async def counted(self, name: str, **labels: str) -> float:
+        """Return what it has counted under a name and these labels, as /metrics says."""
         await asyncio.sleep(METRICS_STAND_SECONDS)  # so that it is made anew
-        reader, writer = await connect(self.operations_url)
-        writer.write(b"GET /metrics HTTP/1.1\r\nHost: gateway\r\n\r\n")
-        exposition = (await read_response(reader)).body.decode()
-        writer.close()
+        async with httpx.AsyncClient() as client:
+            exposition = (await client.get(f"{self.operations_url}/metrics")).text
         return sum(
             sample.value
             for family in text_string_to_metric_families(exposition)
             for sample in family.samples
-            if sample.name == "credits_gateway_connections_refused_total"
-            and sample.labels["reason"] == reason
+            if sample.name == name and labels.items() <= sample.labels.items()
         )
+
+    async def refused(self, reason: str) -> float:
+        """Return how many connections were refused for a reason."""
+        return await self.counted("credits_gateway_connections_refused_total", reason=reason)
 
     def logged(self) -> list[dict[str, Any]]:
         """Return the lines of its log."""
@@ -89,98 +100,127 @@ class GatewayProcess(NamedTuple):
 
     def memory_bytes(self) -> int:
         """Return how much memory it has."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
-
-def a_win() -> Callback:
-    """Return a new win of the demonstration's player, signed."""
-    return _KLAS.compose(Win(str(uuid4()), "player01", "demo-session"))
-
-
-def win_bytes(*headers: str) -> bytes:
-    """Return a new win as it is sent, with further headers."""
-    callback = a_win()
-    lines = "".join(f"{header}\r\n" for header in headers)
-    head, _, body = http_bytes("klas", callback).partition(b"\r\n\r\n")
-    return head + b"\r\n" + lines.encode() + b"\r\n" + body
+    async def end(self) -> int:
+        """End it as an orchestrator does; return its exit code."""
+        return await _end(self.process)
 
 
-async def responses(received: bytes) -> list[Response]:
-    """Return the responses that came on a connection until it ended."""
-    reader = asyncio.StreamReader()
-    reader.feed_data(received)
-    reader.feed_eof()
-    read = []
-    while not reader.at_eof():
-        read.append(await read_response(reader))
-    return read
+def environment_of(directory: Path, **settings: object) -> dict[str, str]:
+    """Return the environment of a process on the ledger in the directory; no settings file is read.
+
+    A setting is one of `[gateway]`, or of another table by the name of its variable.
+    """
+    integrations = {
+        f"CREDITS_INTEGRATIONS__{name.upper()}__{key.upper()}": value
+        for name, table in INTEGRATIONS.items()
+        for key, value in table.items()
+    }
+    port, operations_port, operator_port = free_ports(3)
+    return {
+        **INHERITED,
+        **integrations,
+        "CREDITS_CONFIG": "",
+        "CREDITS_LOG__FORMAT": "json",
+        "CREDITS_LEDGER__DATABASE_URL": f"sqlite+aiosqlite:///{directory}/credits.db",
+        "CREDITS_GATEWAY__PORT": str(port),
+        "CREDITS_GATEWAY__OPERATIONS_PORT": str(operations_port),
+        "CREDITS_OPERATOR__PORT": str(operator_port),
+        "CREDITS_OPERATOR__TOKENS": json.dumps([TOKEN]),
+        **{_variable(name): str(value) for name, value in settings.items()},
+    }
 
 
-def assert_paid(response: Response) -> None:
-    """See that a reply says 'paid'."""
-    assert (response.status, response.json["status_code"]) == (200, "OK"), response
+def _variable(setting: str) -> str:
+    return setting if setting.startswith("CREDITS_") else f"CREDITS_GATEWAY__{setting.upper()}"
 
 
 @asynccontextmanager
 async def gateway_process(
-    directory: Path, files_max: int | None = None, **settings: object
+    directory: Path, files_max: int | None = None, /, **settings: object
 ) -> AsyncIterator[GatewayProcess]:
-    """Start a gateway with some of `[gateway]`'s settings, and as many open files as it may have."""
-    port, operations_port = free_ports(2)
+    """Start a gateway with such settings, which may open so many files; end it with the block."""
+    environment = environment_of(directory, **settings)
+    ledger = {"database_url": environment["CREDITS_LEDGER__DATABASE_URL"]}
+    given = Settings.model_validate({"ledger": ledger, "integrations": INTEGRATIONS})
+    await prepare(given, PLAYER, "EUR", SESSION)
     log = directory / "gateway.log"
-    environment = {
-        **_environment(directory),
-        "CREDITS_GATEWAY__PORT": str(port),
-        "CREDITS_GATEWAY__OPERATIONS_PORT": str(operations_port),
-        **{f"CREDITS_GATEWAY__{name.upper()}": str(value) for name, value in settings.items()},
-    }
-    command = [sys.executable, "-m", "gateway", "demo"]
-    if files_max is not None:
-        command = ["sh", "-c", f'ulimit -n {files_max}; exec "$@"', "sh", *command]
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command, cwd=ROOT, env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=output
-        )
+    process = await _start(environment, log, files_max, "gateway")
+    scheme = "https" if "CREDITS_GATEWAY__TLS_KEY" in environment else "http"
+    running = GatewayProcess(
+        process,
+        f"{scheme}://127.0.0.1:{environment['CREDITS_GATEWAY__PORT']}",
+        f"http://127.0.0.1:{environment['CREDITS_GATEWAY__OPERATIONS_PORT']}",
+        directory / "credits.db",
+        log,
+    )
     try:
-        url, operations_url = (f"http://127.0.0.1:{each}" for each in (port, operations_port))
-        await until_ready(process, operations_url)
-        yield GatewayProcess(url, operations_url, log, process.pid)
+        await until_ready(process, running.operations_url)
+        yield running
     finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 30) == 0, log.read_text()[-3_000:]
-        assert "Traceback" not in log.read_text(), log.read_text()[-3_000:]
+        _assert_ended_well(await _end(process), log)
 
 
 @asynccontextmanager
-async def operator_process(directory: Path) -> AsyncIterator[str]:
-    """Start the operator API on the database of a gateway there; yield its URL."""
-    (port,) = free_ports(1)
-    environment = {**_environment(directory), "CREDITS_OPERATOR__PORT": str(port)}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "worker",
-        "operator",
-        cwd=ROOT,
-        env=environment,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
+async def operator_process(
+    directory: Path,
+    files_max: int | None = None,
+    client: httpx.AsyncClient | None = None,
+    /,
+    **settings: object,
+) -> AsyncIterator[str]:
+    """Start the operator API on the ledger of a gateway there, and yield its URL; `client` knows its CA."""
+    environment, log = environment_of(directory, **settings), directory / "operator.log"
+    process = await _start(environment, log, files_max, "worker", "operator")
+    scheme = "http" if client is None else "https"
+    url = f"{scheme}://127.0.0.1:{environment['CREDITS_OPERATOR__PORT']}"
     try:
-        url = f"http://127.0.0.1:{port}"
-        await until_ready(process, url)
+        await until_ready(process, url, client)
         yield url
     finally:
+        _assert_ended_well(await _end(process), log)
+
+
+async def start_in_vain(environment: Mapping[str, str], *arguments: str) -> tuple[int, list[str]]:
+    """Start `python -m ARGUMENTS`, by default the gateway; return its exit code and what it said."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *(arguments or ("gateway",))),
+        cwd=ROOT,
+        env=dict(environment),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), ENDS_WITHIN_SECONDS)
+    finally:
         if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 30) == 0
+            process.kill()
+            await process.wait()
+    said = [line for line in err.decode().splitlines() if line.startswith(("credits: ", "error: "))]
+    assert b"Traceback" not in out + err
+    return process.returncode or 0, said
 
 
-def _environment(directory: Path) -> dict[str, str]:
-    return {
-        **INHERITED,
-        "CREDITS_CONFIG": "gateway/demo.toml",
-        "CREDITS_LEDGER__DATABASE_URL": f"sqlite+aiosqlite:///{directory}/credits.db",
-        "CREDITS_LOG__FORMAT": "json",
-    }
+async def _start(
+    environment: Mapping[str, str], log: Path, files_max: int | None, *arguments: str
+) -> asyncio.subprocess.Process:
+    limit = [] if files_max is None else ["sh", "-c", f'ulimit -n {files_max}; exec "$@"', "sh"]
+    command = [*limit, sys.executable, "-m", *arguments]
+    with log.open("ab") as output:
+        return await asyncio.create_subprocess_exec(
+            *command, cwd=ROOT, env=dict(environment), stdout=output, stderr=output
+        )
+
+
+async def _end(process: asyncio.subprocess.Process) -> int:
+    if process.returncode is None:
+        process.send_signal(signal.SIGTERM)
+    return await asyncio.wait_for(process.wait(), ENDS_WITHIN_SECONDS)
+
+
+def _assert_ended_well(status: int, log: Path) -> None:
+    said = log.read_text()
+    assert status == 0, said[-3_000:]
+    assert "Traceback" not in said, said[-3_000:]

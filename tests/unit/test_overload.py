@@ -150,6 +150,13 @@ async def test_copies_that_are_read_in_one_turn_count_once() -> None:
     assert app.door.answer(other) is None
 
 
+async def test_commas_count_where_items_stand_between_them() -> None:
+    """A long list in a field that nobody reads makes no bulk request of a win."""
+    app, commas = gateway(), b'{"jackpot_wins":[' + b",".join([b"1"] * 100) + b"]}"
+    assert app.door.answer(request_of("klas", Callback("credit", commas, {}))) is not None
+    assert app.door.answer(request_of("hpgames", Callback("credit", commas, {}))) is not None
+
+
 async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:
     app, large = gateway(), Callback("credit", b" " * 65_537, {})
     assert app.door.answer(request_of("klas", large)) is None
@@ -160,7 +167,7 @@ async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:
 
 
 async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.turned_away.SAID_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("shared.log_limit.FLUSH_SECONDS", 0.01)
     app = gateway()
     with capture_logs() as logged:
         for name, number in {"klas": 3, "gpas": 1}.items():

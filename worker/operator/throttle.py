@@ -5,7 +5,6 @@ proxy's, can be locked out by them. A random token is not found by guessing; wha
 costs here and how much of the logs it fills.
 """
 
-import asyncio
 import math
 import time
 from collections import OrderedDict
@@ -15,10 +14,10 @@ from typing import Final
 
 import structlog
 
+from shared.log_limit import SummedLog
+
 SOURCES_MAX: Final = 10_000
 """So many sources are remembered, about 2 MB; the longest known is forgotten first."""
-
-LOG_SECONDS: Final = 1.0
 
 _log: Final = structlog.get_logger()
 
@@ -50,26 +49,22 @@ class Throttle:
         return 0
 
 
-class ThrottleLog:
+class ThrottleLog(SummedLog[None]):
     """Logs once a second how many requests were answered 429, whoever sent them."""
 
     def __init__(self) -> None:
         """Begin with none."""
-        self._requests = 0
+        super().__init__()
         self._last_source = ""
 
     def record(self, source: str) -> None:
-        """Count a request; the line is written within LOG_SECONDS."""
-        if not self._requests:
-            asyncio.get_running_loop().call_later(LOG_SECONDS, self.flush)
-        self._requests += 1
+        """Count a request."""
+        self.add(None)
         self._last_source = source
 
-    def flush(self) -> None:
-        """Write the line, if there is anything to say."""
-        if self._requests:
-            _log.warning("refusals throttled", requests=self._requests, last_source=self._last_source)
-        self._requests = 0
+    def _write(self, kind: None, number: int) -> None:
+        del kind  # there is only one
+        _log.warning("refusals throttled", requests=number, last_source=self._last_source)
 
 
 def source_of(address: str) -> str:

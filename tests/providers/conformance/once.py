@@ -2,10 +2,14 @@
 
 import asyncio
 from collections import Counter
+from uuid import uuid4
+
+import msgspec
+import pytest
 
 from shared.credit import FINGERPRINT
 from tests.providers.conformance.certificate import Certificate
-from tests.providers.dialect import Facts
+from tests.providers.dialect import Facts, Paid
 from tests.providers.stack import Stack
 
 
@@ -98,6 +102,28 @@ class PaysOnce(Certificate):
         assert await stack.balance(facts.player_id) == 2100
         assert await stack.conflicts(facts.provider_tx_id) == []
 
+    @pytest.mark.parametrize("number_first", [True, False])
+    async def test_id_that_is_a_whole_number_is_the_id_of_its_digits(
+        self,
+        stack: Stack,
+        facts: Facts,
+        number_first: bool,  # noqa: FBT001  (a parameter)
+    ) -> None:
+        for digits in (str(10**17 + uuid4().int % 10**17), str(10**47 + uuid4().int % 10**47)):
+            await stack.add_player(digits, "EUR")
+            forms = [dict.fromkeys(self.dialect.number_ids, form) for form in (int_of(digits), digits)]
+            fields = self.dialect.fields(facts.another())
+            requests = [self.dialect.signed({**fields, **form}, facts=facts) for form in forms]
+            paid: list[Paid] = []
+            for request in requests if number_first else reversed(requests):
+                win = facts.but(provider_tx_id=fields[self.dialect.tx_field])
+                response = await self.send(stack, request)
+                paid.append(self.dialect.read_paid(response, win, replay=bool(paid)))
+            assert paid[0] == paid[1]
+            assert await stack.conflicts(digits) == []
+            names_player = self.dialect.player_field in self.dialect.number_ids
+            assert len(await stack.transfers(digits if names_player else facts.player_id)) >= 1
+
     async def test_one_id_for_two_players_at_once_pays_one_of_them(
         self, stack: Stack, facts: Facts, other: Facts
     ) -> None:
@@ -114,3 +140,8 @@ class PaysOnce(Certificate):
         await self.pay(stack, facts)
         response = await stack.send(second, theirs.credit(facts))
         assert theirs.read_paid(response, facts, replay=False).balance == "21"
+
+
+def int_of(digits: str) -> msgspec.Raw:
+    """Return a JSON number of any number of digits."""
+    return msgspec.Raw(digits.encode())

@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from tests.providers.conformance.certificate import Certificate
@@ -79,6 +80,22 @@ class RefusesOthers(Certificate):
             without = {key: value for key, value in fields.items() if key != name}
             for changed in (without, {**fields, name: None}, {**fields, name: []}, {**fields, name: {}}):
                 await self.assert_refused(stack, self.dialect.signed(changed, facts=facts), "malformed")
+
+    @pytest.mark.parametrize(
+        "written", ["-5", "1.5", "1.0", "-0.0", "1e3", "12E0", "true", "012", "+12", "9" * 4_301]
+    )
+    async def test_number_that_is_no_id_moves_nothing(self, stack: Stack, facts: Facts, written: str) -> None:
+        for name in self.dialect.number_ids:
+            fields = {**self.dialect.fields(facts), name: msgspec.Raw(written.encode())}
+            await self.assert_refused(stack, self.dialect.signed(fields, facts=facts), "malformed")
+
+    async def test_number_of_more_digits_than_an_id_has_moves_nothing(
+        self, stack: Stack, facts: Facts
+    ) -> None:
+        for name in self.dialect.number_ids:
+            fields = {**self.dialect.fields(facts), name: msgspec.Raw(b"9" * 129)}
+            what = "invalid_tx_id" if name == self.dialect.tx_field else "malformed"
+            await self.assert_refused(stack, self.dialect.signed(fields, facts=facts), what)
 
     async def test_needed_field_that_is_too_long_is_told(self, stack: Stack, facts: Facts) -> None:
         for name in self.needed_texts(facts):

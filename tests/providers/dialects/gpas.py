@@ -32,6 +32,7 @@ class GpasDialect(Dialect):
     path = "movements/credit"
     required = ("externalReference", "value", "typeCode")
     amount_field = "value"
+    number_ids = ("externalReference",)
     tx_field = "externalReference"
     free_text_field = "description"
     unknown_player = "unknown_session"

@@ -37,6 +37,7 @@ class HpGamesDialect(Dialect):
     required = ("merchantId", "timestamp", "betId", "transactionId", "amount", "currency", "playerId")
     more_fields = ("rewardId", "rewardType", "jackpotId")
     amount_is_number = True
+    number_ids = ("playerId",)
     tx_field = "transactionId"
     player_field = "playerId"
     signature_field = "hash"

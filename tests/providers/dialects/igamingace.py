@@ -36,6 +36,7 @@ class IGamingAceDialect(Dialect):
     path = "Deposit"
     required = ("agentID", "userID", "amount", "transactionID")
     amount_is_number = True
+    number_ids = ("userID", "transactionID")
     tx_field = "transactionID"
     player_field = "userID"
     signature_field = "sign"

@@ -27,6 +27,7 @@ class KlasDialect(Dialect):
     name = "klas"
     path = "credit"
     required = ("player_id", "transfer_id", "amount", "currency")
+    number_ids = ("player_id", "transfer_id")
     tx_field = "transfer_id"
     player_field = "player_id"
     free_text_field = "round_id"

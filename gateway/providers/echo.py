@@ -1,0 +1,48 @@
+"""What an error reply repeats of a request that may be wrong in all else: one text of its body."""
+
+from codecs import BOM_UTF8
+from typing import Any, Final
+
+import msgspec
+
+from gateway.providers.contract import TEXT_CHARACTERS_MAX, Refused
+from gateway.providers.fields import ABSENT, Anything, decode, lexeme
+
+
+class Echo:
+    """Reads one field of a JSON object, where it is a text of bounded length; it refuses nothing."""
+
+    def __init__(self, name: str) -> None:
+        """Take the field's name."""
+        self._name: Final = name
+        self._mark: Final = name.encode()
+        field = "text", Anything, msgspec.field(name=name, default=ABSENT)
+        self._decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(
+            msgspec.defstruct("Echoed", [field])
+        )
+
+    def read(self, body: bytes) -> dict[str, str]:
+        """Return the field for a reply, or nothing where it can't be read."""
+        if self._mark not in body:  # which is seen faster than decoded
+            return {}
+        try:  # not by schema: errors that nobody is told of cost several times as much
+            written = bytes(self._decoder.decode(body.decode()).text)
+            text = _text.decode(written) if written.startswith(b'"') else None
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return self._read_odd(body)
+        if text is None or len(text) > TEXT_CHARACTERS_MAX or "\0" in text:
+            return {}
+        return {self._name: text}
+
+    def _read_odd(self, body: bytes) -> dict[str, str]:
+        """Read a body that `decode` alone reads, for its mark or for half of a surrogate pair."""
+        if not (body.startswith(BOM_UTF8) or b"\\u" in body):
+            return {}
+        try:
+            written = decode(self._decoder, body).text
+            return {self._name: lexeme(written, self._name)} if bytes(written)[:1] == b'"' else {}
+        except Refused:
+            return {}
+
+
+_text: Final = msgspec.json.Decoder(str)

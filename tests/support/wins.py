@@ -1,0 +1,58 @@
+"""Signed wins of the player whom a gateway under attack knows, and what replies say of them."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import uuid4
+
+from gateway.providers import build
+from gateway.providers.contract import Callback, Provider, Win
+from shared.money import Currencies
+from tests.client import Response, http_bytes, read_response
+from tests.simulator.history import Said
+from tests.simulator.replies import told
+from tests.system import INTEGRATIONS
+
+PLAYER: Final = "player01"
+SESSION: Final = "session-1"
+
+PROVIDERS: Final[Mapping[str, Provider[Any, Any]]] = {
+    name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()
+}
+
+
+def win(integration: str = "klas") -> Callback:
+    """Return a signed win that nobody has sent yet."""
+    return PROVIDERS[integration].compose(Win(str(uuid4()), PLAYER, SESSION))
+
+
+def win_bytes(*headers: str) -> bytes:
+    """Return a new win of klas as it is sent, with further headers."""
+    return with_lines(http_bytes("klas", win()), *headers)
+
+
+def with_lines(request: bytes, *headers: str) -> bytes:
+    """Return a request with further header lines, as they are."""
+    head, _, body = request.partition(b"\r\n\r\n")
+    return b"\r\n".join([head, *(line.encode() for line in headers)]) + b"\r\n\r\n" + body
+
+
+def is_paid(integration: str, response: Response) -> bool:
+    """Tell whether the reply says to the provider that its win is paid."""
+    return told(PROVIDERS[integration], "EUR", response)[0] is Said.PAID
+
+
+def assert_paid(response: Response) -> None:
+    """See that a reply says to klas that its win is paid."""
+    assert is_paid("klas", response), response
+
+
+async def responses(received: bytes) -> list[Response]:
+    """Return the responses that came on a connection until it ended."""
+    reader = asyncio.StreamReader()
+    reader.feed_data(received)
+    reader.feed_eof()
+    read = []
+    while not reader.at_eof():
+        read.append(await read_response(reader))
+    return read

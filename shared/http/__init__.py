@@ -5,6 +5,7 @@ from shared.http.door import Door
 from shared.http.reader import Request
 from shared.http.refusals import RefusalLog
 from shared.http.server import allow_connections, serve, serving
+from shared.http.trust import trust_sender
 
 __all__ = [
     "Door",
@@ -15,4 +16,5 @@ __all__ = [
     "response_bytes",
     "serve",
     "serving",
+    "trust_sender",
 ]

@@ -73,6 +73,7 @@ async def _serve(settings: Settings) -> None:
             refusals=refusals,
             setting="[gateway] host, port",
             when_stopping=app.operations.stop,
+            says_whom_it_trusts=True,
         )
 
 

@@ -64,12 +64,12 @@ class Integration:
         """Begin with no question under way."""
         object.__setattr__(self, "under_way", UnderWay(self.ledger))
 
-    async def answer(self, callback: Callback) -> Reply:
-        """Answer one HTTP request within the provider's window.
+    async def answer(self, callback: Callback, pace: Pace) -> Reply:
+        """Answer one HTTP request within the provider's window; its pace tells whether a signature was good.
 
         Of several items, what becomes of one is nothing to the others.
         """
-        began, pace = perf_counter(), Pace(self.turns)
+        began = perf_counter()
         if not is_short(callback.body):
             await pace.rest()
         is_overloaded = self.ledger.is_overloaded()
@@ -97,11 +97,9 @@ class Integration:
             if refused == REFUSED_ITEMS_MAX == len(questions):
                 questions += [_UNAVAILABLE] * (len(items) - len(questions))
                 break
-            questions.append(await self._question(item, deadline))
+            questions.append(await self._question(item, deadline, pace))
             if isinstance(questions[-1], Outcome):
                 refused += 1
-            else:
-                pace.is_signed = True
         answers = await self._ask(questions, deadline)
         unasked: list[Outcome] | None = [] if are_many else None
         replies = []
@@ -140,10 +138,10 @@ class Integration:
         self._record(None, outcome, began)
         return self.provider.render(callback, outcome)
 
-    async def _question(self, callback: Callback, deadline: float) -> Credit | FindPlayer | Told:
+    async def _question(self, callback: Callback, deadline: float, pace: Pace) -> Credit | FindPlayer | Told:
         """Return what to ask the ledger, or the answer where there is nothing to ask."""
         try:
-            return await self._normalized(callback, deadline)
+            return await self._normalized(callback, deadline, pace)
         except Refused as refused:
             return refused.outcome
         except LedgerUnavailable as error:
@@ -152,10 +150,11 @@ class Integration:
             _log.exception("callback failed", integration=self.provider.name)
             return _UNAVAILABLE
 
-    async def _normalized(self, callback: Callback, deadline: float) -> Credit | FindPlayer:
+    async def _normalized(self, callback: Callback, deadline: float, pace: Pace) -> Credit | FindPlayer:
         """Turn a callback into a question to the ledger. Raises Refused and LedgerUnavailable."""
         provider = self.provider
         provider.authenticate(callback)
+        pace.is_signed = True
         message = provider.parse(callback)
         lookup, holder = provider.whose(message), None
         if lookup is not None:

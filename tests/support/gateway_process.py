@@ -135,9 +135,7 @@ async def gateway_process(
         "CREDITS_GATEWAY__OPERATIONS_PORT": str(operations_port),
         **{f"CREDITS_GATEWAY__{name.upper()}": str(value) for name, value in settings.items()},
     }
-    command = [sys.executable, "-m", "gateway", "demo"]
-    if files_max is not None:
-        command = ["sh", "-c", f'ulimit -n {files_max}; exec "$@"', "sh", *command]
+    command = _with_files([sys.executable, "-m", "gateway", "demo"], files_max)
     with log.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
             *command, cwd=ROOT, env=environment, stdout=asyncio.subprocess.DEVNULL, stderr=output
@@ -154,15 +152,12 @@ async def gateway_process(
 
 
 @asynccontextmanager
-async def operator_process(directory: Path) -> AsyncIterator[str]:
+async def operator_process(directory: Path, files_max: int | None = None) -> AsyncIterator[str]:
     """Start the operator API on the database of a gateway there; yield its URL."""
     (port,) = free_ports(1)
     environment = {**_environment(directory), "CREDITS_OPERATOR__PORT": str(port)}
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "worker",
-        "operator",
+        *_with_files([sys.executable, "-m", "worker", "operator"], files_max),
         cwd=ROOT,
         env=environment,
         stderr=asyncio.subprocess.DEVNULL,
@@ -175,6 +170,10 @@ async def operator_process(directory: Path) -> AsyncIterator[str]:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+def _with_files(command: list[str], files_max: int | None) -> list[str]:
+    return command if files_max is None else ["sh", "-c", f'ulimit -n {files_max}; exec "$@"', "sh", *command]
 
 
 def _environment(directory: Path) -> dict[str, str]:

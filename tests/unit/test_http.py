@@ -87,6 +87,42 @@ async def test_request_of_another_protocol_is_refused(
     assert wire.packets[0].startswith(b"HTTP/1.1 400")
 
 
+@pytest.mark.parametrize("line", [b"POST / RTSP/1.0", b"POST /  RTSP/1.1", b"GET http://x/y?z RTSP/1.1"])
+@pytest.mark.parametrize("size", [1, 2, 9, 1_000])
+async def test_request_of_rtsp_is_refused(
+    connection: tuple[Wire, Callable[[bytes], None]], line: bytes, size: int
+) -> None:
+    """The parser takes it for one of HTTP; requests before it are answered."""
+    wire, receive = connection
+    sent = PLAIN + line + b"\r\nHost: x\r\n\r\n" + PLAIN
+    for begin in range(0, len(sent), size):
+        receive(sent[begin : begin + size])
+        await turns()
+    answered = b"".join(wire.packets)
+    assert [answered.count(each) for each in (b"HTTP/1.1 200", b"HTTP/1.1 400")] == [1, 1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 9, 1_000])
+async def test_name_of_rtsp_may_stand_elsewhere(
+    connection: tuple[Wire, Callable[[bytes], None]], size: int
+) -> None:
+    wire, receive = connection
+    head = b"POST /RTSP/1.0 HTTP/1.1\r\nVia: RTSP/1.0 x\r\nX: y RTSP/1.0\r\nContent-Length: 19\r\n\r\n"
+    sent = head + b"POST / RTSP/1.0\r\n\r\n" + PLAIN
+    for begin in range(0, len(sent), size):
+        receive(sent[begin : begin + size])
+        await turns()
+    assert b"".join(wire.packets).count(b"HTTP/1.1 200") == 2
+
+
+async def test_body_of_nothing_but_names_of_rtsp_is_refused() -> None:
+    """To look at each of them would take as long as a hundred requests for every kilobyte."""
+    wire, receive = connect(say_hi, Door())
+    receive(b"POST / HTTP/1.1\r\nContent-Length: 50000\r\n\r\n" + b"RTSP/" * 10_000)
+    await turns()
+    assert wire.packets[0].startswith(b"HTTP/1.1 400")
+
+
 async def test_what_is_no_request_is_refused_before_the_connection_ends(
     connection: tuple[Wire, Callable[[bytes], None]],
 ) -> None:

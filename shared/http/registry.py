@@ -5,6 +5,7 @@ from collections import OrderedDict
 from enum import IntEnum
 from typing import Final, Protocol
 
+from shared.garbage import MemoryReturn
 from shared.http.outbox import Outbox
 from shared.http.refusals import Refusal, RefusalLog
 from shared.settings import HttpBounds
@@ -19,6 +20,11 @@ LINGER_SECONDS: Final = 2.0
 
 SMALL_BYTES: Final = 4_096
 """An unanswered request of no more bytes is never refused for what others hold."""
+
+MUCH_BYTES: Final = 8_388_608
+"""Where unanswered requests held so much, the memory that they took is given back after them."""
+
+QUIET_SWEEPS: Final = 8
 
 
 class Phase(IntEnum):
@@ -96,6 +102,7 @@ class ConnectionRegistry:
         """Those whose requests were read and none of them trusted, longest wait first."""
         self._number = 0
         self._held_bytes = 0
+        self._memory: Final = MemoryReturn(MUCH_BYTES, QUIET_SWEEPS)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def admit(self, member: Member, phase: Phase = Phase.HEAD) -> bool:
@@ -149,7 +156,10 @@ class ConnectionRegistry:
         is_more = held_bytes > member.held_bytes
         self._held_bytes += held_bytes - member.held_bytes
         member.held_bytes = held_bytes
-        if not is_more or held_bytes <= SMALL_BYTES or self._has_bytes():
+        if not is_more or held_bytes <= SMALL_BYTES:
+            return True
+        self._memory.note(self._held_bytes)
+        if self._has_bytes():
             return True
         unfinished = (*self._waiting[Phase.BODY], *self._waiting[Phase.HEAD])
         largest = max(unfinished, key=lambda each: each.held_bytes, default=member)
@@ -186,8 +196,9 @@ class ConnectionRegistry:
         return False
 
     def _sweep(self) -> None:
-        """Close what has waited for too long, and come again while there are connections."""
-        if self._loop is None or not self._number:
+        """Close what has waited for too long, and come again while there is something to look after."""
+        self._memory.look(self._held_bytes)
+        if self._loop is None or not (self._number or self._memory.is_due):
             self._loop = None
             return
         self._loop.call_later(SWEEP_SECONDS, self._sweep)

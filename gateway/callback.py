@@ -92,7 +92,7 @@ class Integration:
         questions: list[Credit | FindPlayer | Told] = []
         refused = 0
         for item in items:
-            if are_many:
+            if questions:  # the first shows in the turn that it was read in whether it is signed
                 await pace.rest()
             if refused == REFUSED_ITEMS_MAX == len(questions):
                 questions += [_UNAVAILABLE] * (len(items) - len(questions))

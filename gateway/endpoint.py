@@ -15,7 +15,7 @@ from gateway.pace import Pace, is_short
 from gateway.providers.contract import Callback, Refused, Reply
 from gateway.query import read_query
 from gateway.rejections import Reason, RejectionLog
-from shared.http import read_body, response_bytes, trust_sender
+from shared.http import is_sender_trusted, read_body, response_bytes, trust_sender
 from shared.outcome import Outcome, Result
 
 Headers = Sequence[tuple[bytes, bytes]]
@@ -92,7 +92,7 @@ class CallbackEndpoint:
         body = await read_body(receive, callback.headers, self._body_bytes_max)
         if body is None:
             return self._integration.refuse(callback, f"the body exceeds {self._body_bytes_max} bytes")
-        pace = Pace(self._integration.turns)
+        pace = Pace(self._integration.turns, is_sender_trusted=is_sender_trusted(scope))
         reply = await self._integration.answer(callback._replace(body=body), pace)
         if pace.is_signed:
             trust_sender(scope)

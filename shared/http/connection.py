@@ -61,7 +61,7 @@ class Connection(MemberProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless there are too many."""
         if self._enter(transport) and self._registry.is_told_of_trust:
-            self.endpoints["extensions"] = {EXTENSION: self.trust}
+            self.endpoints["extensions"] = {EXTENSION: self}
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         """Let go of all that refers to this connection: memory comes back without a search for garbage."""

@@ -101,7 +101,8 @@ class ConnectionRegistry:
         self._unproven: Final[OrderedDict[Member, None]] = OrderedDict()
         """Those whose requests were read and none of them trusted, longest wait first."""
         self._number = 0
-        self._held_bytes = 0
+        self._held_bytes = self._untrusted_bytes = 0
+        """Of unanswered requests, and those among them that came on connections that are not trusted."""
         self._memory: Final = MemoryReturn(MUCH_BYTES, QUIET_SWEEPS)
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -130,6 +131,8 @@ class ConnectionRegistry:
 
     def trust(self, member: Member) -> None:
         """Note that a connection has carried an honest request: it is one of those that are closed last."""
+        if not member.is_trusted:
+            self._untrusted_bytes -= member.held_bytes
         member.is_trusted = True
         self._fresh.pop(member, None)
         self._unproven.pop(member, None)
@@ -151,24 +154,31 @@ class ConnectionRegistry:
     def hold(self, member: Member, held_bytes: int) -> bool:
         """Note how many bytes of unanswered requests a connection holds, and return whether it may.
 
-        Where all hold too many, the unfinished request of another that holds more is refused first.
+        Where the application says whom it trusts, all others together have half of the room. Where it is
+        full, the unfinished request of one that is trusted less, or as much and holds more, is refused first.
         """
-        is_more = held_bytes > member.held_bytes
-        self._held_bytes += held_bytes - member.held_bytes
+        more_bytes = held_bytes - member.held_bytes
+        self._held_bytes += more_bytes
+        if not member.is_trusted:
+            self._untrusted_bytes += more_bytes
         member.held_bytes = held_bytes
-        if not is_more or held_bytes <= SMALL_BYTES:
+        if more_bytes <= 0 or held_bytes <= SMALL_BYTES:
             return True
         self._memory.note(self._held_bytes)
-        if self._has_bytes():
+        if self._has_bytes(member):
             return True
         unfinished = (*self._waiting[Phase.BODY], *self._waiting[Phase.HEAD])
-        largest = max(unfinished, key=lambda each: each.held_bytes, default=member)
-        if largest.held_bytes > held_bytes:
+        largest = max(unfinished, key=_dispensability, default=member)
+        if _dispensability(largest) > _dispensability(member):
             largest.expire(Refusal.BUFFERED_BYTES)
-        return self._has_bytes()
+        return self._has_bytes(member)
 
-    def _has_bytes(self) -> bool:
-        return self._held_bytes <= self.bounds.buffered_bytes_max
+    def _has_bytes(self, member: Member) -> bool:
+        bytes_max = self.bounds.buffered_bytes_max
+        has_any = self._held_bytes <= bytes_max
+        if member.is_trusted or not self.is_told_of_trust:
+            return has_any
+        return has_any and 2 * self._untrusted_bytes <= bytes_max
 
     def _place(self, member: Member, phase: Phase) -> None:
         """Keep a connection that is not trusted out of the way while its request is being answered."""
@@ -208,3 +218,8 @@ class ConnectionRegistry:
             while (member := next(iter(waiting), None)) is not None and member.since + seconds_max <= now:
                 del waiting[member]
                 member.expire(_REFUSALS.get(phase))
+
+
+def _dispensability(member: Member) -> tuple[bool, int]:
+    """Order connections by which of them is to give up its bytes first."""
+    return not member.is_trusted, member.held_bytes

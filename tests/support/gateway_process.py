@@ -22,6 +22,15 @@ from tests.commands import INHERITED, ROOT, until_ready
 from tests.servers.server import free_ports
 
 _KLAS: Final = build("klas", {"provider": "klas", "secrets": ["klas-demo-secret"]}, Currencies())
+_HPGAMES: Final = build(
+    "hpgames",
+    {
+        "provider": "hpgames",
+        "secrets": ["hpgames-demo-secret"],
+        "merchant_id": "1387a6cc-3651-4473-ae52-e415caea3395",
+    },
+    Currencies(),
+)
 
 REPLY_WITHIN_SECONDS: Final = 20
 """Far more than any reply takes; an attack that silences the gateway fails by it."""
@@ -96,6 +105,15 @@ class GatewayProcess(NamedTuple):
 def a_win() -> Callback:
     """Return a new win of the demonstration's player, signed."""
     return _KLAS.compose(Win(str(uuid4()), "player01", "demo-session"))
+
+
+def bulk_bytes(items: int) -> bytes:
+    """Return so many new wins of the demonstration's player in one signed request of hpgames."""
+    wins = [
+        _HPGAMES.compose(Win(str(uuid4()), "player01", "demo-session", "0.01")).body for _ in range(items)
+    ]
+    body = b'{"creditRequests":[' + b",".join(wins) + b"]}"
+    return http_bytes("hpgames", Callback("bulkCredit", body, {"content-type": "application/json"}))
 
 
 def win_bytes(*headers: str) -> bytes:

@@ -8,13 +8,12 @@ import struct
 
 from starlette.types import Message, Receive, Scope, Send
 
-from shared.http import Door, allow_connections
+from shared.http import Door, allow_connections, trust_sender
 from shared.http.connection import Connection
 from shared.http.exchange import Exchange
 from shared.http.reader import RequestReader
 from shared.http.registry import SMALL_BYTES, ConnectionRegistry
 from shared.http.server import FILES_OF_CLIENTS, below_file_limit
-from shared.http.trust import EXTENSION
 from shared.settings import HttpBounds
 from tests.support.http_wire import AWAY, PLAIN, REPLY_END, Closed, Wire, connection_of, say_hi, turns
 
@@ -134,8 +133,32 @@ def test_as_many_files_may_be_open_as_are_allowed() -> None:
 
 
 async def trusting(scope: Scope, receive: Receive, send: Send) -> None:
-    scope["extensions"][EXTENSION]()
+    trust_sender(scope)
     await say_hi(scope, receive, send)
+
+
+async def test_those_that_are_not_trusted_hold_half_of_the_bytes() -> None:
+    """Together; and to make room for a trusted one, theirs are refused first, however small."""
+    registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000), is_told_of_trust=True)
+    proxy, of_proxy = connection_of(trusting, Door(), registry=registry), Wire()
+    proxy.connection_made(of_proxy)
+    proxy.data_received(PLAIN)
+    await turns()
+    wires = []
+    for body_bytes in (20_000, 25_000, 15_000):
+        stranger, wire = connection_of(say_hi, Door(), registry=registry), Wire()
+        stranger.connection_made(wire)
+        stranger.data_received(body_of(body_bytes, 80_000))
+        await turns()
+        wires.append(wire)
+    assert [b"".join(wire.packets)[:12] for wire in wires] == [b"", b"HTTP/1.1 503", b""]
+    proxy.data_received(body_of(60_000, 80_000))
+    proxy.data_received(b" " * 10_000)
+    await turns()
+    assert b"".join(wires[0].packets)[:12] == b"HTTP/1.1 503"
+    proxy.data_received(b" " * 10_000)
+    await turns()
+    assert b"".join(of_proxy.packets).count(b"HTTP/1.1 200") == 2
 
 
 async def test_connection_that_was_trusted_outlasts_those_that_came_after_it() -> None:

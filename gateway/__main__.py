@@ -75,6 +75,7 @@ async def _serve(settings: Settings, when_serving: Callable[[], None] | None = N
             setting="[gateway] host, port",
             when_serving=when_serving,
             when_stopping=app.operations.stop,
+            says_whom_it_trusts=True,
         )
 
 

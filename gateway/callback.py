@@ -67,12 +67,12 @@ class Integration:
         """Begin with no question under way."""
         object.__setattr__(self, "under_way", UnderWay(self.ledger))
 
-    async def answer(self, callback: Callback) -> Reply:
-        """Answer one HTTP request within the provider's window.
+    async def answer(self, callback: Callback, pace: Pace) -> Reply:
+        """Answer one HTTP request within the provider's window; its pace tells whether a signature was good.
 
         Of several items, what becomes of one is nothing to the others.
         """
-        began, pace = perf_counter(), Pace(self.turns)
+        began = perf_counter()
         if not is_short(callback.body):
             await pace.rest()
         is_overloaded = self.ledger.is_overloaded()
@@ -84,14 +84,14 @@ class Integration:
         if is_overloaded:
             replies = await self._turn_away(items, pace)
         elif len(items) == 1:
-            replies = [await self._answer(items[0], deadline, began)]
+            replies = [await self._answer(items[0], deadline, pace, began)]
         else:
             replies = await self._answer_many(items, deadline, pace, began)
         return self.provider.join(callback, replies)
 
-    async def _answer(self, item: Callback, deadline: float, began: float) -> Reply:
+    async def _answer(self, item: Callback, deadline: float, pace: Pace, began: float) -> Reply:
         """Answer the only item of a request."""
-        question = await self._question(item, deadline)
+        question = await self._question(item, deadline, pace)
         told = (await self._ask([question], deadline))[0] if isinstance(question, _ASKED) else question
         return self._reply(item, question, told, began)
 
@@ -102,15 +102,14 @@ class Integration:
         questions: list[Credit | FindPlayer | Told] = []
         refused = 0
         for item in items:
-            await pace.rest()
+            if questions:  # the first shows in the turn that it was read in whether it is signed
+                await pace.rest()
             if refused == REFUSED_ITEMS_MAX == len(questions):
                 questions += [_UNAVAILABLE] * (len(items) - len(questions))
                 break
-            questions.append(await self._question(item, deadline))
+            questions.append(await self._question(item, deadline, pace))
             if isinstance(questions[-1], Outcome):
                 refused += 1
-            else:
-                pace.is_signed = True
         asked = [question for question in questions if isinstance(question, _ASKED)]
         answers = iter(await self._ask(asked, deadline) if asked else ())
         unasked: list[Outcome] = []
@@ -150,10 +149,10 @@ class Integration:
         self._record(None, outcome, began)
         return self.provider.render(callback, outcome)
 
-    async def _question(self, callback: Callback, deadline: float) -> Credit | FindPlayer | Told:
+    async def _question(self, callback: Callback, deadline: float, pace: Pace) -> Credit | FindPlayer | Told:
         """Return what to ask the ledger, or the answer where there is nothing to ask."""
         try:
-            return await self._normalized(callback, deadline)
+            return await self._normalized(callback, deadline, pace)
         except Refused as refused:
             return refused.outcome
         except LedgerUnavailable as error:
@@ -162,10 +161,11 @@ class Integration:
             _log.exception("callback failed", integration=self.provider.name)
             return _UNAVAILABLE
 
-    async def _normalized(self, callback: Callback, deadline: float) -> Credit | FindPlayer:
+    async def _normalized(self, callback: Callback, deadline: float, pace: Pace) -> Credit | FindPlayer:
         """Turn a callback into a question to the ledger. Raises Refused and LedgerUnavailable."""
         provider = self.provider
         provider.authenticate(callback)
+        pace.is_signed = True
         message = provider.parse(callback)
         lookup, holder = provider.whose(message), None
         if lookup is not None:

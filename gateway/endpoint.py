@@ -10,11 +10,11 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.addresses import AddressRule
 from gateway.callback import Integration
-from gateway.pace import is_short
+from gateway.pace import Pace, is_short
 from gateway.providers.contract import Callback, Refused, Reply
 from gateway.query import read_query
 from gateway.rejections import Reason, RejectionLog
-from shared.http import read_body, response_bytes
+from shared.http import is_sender_trusted, read_body, response_bytes, trust_sender
 from shared.outcome import Outcome, Result
 
 _BLANKS: Final = " \t"
@@ -93,7 +93,11 @@ class CallbackEndpoint:
         body = await read_body(receive, callback.headers, self._body_bytes_max)
         if body is None:
             return self._integration.refuse(callback, f"the body exceeds {self._body_bytes_max} bytes")
-        return await self._integration.answer(callback._replace(body=body))
+        pace = Pace(self._integration.turns, is_sender_trusted=is_sender_trusted(scope))
+        reply = await self._integration.answer(callback._replace(body=body), pace)
+        if pace.is_signed:
+            trust_sender(scope)
+        return reply
 
     def _read_head(self, scope: Scope) -> Callback:
         """Return what the request line and the headers say, without a body. Raises Refused.

@@ -46,12 +46,14 @@ class Turns:
 class Pace:
     """One large request's turns on the event loop.
 
-    Who has shown a good signature goes before all who have not, and of those who has had fewer turns.
+    Who has shown a good signature goes before all who have not, and of those who has had fewer turns. A
+    sender that has shown one before has its first turn so.
     """
 
-    def __init__(self, turns: Turns) -> None:
-        """Take the queue for a turn; none has begun."""
+    def __init__(self, turns: Turns, *, is_sender_trusted: bool = False) -> None:
+        """Take the queue for a turn, and whether an earlier request of the sender was honest."""
         self._turns: Final = turns
+        self._begins_first: Final = is_sender_trusted
         self._ends = 0.0
         self._had = 0
         self.is_signed = False
@@ -59,6 +61,7 @@ class Pace:
     async def rest(self) -> None:
         """Wait for the next turn, unless one has begun that is not over."""
         if perf_counter() >= self._ends:
-            await self._turns.next(-1 if self.is_signed else self._had)
+            goes_first = self.is_signed or (self._begins_first and not self._had)
+            await self._turns.next(-1 if goes_first else self._had)
             self._had += 1
             self._ends = perf_counter() + TURN_SECONDS

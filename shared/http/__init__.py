@@ -5,14 +5,17 @@ from shared.http.door import Door
 from shared.http.reader import Request
 from shared.http.refusals import RefusalLog
 from shared.http.server import allow_connections, serve, serving
+from shared.http.trust import is_sender_trusted, trust_sender
 
 __all__ = [
     "Door",
     "RefusalLog",
     "Request",
     "allow_connections",
+    "is_sender_trusted",
     "read_body",
     "response_bytes",
     "serve",
     "serving",
+    "trust_sender",
 ]

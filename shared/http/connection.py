@@ -7,22 +7,21 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from shared.http.door import Door
-from shared.http.exchange import Exchange, endpoints_of
+from shared.http.exchange import Exchange
+from shared.http.member import MemberProtocol
 from shared.http.reader import Request, RequestReader
 from shared.http.refusals import REPLIES, Refusal
 from shared.http.registry import SMALL_BYTES, ConnectionRegistry, Phase
+from shared.http.trust import EXTENSION
 
 UNTAKEN_BYTES_MAX: Final = 65_536
 """Of a body that the application has not taken; no more is read until it does."""
-
-DISCARDED_BYTES_MAX: Final = 1_048_576
-"""Of what comes after the last reply, or a body after its own. Then the connection ends at once."""
 
 _AT_ONCE: Final = frozenset((Refusal.WRITE_SECONDS, Refusal.CONNECTIONS))
 _CLOSE: Final = (b"connection", b"close")
 
 
-class Connection(asyncio.Protocol):
+class Connection(MemberProtocol):
     """HTTP/1.1 on one connection, made by uvicorn's server, which also waits for it to end.
 
     One request is answered at a time. The door is asked about a request that the parser has read to its end,
@@ -40,11 +39,10 @@ class Connection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         """Take where connections are counted, the door, and what uvicorn gives to each connection."""
+        super().__init__(registry, server_state)
         bounds = registry.bounds
-        self._registry: Final = registry
         self._door: Final = door
         self._app: Final = config.loaded_app
-        self._server: Final = server_state
         self._loop: Final = _loop or asyncio.get_running_loop()
         self._reader: Final = RequestReader(bounds.head_bytes_max, bounds.pipelined_requests_max)
         self._exchange: Exchange | None = None
@@ -56,27 +54,20 @@ class Connection(asyncio.Protocol):
         """What is sent after all replies, before the connection closes."""
         self._is_last = False
         """Whether no further request is taken."""
-        self._is_fresh = self._is_reading = True
-        self._is_ending = self._is_lost = self._cannot_write = False
-        self._discarded_bytes = 0
-        self.endpoints: dict[str, Any] = {}
-        self.phase, self.since, self.held_bytes = Phase.HEAD, -1.0, 0
+        self._is_fresh = True
+        """Whether no request of it has come whole yet."""
+        self._is_lost = self._cannot_write = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless there are too many."""
-        self._transport, self.endpoints = transport, endpoints_of(transport)
-        self._server.connections.add(self)  # type: ignore[arg-type]  # of its own protocols, uvicorn means
-        if not self._registry.admit(self):
-            self._record(Refusal.CONNECTIONS)
-            self._is_ending = True
-            transport.write(REPLIES[Refusal.CONNECTIONS] or b"")
-            transport.close()
+        if self._enter(transport) and self._registry.is_told_of_trust:
+            self.endpoints["extensions"] = {EXTENSION: self}
 
     def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002
         """Let go of all that refers to this connection: memory comes back without a search for garbage."""
-        self._is_ending = self._is_lost = True
-        self._server.connections.discard(self)
-        self._registry.remove(self)
+        self._is_lost = True
+        self._leave()
+        self.endpoints.pop("extensions", None)
         self._reader.close()
         if self._exchange is not None:
             self._registry.hold(
@@ -141,6 +132,11 @@ class Connection(asyncio.Protocol):
             self._close()
         else:
             self._refuse(refusal)
+
+    def trust(self) -> None:
+        """Note that the application has found a request honest."""
+        if not self.is_trusted and not self._is_lost:
+            self._registry.trust(self)
 
     def write(self, data: bytes) -> None:
         """Send a reply, or what is not the end of one, when this turn of the loop ends."""
@@ -210,14 +206,8 @@ class Connection(asyncio.Protocol):
     def _complete(self) -> None:
         if self._is_fresh:
             self._is_fresh = False
-            self._registry.complete(self)
-
-    def _discard(self, received_bytes: int) -> None:
-        """Pass over what is of no use, but not for ever."""
-        self._discarded_bytes += received_bytes
-        if self._discarded_bytes > DISCARDED_BYTES_MAX:
-            self._discarded_bytes = 0
-            self._abort(Refusal.DISCARDED_BYTES)
+            if not self._registry.is_told_of_trust:
+                self.trust()
 
     def _go_on(self) -> None:
         """Begin the next request, or close where there is none and will be none."""
@@ -249,12 +239,7 @@ class Connection(asyncio.Protocol):
             phase = Phase.IDLE
         self._registry.move(self, phase, is_new=is_new)
         is_full = arriving is not None and len(arriving.request.body) > UNTAKEN_BYTES_MAX
-        self._read(is_wanted=not (self._cannot_write or self._queue or is_full))
-
-    def _read(self, *, is_wanted: bool) -> None:
-        if is_wanted is not self._is_reading:
-            self._is_reading = is_wanted
-            (self._transport.resume_reading if is_wanted else self._transport.pause_reading)()
+        self._pause_reading(is_wanted=self._cannot_write or bool(self._queue) or is_full)
 
     def _hold(self) -> None:
         """Count what is kept here until it is answered; a body too that the application took."""
@@ -289,33 +274,6 @@ class Connection(asyncio.Protocol):
         return is_answered
 
     def _close(self) -> None:
-        """Send what is left to be sent, then close.
-
-        Where more may come from the client, to close would have the kernel throw away the reply. So the
-        sending side is closed first, and what comes is passed over for a while.
-        """
-        if self._is_ending:
-            return
-        self._is_ending = True
-        self._registry.outbox.send()
-        self._registry.hold(self, 0)
-        self._read(is_wanted=True)
-        if self._last is not None:
-            self._transport.write(self._last)
-        if (self._last is not None or self._arriving is not None) and self._transport.can_write_eof():
-            self._transport.write_eof()
-            self._registry.move(self, Phase.LINGER)
-        else:
-            self._registry.move(self, Phase.WRITE)
-            self._transport.close()
-
-    def _abort(self, refusal: Refusal | None) -> None:
-        self._is_ending = True
-        self._registry.outbox.send()
-        if refusal is not None:
-            self._record(refusal)
-        self._transport.abort()
-
-    def _record(self, refusal: Refusal) -> None:
-        client = self.endpoints["client"]
-        self._registry.refusals.record(refusal, client[0] if client else "")
+        """Send what is left to be sent, then close."""
+        is_refused = self._last is not None or self._arriving is not None
+        self._close_after(self._last, may_send_on=is_refused)

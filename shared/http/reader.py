@@ -1,11 +1,12 @@
 """From the bytes of a connection to requests: httptools' parser, bounded, and without upgrades."""
 
-import re
 from typing import Final, NoReturn
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from shared.http import rtsp
 from shared.http.refusals import Refusal
+from shared.http.target import origin_form
 
 HEADERS_MAX: Final = 100
 
@@ -16,7 +17,6 @@ FRAMING_PER_BYTE: Final = 8
 """Bytes of chunks' lengths, ends and extensions that a body may have for each of its own, and a head's worth
 besides. Chunks of a byte have five."""
 
-_ABSOLUTE: Final = re.compile(rb"(?i)https?://[^/?#]+(/.*)?")
 _SLASH: Final = ord("/")
 _OTHER_METHODS: Final = frozenset((b"CONNECT", b"SOURCE"))
 """Of tunnels, and of ICE, whose version the parser takes for one of HTTP."""
@@ -103,6 +103,8 @@ class RequestReader:
         self._headers: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         """Of the target and the headers that were read."""
+        self._line_end = b""
+        """The last bytes that came, where they may be of a request line that goes on."""
         self._is_offer = False
         self._has_moved = self._begins_packet = False
         self._refusal: Refusal | None = None
@@ -134,13 +136,15 @@ class RequestReader:
         self._begins_packet = not self.is_in_head and self.unfinished is None
         self._fed += len(data)
         self._packet_bytes = 0
-        try:
-            self._parser.feed_data(data)
-        except HttpParserUpgrade as offer:
-            self._feed_on(memoryview(data)[offer.args[0] :])
-        except HttpParserError:
-            self._refusal = self._refusal or Refusal.BAD_REQUEST
+        before = self._line_end
+        if before or rtsp.NAME in data:
+            self._line_end = b""
+            self._parse_up_to_rtsp(before + data, len(before))
+        else:
+            self._parse(data)
         if self._refusal is None and (self.is_in_head or self.unfinished is not None):
+            if self.is_in_head and not self._headers:
+                self._line_end = (before + data)[-rtsp.LINE_END_BYTES :]
             self._bound(len(data))
         else:
             self._fed = self.pending_bytes = 0
@@ -150,6 +154,27 @@ class RequestReader:
         """Let go of the parser, which refers to this reader and would keep both in memory."""
         self._parser = self.unfinished = None
         self.requests = []
+
+    def _parse(self, data: bytes) -> None:
+        assert self._parser is not None  # noqa: S101
+        try:
+            self._parser.feed_data(data)
+        except HttpParserUpgrade as offer:
+            self._feed_on(memoryview(data)[offer.args[0] :])
+        except HttpParserError:
+            self._refusal = self._refusal or Refusal.BAD_REQUEST
+
+    def _parse_up_to_rtsp(self, seen: bytes, begin: int) -> None:
+        """Parse `seen` from `begin` on, and refuse a request line of RTSP."""
+        if seen.count(rtsp.NAME) > rtsp.NAMES_MAX:
+            self._refusal = Refusal.BAD_REQUEST
+            return
+        for piece, line in rtsp.pieces_of(seen, begin):
+            self._parse(piece)
+            if self.is_in_head and not self._headers and rtsp.ends_with_target(line, self._target):
+                self._refusal = Refusal.BAD_REQUEST
+            if self._refusal is not None:
+                return
 
     def _feed_on(self, rest: memoryview) -> None:
         """Parse what follows a head that offers an upgrade; requests in it may offer one again."""
@@ -226,7 +251,7 @@ class RequestReader:
             self._bound_head()
         method, version = parser.get_method(), parser.get_http_version()
         if target[0] != _SLASH:
-            target = _origin_form(target)
+            target = origin_form(target)
         if version not in _VERSIONS or not target or method in _OTHER_METHODS:
             self._refuse(Refusal.BAD_REQUEST)
         if parser.should_upgrade():
@@ -265,13 +290,3 @@ class RequestReader:
         if not self._is_offer and self.unfinished is not None:
             self.unfinished.is_whole = True
             self.unfinished = None
-
-
-def _origin_form(target: bytes) -> bytes:
-    """Return the path and the query of an absolute target, as a server has to take one; of another, nothing.
-
-    >>> _origin_form(b"http://gateway/klas/credit?a=b"), _origin_form(b"HTTPS://gateway"), _origin_form(b"*")
-    (b'/klas/credit?a=b', b'/', b'')
-    """
-    absolute = _ABSOLUTE.fullmatch(target)
-    return b"" if absolute is None else absolute[1] or b"/"

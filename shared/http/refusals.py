@@ -25,6 +25,9 @@ class Refusal(StrEnum):
     PIPELINED_REQUESTS = "pipelined_requests"
     BUFFERED_BYTES = "buffered_bytes"
     DISCARDED_BYTES = "discarded_bytes"
+    FILES = "files"
+    HANDSHAKE = "tls_handshake"
+    HANDSHAKE_SECONDS = "tls_handshake_seconds"
 
 
 def _reply(status: int, text: str) -> bytes:
@@ -43,6 +46,9 @@ REPLIES: Final[Mapping[Refusal, bytes | None]] = {
     Refusal.PIPELINED_REQUESTS: None,
     Refusal.DISCARDED_BYTES: None,
     Refusal.BUFFERED_BYTES: _reply(503, "Too many bytes of unfinished requests are here."),
+    Refusal.FILES: None,
+    Refusal.HANDSHAKE: None,
+    Refusal.HANDSHAKE_SECONDS: None,
 }
 """What a client is sent before its connection closes, if anything."""
 

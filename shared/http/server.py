@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from fractions import Fraction
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -17,15 +17,13 @@ from starlette.types import ASGIApp
 from shared.garbage import search_seldom
 from shared.http.connection import Connection
 from shared.http.door import Door
+from shared.http.handshake import TlsListener
 from shared.http.refusals import RefusalLog
 from shared.http.registry import ConnectionRegistry
 from shared.listening import BACKLOG, listen
 from shared.settings import HttpBounds
 
 DRAIN_SECONDS_MAX: Final = 15
-
-TLS_BOUNDS: Final = {"ssl_handshake_timeout": 10.0, "ssl_shutdown_timeout": 2.0}
-"""How long a client may take to begin and to end TLS, in seconds: meanwhile no other bound sees it."""
 
 FILES_OF_CLIENTS: Final = Fraction(3, 4)
 """The part of the files that this process may open that is for connections of its clients."""
@@ -35,32 +33,30 @@ FILES_OF_OPERATIONS: Final = Fraction(1, 8)
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server on sockets that listen already; TLS has bounds, and signals may be for another."""
+    """uvicorn's server on sockets that listen already, with TLS or without; signals may be for another."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what one port is)
         self,
         config: uvicorn.Config,
+        registry: ConnectionRegistry,
         tls: ssl.SSLContext | None = None,
         when_serving: Callable[[], None] | None = None,
         when_stopping: Callable[[], None] | None = None,
         *,
         heeds_signals: bool = True,
     ) -> None:
-        """Take uvicorn's settings, what to speak TLS with, and what is called when it serves and ends."""
+        """Take uvicorn's settings, what counts connections, a certificate, and what to call at each end."""
         super().__init__(config)
-        self._tls: Final[dict[str, Any]] = {"ssl": tls, **TLS_BOUNDS} if tls else {}
+        self._registry: Final = registry
+        self._tls: Final = tls
         self._when_serving: Final = when_serving or (lambda: None)
         self._when_stopping: Final = when_stopping or (lambda: None)
         self._heeds_signals: Final = heeds_signals
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections on the sockets."""
-        self.servers = [
-            await asyncio.get_running_loop().create_server(
-                self._connection, sock=each, backlog=BACKLOG, **self._tls
-            )
-            for each in sockets or []
-        ]
+        listeners = [await self._listen(each) for each in sockets or []]
+        self.servers = listeners  # type: ignore[assignment]  # of a server, no more is used than ours have
         self.started = True
         self._when_serving()
 
@@ -78,6 +74,13 @@ class Server(uvicorn.Server):
             config=self.config, server_state=self.server_state, app_state={}
         )
 
+    async def _listen(self, listening: socket.socket) -> asyncio.Server | TlsListener:
+        if self._tls is not None:
+            return TlsListener(listening, self._registry, self.server_state, self._tls, self._connection)
+        return await asyncio.get_running_loop().create_server(
+            self._connection, sock=listening, backlog=BACKLOG
+        )
+
 
 async def serve(  # noqa: PLR0913  (what one port is)
     app: ASGIApp,
@@ -91,18 +94,21 @@ async def serve(  # noqa: PLR0913  (what one port is)
     setting: str = "port",
     when_serving: Callable[[], None] | None = None,
     when_stopping: Callable[[], None] | None = None,
+    says_whom_it_trusts: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests that are under way are answered first.
 
     `door` may answer requests before the application does. `refusals` counts and logs what the bounds refuse.
     `when_serving` is called once connections are taken, `when_stopping` when no new one is taken any more.
+    An application that `says_whom_it_trusts` calls `trust_sender`; with any other, a whole request is enough.
     Raises SettingsError, which names `setting`, when the port can't be had.
     """
     sockets = listen(host, port, setting)
     search_seldom()
     allow_connections()
-    registry = ConnectionRegistry(below_file_limit(bounds or HttpBounds(), FILES_OF_CLIENTS), refusals)
-    server = Server(_config(app, registry, door), tls, when_serving, when_stopping)
+    bounds = below_file_limit(bounds or HttpBounds(), FILES_OF_CLIENTS)
+    registry = ConnectionRegistry(bounds, refusals, is_told_of_trust=says_whom_it_trusts)
+    server = Server(_config(app, registry, door), registry, tls, when_serving, when_stopping)
     for sign in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises the signal again when it has drained
         signal.signal(sign, lambda _sign, _frame: None)
     await server.serve(sockets)
@@ -124,7 +130,7 @@ async def serving(  # noqa: PLR0913  (what one port is)
     Raises SettingsError, which names `setting`, when the port can't be had.
     """
     registry = ConnectionRegistry(below_file_limit(bounds or HttpBounds(), FILES_OF_OPERATIONS), refusals)
-    server = Server(_config(app, registry), heeds_signals=False)
+    server = Server(_config(app, registry), registry, heeds_signals=False)
     served = asyncio.create_task(server.serve(listen(host, port, setting)))
     try:
         yield

@@ -6,7 +6,7 @@ import pytest
 
 from tests.client import connect, read_response
 from tests.support.gateway_process import GatewayProcess, gateway_process, operator_process
-from tests.support.wins import assert_paid, responses, win_bytes
+from tests.support.wins import assert_paid, bulk_bytes, responses, win_bytes
 
 LINE = b"POST /klas/credit HTTP/1.1\r\nHost: gateway\r\n"
 
@@ -166,6 +166,27 @@ async def test_body_that_came_after_its_refusal_is_passed_over_for_a_while_only(
         await _pour(writer, 100_000_000)
     writer.close()
     await gateway.win()
+
+
+async def test_bodies_that_nobody_signed_leave_room_for_a_provider_that_was_paid(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Its bulk is larger than each of theirs, so that it would be the first to be refused."""
+    bulk = bulk_bytes(1_000)
+    directory = tmp_path_factory.mktemp("trusted")
+    async with gateway_process(directory, buffered_bytes_max=2 * len(bulk) + 200_000) as gateway:
+        reader, writer = await gateway.connect()
+        writer.write(bulk_bytes(1))
+        assert (await read_response(reader)).status == 200
+        strangers = [await gateway.connect() for _ in range(40)]
+        for _, each in strangers:
+            each.write(LINE + b"Content-Length: 60000\r\n\r\n" + b" " * 50_000)
+        await gateway.until_logged("buffered_bytes")
+        writer.write(bulk)
+        replies = (await read_response(reader)).json["creditResponses"]
+        assert [reply["errorCode"] for reply in replies] == [0] * 1_000
+        for _, each in [*strangers, (reader, writer)]:
+            each.close()
 
 
 async def _pour(writer: asyncio.StreamWriter, bytes_sent: int) -> None:

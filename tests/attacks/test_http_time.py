@@ -139,6 +139,27 @@ async def test_idle_connections_leave_newcomers_the_time_to_send(
             each.close()
 
 
+async def test_memory_of_large_requests_comes_back(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Two hundred bulks of nearly 1 MB that nobody signed: what they took was kept for ever."""
+    items = b",".join([b'{"x":"%s"}' % (b"y" * 960)] * 1_000)
+    body = b'{"creditRequests":[' + items + b"]}"
+    head = b"POST /hpgames/bulkCredit HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n"
+    async with gateway_process(tmp_path_factory.mktemp("large")) as gateway:
+        await gateway.win()
+        before = gateway.memory_bytes()
+        for _ in range(4):
+            connections = [await gateway.connect() for _ in range(50)]
+            for _, writer in connections:
+                writer.write(head % len(body) + body)
+            await asyncio.gather(*(until_closed(reader) for reader, _ in connections))
+            for _, writer in connections:
+                writer.close()
+        async with asyncio.timeout(CLOSED_WITHIN_SECONDS):
+            while gateway.memory_bytes() > before + 40 * MIB:
+                await asyncio.sleep(0.1)
+        await gateway.win()
+
+
 async def test_memory_of_connections_that_hung_up_comes_back(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:

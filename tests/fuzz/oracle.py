@@ -47,12 +47,19 @@ class ParserAlone:
         self.seen: list[Seen] = []
         self.is_over = False
         self._parser = httptools.HttpRequestParser(self)
+        self._line = b""
+        """What came since the request began, where it is fed byte by byte."""
+        fed = _without_offers(sent)
+        pieces = [bytes((byte,)) for byte in fed] if b"RTSP/" in fed else [fed]
         try:
-            self._parser.feed_data(_without_offers(sent))
+            for piece in pieces:
+                self._line += piece
+                self._parser.feed_data(piece)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self.is_over = True
 
     def on_message_begin(self) -> None:
+        self._line = self._line[-1:]
         self._target, self._body = b"", b""
         self._headers: list[tuple[bytes, bytes]] = []
         self._is_in_head = True
@@ -69,7 +76,8 @@ class ParserAlone:
         version = self._parser.get_http_version()
         if not self._target.startswith(b"/"):
             self._target = _path_of(self._target)
-        is_ours = self._target.startswith(b"/") and version in {"1.1", "1.0"}
+        is_rtsp = b" RTSP/" in self._line.partition(b"\n")[0]
+        is_ours = self._target.startswith(b"/") and version in {"1.1", "1.0"} and not is_rtsp
         if not is_ours or self._parser.get_method() == b"CONNECT":
             self.is_over = True
         self._is_last = version == "1.0" or not self._parser.should_keep_alive()

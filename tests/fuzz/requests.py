@@ -28,6 +28,8 @@ VERSIONS: Final = [b"HTTP/1.1"] * 100 + [
     b"http/1.1",
     b"",
     b"ICE/1.0",
+    b"RTSP/1.0",
+    b" RTSP/1.1",
 ]
 ENDS: Final = [b"\r\n"] * 400 + [b"\n", b"\r", b"\r\r\n", b"\r\n ", b"\r\n\t", b"", b" \r\n"]
 COLONS: Final = [b": "] * 300 + [b":", b" : ", b":\t", b"", b":\0", b": \x0b"]
@@ -58,6 +60,7 @@ HEADERS: Final[Sequence[tuple[bytes, bytes]]] = [
     (b"X\0", b"y"),
     (b"X", b"y\0z"),
     (b"X", b"\x80\xff"),
+    (b"X", b"RTSP/1.0"),
     (b"", b"y"),
     (b"X Y", b"z"),
 ]
@@ -66,6 +69,7 @@ BODIES: Final = [
     b'{"amount":"10.50","upgrade":1}',
     b"",
     b"POST /hidden HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+    b"POST /hidden RTSP/1.1\r\nContent-Length: 0\r\n\r\n",
     b"\r\n\r\n",
     b"0\r\n\r\n",
 ]

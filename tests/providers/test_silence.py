@@ -12,6 +12,7 @@ from gateway.callback import Integration
 from gateway.holders import Holders
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
+from gateway.pace import Pace
 from gateway.providers import build
 from gateway.providers.contract import Callback
 from gateway.turned_away import TurnedAway
@@ -89,7 +90,7 @@ async def _answer(speaker: Dialect, callback: Callback, outcome: Outcome) -> tup
     provider = build(speaker.name, speaker.settings, Currencies())
     integration = Integration(provider, ledger, Holders(ledger), metrics, TurnedAway(metrics))
     with capture_logs() as lines:
-        reply = await integration.answer(callback)
+        reply = await integration.answer(callback, Pace(integration.turns))
     return reply.body, lines
 
 

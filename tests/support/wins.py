@@ -21,9 +21,16 @@ PROVIDERS: Final[Mapping[str, Provider[Any, Any]]] = {
 }
 
 
-def win(integration: str = "klas") -> Callback:
+def win(integration: str = "klas", amount: str = "10.50") -> Callback:
     """Return a signed win that nobody has sent yet."""
-    return PROVIDERS[integration].compose(Win(str(uuid4()), PLAYER, SESSION))
+    return PROVIDERS[integration].compose(Win(str(uuid4()), PLAYER, SESSION, amount))
+
+
+def bulk_bytes(items: int) -> bytes:
+    """Return so many new wins in one signed request of hpgames."""
+    wins = [win("hpgames", "0.01").body for _ in range(items)]
+    body = b'{"creditRequests":[' + b",".join(wins) + b"]}"
+    return http_bytes("hpgames", Callback("bulkCredit", body, {"content-type": "application/json"}))
 
 
 def win_bytes(*headers: str) -> bytes:

@@ -1,10 +1,35 @@
 """Turns of large requests: one of all of them, each time the loop comes round."""
 
 import asyncio
+import json
+from collections.abc import Sequence
+from uuid import uuid4
 
 import pytest
 
+from gateway.callback import Integration
+from gateway.holders import Holders
+from gateway.metrics import GatewayMetrics
 from gateway.pace import Pace, Turns, is_short
+from gateway.providers import build
+from gateway.providers.contract import Callback, Win
+from gateway.turned_away import TurnedAway
+from shared.money import Currencies
+from shared.outcome import Outcome, Receipt, Result
+from shared.wire import Answer, Question
+from tests.system import INTEGRATIONS
+from tests.unit.test_overload import BusyLedger
+
+
+class PayingLedger(BusyLedger):
+    """A ledger that pays all at once."""
+
+    def __init__(self) -> None:
+        super().__init__(room_for=1)
+
+    async def ask_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
+        del deadline
+        return [Outcome(Result.POSTED, Receipt("transfer-1", "EUR", 1050, 0, 1050, 0)) for _ in questions]
 
 
 async def test_many_large_requests_have_one_turn_together_each_time_round(
@@ -61,6 +86,44 @@ async def test_turn_that_is_not_over_is_gone_on_with(monkeypatch: pytest.MonkeyP
     task = asyncio.create_task(pace.rest())
     await asyncio.sleep(0)
     assert task.done()
+
+
+async def test_trusted_sender_has_the_first_turn_before_others_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
+    turns, had = Turns(), list[str]()
+
+    async def work(name: str, pace: Pace) -> None:
+        for _ in range(2):
+            await pace.rest()
+            had.append(name)
+
+    await asyncio.gather(work("other", Pace(turns)), work("trusted", Pace(turns, is_sender_trusted=True)))
+    assert had == ["trusted", "other", "trusted", "other"]
+
+
+async def test_signed_bulk_is_answered_while_others_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its signature shows in its first turn: in a second one it would stand behind all newcomers."""
+    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
+    ledger = PayingLedger()
+    provider = build("hpgames", INTEGRATIONS["hpgames"], Currencies())
+    metrics = GatewayMetrics(lambda: 0)
+    integration = Integration(provider, ledger, Holders(ledger), metrics, TurnedAway(metrics))
+    wins = [provider.compose(Win(str(uuid4()), "anna", "session-1")).body for _ in range(20)]
+    body = b'{"creditRequests":[' + b",".join(wins) + b"]}"
+    bulk = Callback("bulkCredit", body, {"content-type": "application/json"})
+    honest = asyncio.create_task(integration.answer(bulk, Pace(integration.turns)))
+    others = set[asyncio.Task[None]]()
+    for _ in range(2_000):
+        others |= {asyncio.create_task(Pace(integration.turns).rest()) for _ in range(2)}
+        await asyncio.sleep(0)
+        if honest.done():
+            break
+    for other in others:
+        other.cancel()
+    assert honest.done()
+    assert [each["errorCode"] for each in json.loads((await honest).body)["creditResponses"]] == [0] * 20
 
 
 def test_bodies_with_many_bytes_are_not_short() -> None:

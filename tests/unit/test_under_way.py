@@ -9,6 +9,7 @@ import pytest
 from gateway.callback import Integration
 from gateway.holders import Holders
 from gateway.metrics import GatewayMetrics
+from gateway.pace import Pace
 from gateway.providers import build
 from gateway.providers.contract import Callback, Win
 from gateway.turned_away import TurnedAway
@@ -53,7 +54,7 @@ class HeldLedger(BusyLedger):
         return await self.asked[-1]
 
 
-def ask(under_way: UnderWay, *questions: Credit | FindPlayer) -> asyncio.Task[list[Told]]:
+def ask(under_way: UnderWay, *questions: Credit | FindPlayer) -> asyncio.Task[Sequence[Told]]:
     deadline = asyncio.get_running_loop().time() + NEVER
     return asyncio.create_task(under_way.ask_all(questions, deadline))
 
@@ -143,7 +144,7 @@ async def test_copy_shares_only_with_its_own_good_signature() -> None:
         signed._replace(headers={**signed.headers, "x-signature": signature.upper()}, query={"a": "1"}),
         signed._replace(headers={**signed.headers, "x-signature": signature[::-1]}),
     ]
-    tasks = [asyncio.create_task(integration.answer(copy)) for copy in copies]
+    tasks = [asyncio.create_task(integration.answer(copy, Pace(integration.turns))) for copy in copies]
     await until_idle()
     assert len(ledger.questions) == 1
     ledger.asked[0].set_result([POSTED])

@@ -71,7 +71,13 @@ async def serve(settings: Settings) -> None:
             )
         _log.info("operator API serves", host=own.host, port=own.port)
         await serve_http(
-            app, own.host, own.port, tls=tls, refusals=app.state.refusals, setting="[operator] host, port"
+            app,
+            own.host,
+            own.port,
+            tls=tls,
+            refusals=app.state.refusals,
+            setting="[operator] host, port",
+            says_whom_it_trusts=True,
         )
     _log.info("operator API stopped")
 

@@ -11,6 +11,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.errors import CursorError, LedgerUnavailable
+from shared.http import trust_sender
 from worker.operator.endpoint import response_of
 from worker.operator.operation import Desk, Operation
 from worker.operator.problems import KINDS, Code, Refused, Reply, refusal, throttled, unavailable
@@ -80,6 +81,7 @@ class Front:
         if caller is None:
             self._refuse(scope, is_token_given=bool(given))
         scope["caller"] = caller
+        trust_sender(scope)
         if self._in_flight > IN_FLIGHT_MAX:
             raise LedgerUnavailable(f"more than {IN_FLIGHT_MAX} requests at once")
 

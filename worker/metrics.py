@@ -36,7 +36,7 @@ class WorkerMetrics:
         )
         self.cache_faults: Final = Counter(
             "credits_worker_cache_faults",
-            "What the shared cache did wrong: values that do not verify, calls that failed",
+            "What the shared cache did wrong: values that do not verify, calls that failed, or were refused",
             ["kind"],
             registry=self.registry,
         )

@@ -21,6 +21,15 @@ def search_seldom() -> None:
     gc.set_threshold(YOUNG_OBJECTS_MAX, *_OLDER)
 
 
+def let_go(error: BaseException) -> None:
+    """Cut an exception off from the frames that raised it.
+
+    Where one of them holds the exception in turn, all that they hold, such as a message's body, stays until
+    the next search.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+
+
 def forget_oldest(memory: dict[Any, Any], entries_max: int) -> None:
     """Remove what was put first, until there are so many.
 

@@ -10,7 +10,7 @@ Workers put those into a queue of their own; versions before did not.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from enum import Enum
 from hashlib import sha256
@@ -25,6 +25,7 @@ from pamqp.commands import Basic
 
 from shared.amqp import BROKER_FAULTS, connect_to_any, wire_channel
 from shared.amqp_properties import repeated_type
+from shared.broker_access import require_access
 from shared.credit import Credit
 from shared.errors import BrokerUnavailable, PoisonMessage, SettingsError
 from shared.message_keys import MessageKeys, Purpose, read_message_keys
@@ -118,9 +119,8 @@ async def drop(settings: BrokerSettings, choose: Choose, queues: Sequence[str] =
 async def count_unsigned(settings: BrokerSettings) -> int:
     """Return how many messages are kept apart that nobody has signed. Raises as `look` does."""
     _require_broker(settings)
-    with _outages_as_unavailable():
-        async with _declared_channel(settings) as channel:
-            return await _count(channel, UNSIGNED_QUEUE)
+    async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
+        return await _count(channel, UNSIGNED_QUEUE)
 
 
 async def _sort(
@@ -129,18 +129,17 @@ async def _sort(
     """Take each message out once, and put it where it is to go."""
     _require_broker(settings)
     keys, sorted_ = read_message_keys(settings), []
-    with _outages_as_unavailable():
-        async with _declared_channel(settings) as channel:
-            wire = await wire_channel(channel)
-            for queue in queues:
-                for _ in range(await _count(channel, queue)):
-                    taken = await wire.basic_get(queue)
-                    if isinstance(taken.delivery, Basic.GetEmpty):  # somebody else has taken some meanwhile
-                        break
-                    message = _read(keys, taken, queue)
-                    fate = decide(message)
-                    await _settle(wire, keys, taken, message, fate)
-                    sorted_.append((message, fate))
+    async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
+        wire = await wire_channel(channel)
+        for queue in queues:
+            for _ in range(await _count(channel, queue)):
+                taken = await wire.basic_get(queue)
+                if isinstance(taken.delivery, Basic.GetEmpty):  # somebody else has taken some meanwhile
+                    break
+                message = _read(keys, taken, queue)
+                fate = decide(message)
+                await _settle(wire, keys, taken, message, fate)
+                sorted_.append((message, fate))
     return sorted_
 
 
@@ -149,11 +148,13 @@ def _require_broker(settings: BrokerSettings) -> None:
         raise SettingsError("[broker] url: there is no broker, and so nothing that was put aside")
 
 
-@contextmanager
-def _outages_as_unavailable() -> Iterator[None]:
+@asynccontextmanager
+async def _outages_as_unavailable(settings: BrokerSettings) -> AsyncIterator[None]:
+    """Raise SettingsError for a broker that refuses us, BrokerUnavailable for one that does not answer."""
     try:
         yield
     except BROKER_FAULTS as error:
+        await require_access(settings)
         raise BrokerUnavailable(f"no answer from the broker: {type(error).__name__}: {error}") from error
 
 

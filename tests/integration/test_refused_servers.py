@@ -42,6 +42,19 @@ async def test_virtual_host_that_is_not_permitted_stops_the_start(servers: Serve
     assert f"'{vhost}' is not found or not permitted" in line
 
 
+@pytest.mark.parametrize("wrong", ["password", "vhost"])
+async def test_command_that_the_broker_refuses_ends_as_with_wrong_settings(
+    servers: Servers, wrong: str
+) -> None:
+    good = await fresh_vhost(servers)
+    user, _, rest = good.partition("//")[2].partition(":")
+    url = f"{good}-gone" if wrong == "vhost" else f"amqp://{user}:not-the-password@{rest.partition('@')[2]}"
+    broker = {"CREDITS_BROKER__URL": url, "CREDITS_BROKER__KEYS": SECRETS["CREDITS_BROKER__KEYS"]}
+    ended = await run(servers.database_url, "dead", "list", **broker)
+    assert "[broker] url: 127.0.0.1:" in ended.error(End.SETTINGS)
+    assert "not-the-password" not in ended.err
+
+
 async def lines_of(system: System, event: str) -> list[dict[str, str]]:
     """Return the lines of the worker's log about an event, once there are any."""
     log = system.workers[0].log

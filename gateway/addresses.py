@@ -1,18 +1,11 @@
-"""Which addresses an integration hears, where its settings name some.
+"""Which addresses an integration hears, where its settings name some."""
 
-The client is who holds the TCP connection. Only where that is a trusted proxy, `X-Forwarded-For` says who it
-is: each proxy appends the address that it heard from, so the right-most that is not a trusted proxy is the
-last one that nobody but a trusted proxy has written. What stands to its left anybody may have written.
-"""
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from shared.networks import Address, Network, read_address
-
-FORWARDED_CHARACTERS_MAX: Final = 1_024
-"""A longer X-Forwarded-For is as good as none; each proxy on the way adds at most 47."""
+from shared.clients import FORWARDED_CHARACTERS_MAX, client_of, is_in
+from shared.networks import Network
 
 REMEMBERED_CLIENTS_MAX: Final = 4_096
 """Decisions that are kept, by address and header: to read an address takes longer than all the rest."""
@@ -44,19 +37,5 @@ class AddressRule:
         return self._decide.cache_info().currsize
 
     def _find_out(self, peer: str, forwarded_for: str) -> bool:
-        client = self._client(read_address(peer), forwarded_for)
-        return client is not None and _is_in(client, self._allowed)
-
-    def _client(self, peer: Address | None, forwarded_for: str) -> Address | None:
-        """Return who asks, or None where a proxy is trusted to tell and doesn't."""
-        if peer is None or not _is_in(peer, self._trusted_proxies):
-            return peer
-        for entry in reversed(forwarded_for.split(",")):
-            address = read_address(entry.strip(" \t"))
-            if address is None or not _is_in(address, self._trusted_proxies):
-                return address
-        return None
-
-
-def _is_in(address: Address, networks: Iterable[Network]) -> bool:
-    return any(address in network for network in networks)
+        client = client_of(peer, forwarded_for, self._trusted_proxies)
+        return client is not None and is_in(client, self._allowed)

@@ -4,8 +4,7 @@ On the callbacks' port whoever can send a callback could ask, and 450 who did so
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Generic, TypeVar
+from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import Request
@@ -18,14 +17,14 @@ from gateway.metrics import GatewayMetrics
 from gateway.turned_away import TurnedAway
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome
+from shared.remembered import READINESS_STANDS_SECONDS, Remembered
 from shared.wire import FindPlayer
 
 READY_SECONDS_MAX: Final = 1.0
 """How long the ledger may take to answer a gateway that is ready."""
 
-READINESS_STANDS_SECONDS: Final = 0.5
 METRICS_STAND_SECONDS: Final = 0.1
-"""How long an answer stands for all who ask, so that it is not made more often."""
+"""How long the exposition stands for all who ask, so that it is not made more often."""
 
 PROBE: Final = FindPlayer("")
 """A real question that nobody is the answer to: the whole way to the books and back is tried."""
@@ -35,32 +34,6 @@ REQUESTS_PER_SECOND: Final = 500
 
 WAIT_SECONDS_MAX: Final = 0.5
 """How long one may have to wait for its turn: orchestrators give a probe a second."""
-
-T = TypeVar("T")
-
-
-class Remembered(Generic[T]):
-    """An answer that is looked for once, for all who ask meanwhile and for a moment after."""
-
-    def __init__(self, ask: Callable[[], Coroutine[Any, Any, T]], seconds: float) -> None:
-        """Take what finds the answer, and how long it stands."""
-        self._ask: Final = ask
-        self._seconds: Final = seconds
-        self._answer: asyncio.Task[T] | None = None
-        self._until = 0.0
-
-    async def get(self) -> T:
-        """Return the answer."""
-        loop = asyncio.get_running_loop()
-        if self._answer is None or (self._answer.done() and loop.time() >= self._until):
-            self._answer = loop.create_task(self._find())
-        return await asyncio.shield(self._answer)
-
-    async def _find(self) -> T:
-        try:
-            return await self._ask()
-        finally:
-            self._until = asyncio.get_running_loop().time() + self._seconds
 
 
 class Pace:

@@ -17,10 +17,11 @@ import structlog
 from aio_pika.abc import AbstractChannel, AbstractConnection
 from aio_pika.exceptions import AMQPError
 from aiormq import Channel
+from aiormq.exceptions import InvalidFrameError
 from pamqp.commands import Basic
 
 from shared.amqp_properties import read_any_properties
-from shared.broker_url import node_of
+from shared.broker_url import node_of, vhost_of
 from shared.errors import CreditsError
 from shared.settings import BrokerSettings
 
@@ -36,13 +37,29 @@ BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyn
 """What a lost broker looks like. aiormq says RuntimeError for a connection that is closing, and
 StopAsyncIteration for one that a proxy accepts and drops because the broker behind it is not up."""
 
+_VHOST_CHARACTERS_MAX: Final = 80
+"""Of a virtual host's name in a message."""
+
 _log = structlog.get_logger()
+
+
+class VhostRefused(AMQPError):  # noqa: N818  (it says a state)
+    """The account was let in, and then not to its virtual host."""
 
 
 async def connect(settings: BrokerSettings, url: str) -> AbstractConnection:
     """Connect to one node within CONNECT_SECONDS_MAX. Raises one of BROKER_FAULTS."""
     read_any_properties()
-    return await aio_pika.connect(url, heartbeat=settings.heartbeat_seconds, timeout=CONNECT_SECONDS_MAX)
+    try:
+        return await aio_pika.connect(url, heartbeat=settings.heartbeat_seconds, timeout=CONNECT_SECONDS_MAX)
+    except InvalidFrameError as error:
+        # aiormq expects the answer to Connection.Open and is told Connection.Close, whose reason it drops.
+        if "Connection.OpenOk" not in str(error):
+            raise
+        name = repr(vhost_of(url)[:_VHOST_CHARACTERS_MAX])
+        raise VhostRefused(
+            f"the virtual host {name} is not found or not permitted, or takes no further connection"
+        ) from None
 
 
 async def connect_to_any(settings: BrokerSettings) -> AbstractConnection:

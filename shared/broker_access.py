@@ -7,16 +7,23 @@ from typing import Final
 
 from aiormq.exceptions import AuthenticationError, ProbableAuthenticationError
 
-from shared.amqp import BROKER_FAULTS, connect
+from shared.amqp import BROKER_FAULTS, VhostRefused, connect
 from shared.broker_url import node_of
 from shared.errors import SettingsError
 from shared.settings import BrokerSettings
 
 CAUSES_MAX: Final = 10
 
+_REFUSALS: Final = (
+    ssl.SSLCertVerificationError,
+    AuthenticationError,
+    ProbableAuthenticationError,
+    VhostRefused,
+)
+
 
 async def require_access(settings: BrokerSettings) -> None:
-    """Raise SettingsError if every node refuses us, for its certificate or our account.
+    """Raise SettingsError if every node refuses us, for its certificate, our account or the virtual host.
 
     A node that is down, or lets us in, is a reason to go on. Takes as long as one connection.
     """
@@ -31,17 +38,17 @@ async def _refusal(settings: BrokerSettings, url: str) -> str:
         connection = await connect(settings, url)
     except BROKER_FAULTS as error:
         return f"{node_of(url)} refuses us: {_reason(error)}" if _is_refusal(error) else ""
+    except ValueError:  # whose words may quote a part of the URL
+        return f"{node_of(url)} can't be asked: the driver can't use this URL"
     with suppress(*BROKER_FAULTS):  # it has let us in
         await connection.close()
     return ""
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Tell whether a certificate that does not verify, or a refused login, is behind an error."""
+    """Tell whether a certificate that does not verify, or a refused account or virtual host, is behind it."""
     for _ in range(CAUSES_MAX):
-        if isinstance(
-            error, (ssl.SSLCertVerificationError, AuthenticationError, ProbableAuthenticationError)
-        ):
+        if isinstance(error, _REFUSALS):
             return True
         if (cause := error.__cause__ or error.__context__) is None:
             break

@@ -12,12 +12,13 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from shared.server_url import read_options, refuse_account, refuse_options, refuse_port, refuse_tls_files
+from shared.server_url import read_options, refuse_account, refuse_options, refuse_place, refuse_tls_files
 
 _OPTIONS: Final = frozenset({"auth", "heartbeat", "name", "timeout"})
 """Heartbeat and time limit may stand here, but `[broker] heartbeat_seconds` and our own limit count."""
 
 _TLS_OPTIONS: Final = frozenset({"cafile", "capath", "certfile", "keyfile", "no_verify_ssl"})
+VHOST_BYTES_MAX: Final = 255
 _MECHANISMS: Final = ("plain", "amqplain", "external")
 
 _BETWEEN: Final = re.compile(r"\s*,\s*(?=amqps?://)")
@@ -39,7 +40,7 @@ def checked(url: str) -> str:
     for number, one in enumerate(urls, 1):
         if defect := _defect(one):
             raise ValueError(f"URL {number} of {len(urls)}: {defect}")
-    if len({_vhost(one) for one in urls}) > 1:
+    if len({vhost_of(one) for one in urls}) > 1:
         raise ValueError("all nodes are of one cluster, and so all URLs must name the same virtual host")
     return url
 
@@ -53,9 +54,9 @@ def _defect(url: str) -> str | None:
     parts = urlsplit(url)
     if "," in node_of(url) + parts.path:
         return "a comma must have a whole URL on either side, amqp:// included"
-    if defect := refuse_port(parts):
-        return defect
-    return _refuse_options(parts) if parts.hostname else "there is no host"
+    if len(vhost_of(url).encode()) > VHOST_BYTES_MAX:
+        return f"the virtual host has more than {VHOST_BYTES_MAX} bytes"
+    return refuse_place(parts) or _refuse_options(parts)
 
 
 def _refuse_options(parts: SplitResult) -> str | None:
@@ -68,5 +69,10 @@ def _refuse_options(parts: SplitResult) -> str | None:
     return refuse_options(options, known) or refuse_tls_files(options, "cafile", "certfile", "keyfile")
 
 
-def _vhost(url: str) -> str:
+def vhost_of(url: str) -> str:
+    """Return the virtual host of one URL.
+
+    >>> vhost_of("amqp://a/credits"), vhost_of("amqp://a/%2F"), vhost_of("amqp://a")
+    ('credits', '/', '/')
+    """
     return unquote(urlsplit(url).path.removeprefix("/")) or "/"

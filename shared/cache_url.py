@@ -4,7 +4,7 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from shared.server_url import read_options, refuse_account, refuse_options, refuse_port, refuse_tls_files
+from shared.server_url import read_options, refuse_account, refuse_options, refuse_place, refuse_tls_files
 
 _NUMBER: Final = "[0-9]{1,9}"
 _YES_OR_NO: Final = "(?i:true|false|yes|no|0|1)"
@@ -38,18 +38,16 @@ def checked(url: str) -> str:
     if defect := refuse_account(url):
         raise ValueError(defect)
     parts = urlsplit(url)
-    if defect := _refuse_place(parts) or _refuse_options(parts):
+    if defect := _refuse_server(parts) or _refuse_options(parts):
         raise ValueError(defect)
     return url
 
 
-def _refuse_place(parts: SplitResult) -> str | None:
+def _refuse_server(parts: SplitResult) -> str | None:
     if parts.scheme == "unix":
         return None if parts.path else "there is no path"
-    if defect := refuse_port(parts):
+    if defect := refuse_place(parts):
         return defect
-    if not parts.hostname:
-        return "there is no host"
     return None if re.fullmatch(f"(/({_NUMBER})?)?", parts.path) else "what follows host and port is a number"
 
 

@@ -15,6 +15,9 @@ from typing import Final, Literal
 PoisonKind = Literal["undecodable", "unsigned", "oversized", "stale"]
 """Why a message is poison: it has no meaning, no valid MAC, more than its bound, or it is too old."""
 
+PoisonKeep = Literal["owed", "unsigned", "nothing"]
+"""What may be lost with a message: credits that one of ours has signed, what nobody signed, or nothing."""
+
 
 class CreditsError(Exception):
     """Any fault that this project raises itself."""
@@ -47,7 +50,8 @@ class BrokerUnavailable(CreditsError):  # noqa: N818
 class PoisonMessage(CreditsError):  # noqa: N818
     """A message that is not to be acted on, now or at a retry."""
 
-    def __init__(self, reason: str, kind: PoisonKind = "undecodable") -> None:
-        """Take why, for people, and of what kind it is, for counters."""
+    def __init__(self, reason: str, kind: PoisonKind = "undecodable", keep: PoisonKeep = "unsigned") -> None:
+        """Take why, for people, of what kind it is, for counters, and what may be lost with it."""
         super().__init__(reason)
         self.kind: Final = kind
+        self.keep: Final = keep

@@ -61,6 +61,15 @@ def _trim() -> None:
         trim(ctypes.c_size_t(0))
 
 
+def let_go(error: BaseException) -> None:
+    """Cut an exception off from the frames that raised it.
+
+    Where one of them holds the exception in turn, all that they hold, such as a message's body, stays until
+    the next search.
+    """
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+
+
 def forget_oldest(memory: dict[Any, Any], entries_max: int) -> None:
     """Remove what was put first, until there are so many.
 

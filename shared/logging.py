@@ -76,7 +76,13 @@ def set_up_logging(settings: LogSettings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
+    logging.getLogger("aiormq.connection").addFilter(_is_new)
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+
+
+def _is_new(record: logging.LogRecord) -> bool:
+    """Tell whether a line of aiormq's says what ours don't: why it can't connect, we say, with the node."""
+    return not str(record.msg).startswith("error when creating transport")
 
 
 def without_rows(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from shared.broker_url import node_urls
 from shared.errors import SettingsError
+from shared.postgres_password import postgres_passwords
 from shared.secrets import read_secret
 from shared.settings import Settings
 
@@ -22,12 +23,15 @@ PUBLISHED: Final = frozenset(
         "operator-demo-token",
         "credits",
         "guest",  # RabbitMQ's own account
+        # As the documents write it where yours is to stand.
+        "PASSWORD",
+        "password",
+        "...",
     }
 )
 PUBLISHED_PREFIX: Final = "demo-"
 """So every password and key begins that compose.yaml has for a demonstration."""
 
-_PLACE_KEYS: Final = frozenset({"url", "database_url"})
 _SECRET_KEYS: Final = frozenset({"secrets", "tokens", "keys"})
 
 
@@ -37,11 +41,11 @@ def refuse_published_secrets(settings: Settings, table: str) -> None:
     served_at = place.served_at or place.host
     if is_loopback(served_at):
         return
-    for key, secret in _secrets(settings.model_dump(), ()):
+    for key, source, secret in _secrets(settings.model_dump(), ()):
         if is_published(secret):
             raise SettingsError(
-                f"{key}: is published in the sources, so anybody knows it, while [{table}] is served at"
-                f" {served_at}: use your own, or serve on loopback only"
+                f"{key}: {source}is published in the sources, so anybody knows it, while [{table}] is"
+                f" served at {served_at}: use your own, or serve on loopback only"
             )
 
 
@@ -69,16 +73,18 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-def _secrets(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Yield each secret that is in force, with the key that holds it."""
+def _secrets(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
+    """Yield each secret that is in force: the key, what holds it where that is elsewhere, and the secret."""
     for name, value in table.items():
         where = f"[{'.'.join(path)}] {name}"
         if isinstance(value, dict):
             yield from _secrets(value, (*path, name))
-        elif name in _PLACE_KEYS:
-            yield from ((where, password) for password in _passwords(value))
+        elif name == "database_url" and value.startswith("postgresql"):
+            yield from ((where, password.source, password.text) for password in postgres_passwords(value))
+        elif name == "url":
+            yield from ((where, "", password) for password in _passwords(value))
         elif name in _SECRET_KEYS:
-            yield from ((where, secret) for named in _listed(value) for secret in _read(named, where))
+            yield from ((where, "", secret) for named in _listed(value) for secret in _read(named, where))
 
 
 def _listed(value: Any) -> list[str]:

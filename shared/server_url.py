@@ -1,4 +1,4 @@
-"""What the URLs of our servers have in common: an account that may be misread, options, files of TLS.
+"""What the URLs of our servers have in common: what may be misread in them, options, files of TLS.
 
 A driver passes over an option that it doesn't know, or fails by it at every connection, which looks like an
 outage. So options are named here, and any other stops the start. No message repeats a value.
@@ -6,15 +6,21 @@ outage. So options are named here, and any other stops the start. No message rep
 
 import re
 import ssl
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote_to_bytes, urlsplit
 
 OPTIONS_MAX: Final = 30
+PORT_MAX: Final = 65_535
+HOST_CHARACTERS_MAX: Final = 253
+LABEL_CHARACTERS_MAX: Final = 63
 ACCOUNT_HINT: Final = "in a password write %40 for @, %2F for /, %3F for ?, %23 for #, %25 for %"
 
 _IDENTIFIER: Final = re.compile(r"[A-Za-z_]{1,40}")
+_LABEL: Final = re.compile(r"[A-Za-z0-9_-]+")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def refuse_account(url: str) -> str | None:
@@ -23,6 +29,8 @@ def refuse_account(url: str) -> str | None:
     >>> refuse_account("redis://:p/w@cache:6379/0")
     'is no URL; in a password write %40 for @, %2F for /, %3F for ?, %23 for #, %25 for %'
     """
+    if defect := refuse_characters(url):
+        return defect
     try:
         parts = urlsplit(url)
     except ValueError:  # a bracket without its other
@@ -32,13 +40,75 @@ def refuse_account(url: str) -> str | None:
     return None
 
 
-def refuse_port(parts: SplitResult) -> str | None:
-    """Return what is wrong with the port of a URL, or None."""
+def refuse_characters(url: str) -> str | None:
+    """Return what is wrong with the characters of a URL, as they are written and as they are read, or None.
+
+    NUL ends a text in C and separates the account in AMQP: a password that holds one arrives as another.
+    """
+    if _CONTROL.search(url):
+        return "a line break, or another character that can't be seen, stands in it"
+    decoded = unquote_to_bytes(url)
+    if b"\0" in decoded:
+        return "%00 stands in it, which no server takes"
     try:
-        _ = parts.port
-    except ValueError:
-        return f"the port must be a number up to 65535; {ACCOUNT_HINT}"
+        decoded.decode()
+    except UnicodeDecodeError:
+        return "what is written with % is not UTF-8"
     return None
+
+
+def refuse_place(parts: SplitResult) -> str | None:
+    """Return what is wrong with host and port of a URL, or None."""
+    try:
+        port = parts.port
+    except ValueError:
+        return f"the port must be a number up to {PORT_MAX}; {ACCOUNT_HINT}"
+    if port == 0:
+        return f"the port must be a number from 1 to {PORT_MAX}"
+    # By hand: urlsplit's hostname is in lower case, and lacks what stands around an address in brackets.
+    place = parts.netloc.rpartition("@")[2]
+    if place.startswith("["):
+        inside, bracket, after = place[1:].partition("]")
+        if not bracket or (after and not after.startswith(":")):
+            return "what stands in brackets is no IPv6 address"
+        return refuse_host(inside, is_bracketed=True)
+    return refuse_host(place.partition(":")[0])
+
+
+def refuse_host(host: str, *, is_bracketed: bool = False) -> str | None:
+    """Return what is wrong with a host, which is a name or an address, or None.
+
+    A name that no resolver can even be asked for is told from one that it doesn't know yet.
+
+    >>> refuse_host("a..b"), refuse_host("redis-1.internal."), refuse_host("fe80::1", is_bracketed=True)
+    ('two dots of the host have nothing between them', None, None)
+    """
+    if not host:
+        return "there is no host"
+    if is_bracketed:
+        return None if _is_ipv6(host) else "what stands in brackets is no IPv6 address"
+    try:
+        labels = [label if label.isascii() else label.encode("idna").decode() for label in host.split(".")]
+    except UnicodeError:
+        return "the host is no name that can be written in DNS"
+    return _refuse_labels(labels if labels[-1] else labels[:-1])
+
+
+def _refuse_labels(labels: Sequence[str]) -> str | None:
+    if not all(labels):
+        return "two dots of the host have nothing between them"
+    if len(".".join(labels)) > HOST_CHARACTERS_MAX or max(map(len, labels)) > LABEL_CHARACTERS_MAX:
+        return f"a host has {HOST_CHARACTERS_MAX} characters at most, and {LABEL_CHARACTERS_MAX} between dots"
+    if not all(map(_LABEL.fullmatch, labels)):
+        return f"the host has a character that no name has; {ACCOUNT_HINT}"
+    return None
+
+
+def _is_ipv6(host: str) -> bool:
+    try:
+        return ip_address(host).version == 6
+    except ValueError:
+        return False
 
 
 def read_options(query: str) -> dict[str, str]:

@@ -220,6 +220,9 @@ class OperatorSettings(_Table):
 
     refusals_seconds: int = Field(default=60, ge=1, le=86_400)
 
+    trusted_proxies: Networks = ()
+    """Peers whose X-Forwarded-For says whose refusals are counted."""
+
     tls_certificate: str = ""
     tls_key: str = ""
     """Paths of PEM files, both or none; with them the API is served over TLS only."""

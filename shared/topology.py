@@ -4,7 +4,8 @@
 |---|---|---|
 | `credits.shard.N` | gateways | a player's credits and questions, always on the same N |
 | `credits.late` | the broker | credits that nobody could serve in time: posted with nobody waiting |
-| `credits.dead` | workers | what can't be decoded or posted, with the reason, for a person |
+| `credits.dead` | workers | what is authentic and can't be decoded or posted, with the reason, for a person |
+| `credits.dead.unsigned` | workers | what nobody has signed, for a person; bounded |
 | `amq.gen-...` | workers | each gateway connection's own replies |
 
 Gateways publish to an exchange that reaches the shards alone: over the default exchange, permission to
@@ -23,6 +24,12 @@ EXCHANGE: Final = "credits"
 
 LATE_QUEUE: Final = "credits.late"
 DEAD_QUEUE: Final = "credits.dead"
+UNSIGNED_QUEUE: Final = "credits.dead.unsigned"
+
+UNSIGNED_BYTES_MAX: Final = 64 << 20
+UNSIGNED_MESSAGES_MAX: Final = 5_000
+"""Beyond either, what nobody has signed is dropped. What is there already stays: it may be of an upgrade, or
+of a process with other keys, and a flood of forgeries must not push it out."""
 
 SHARD_MESSAGES_MAX: Final = 20_000
 """Beyond this a shard refuses to be published to: the gateway is told at once. A policy may lower it."""
@@ -47,6 +54,12 @@ _LATE_ARGUMENTS: Final[FieldTable] = {
     "x-dead-letter-strategy": "at-least-once",
 }
 _DEAD_ARGUMENTS: Final[FieldTable] = {"x-queue-type": "quorum"}
+_UNSIGNED_ARGUMENTS: Final[FieldTable] = {
+    "x-queue-type": "quorum",
+    "x-max-length": UNSIGNED_MESSAGES_MAX,
+    "x-max-length-bytes": UNSIGNED_BYTES_MAX,
+    "x-overflow": "reject-publish",
+}
 
 
 def shard_queue(shard: int) -> str:
@@ -67,6 +80,7 @@ def consumer_priority(worker_id: str, shard: int) -> int:
 async def declare_topology(channel: AbstractChannel, shards: int) -> None:
     """Declare the exchange, every durable queue and the bindings; each worker does so at each connection."""
     await channel.declare_queue(DEAD_QUEUE, durable=True, arguments=_DEAD_ARGUMENTS)
+    await channel.declare_queue(UNSIGNED_QUEUE, durable=True, arguments=_UNSIGNED_ARGUMENTS)
     await channel.declare_queue(LATE_QUEUE, durable=True, arguments=_LATE_ARGUMENTS)
     for shard in range(shards):
         await channel.declare_queue(shard_queue(shard), durable=True, arguments=_SHARD_ARGUMENTS)

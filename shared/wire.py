@@ -18,7 +18,7 @@ from typing import Final
 import msgspec
 
 from shared.credit import Credit
-from shared.errors import PoisonMessage
+from shared.errors import PoisonKeep, PoisonMessage
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
 from shared.outcome import Holder, Outcome
 
@@ -111,11 +111,10 @@ def unix_ms() -> int:
 
 def read_batch(keys: MessageKeys, body: bytes, message_type: str | None, *purposes: Purpose) -> Batch:
     """Read a batch that was signed for one of the purposes. Raises PoisonMessage for anything else."""
-    batch = _decode_batch(_authentic(keys, body, message_type, *purposes))
-    if len(batch.questions) > BATCH_QUESTIONS_MAX:
-        raise PoisonMessage(
-            f"{len(batch.questions)} questions, and {BATCH_QUESTIONS_MAX} are the most", "oversized"
-        )
+    batch = _decode_batch(_authentic(keys, body, message_type, *purposes), "owed")
+    if (number := len(batch.questions)) > BATCH_QUESTIONS_MAX:
+        reason = f"{number} questions, and {BATCH_QUESTIONS_MAX} are the most"
+        raise PoisonMessage(reason, "oversized", _worth(batch))
     return batch
 
 
@@ -131,7 +130,7 @@ def refuse_stale(batch: Batch) -> None:
     """Raise PoisonMessage for a batch whose deadline was more than STALE_SECONDS ago."""
     age_seconds = (unix_ms() - batch.deadline_unix_ms) // 1_000
     if age_seconds > STALE_SECONDS:
-        raise PoisonMessage(f"stale: its deadline was {age_seconds} s ago", "stale")
+        raise PoisonMessage(f"stale: its deadline was {age_seconds} s ago", "stale", _worth(batch))
 
 
 def read_replies(keys: MessageKeys, body: bytes, message_type: str | None, reply_to: str) -> Replies:
@@ -158,20 +157,30 @@ def _authentic(keys: MessageKeys, body: bytes, message_type: str | None, *purpos
     return payload
 
 
+def _worth(batch: Batch) -> PoisonKeep:
+    """Return what may be lost with an authentic batch: whoever only asked has long gone."""
+    return "owed" if any(isinstance(question, Credit) for question in batch.questions) else "nothing"
+
+
 def _refuse_size(body: bytes) -> None:
     if len(body) > MESSAGE_BYTES_MAX:
-        raise PoisonMessage(f"{len(body)} bytes, and {MESSAGE_BYTES_MAX} are the most", "oversized")
+        raise oversized(len(body))
+
+
+def oversized(size: int) -> PoisonMessage:
+    """Return the fault of a message of so many bytes."""
+    return PoisonMessage(f"{size} bytes, and {MESSAGE_BYTES_MAX} are the most", "oversized")
 
 
 def _unknown_type(message_type: str | None) -> PoisonMessage:
     return PoisonMessage(f"message type {message_type!r} is not {MESSAGE_TYPE!r}")
 
 
-def _decode_batch(payload: memoryview) -> Batch:
+def _decode_batch(payload: memoryview, keep: PoisonKeep = "unsigned") -> Batch:
     try:
         return _batches.decode(payload)
     except _UNDECODABLE as error:
-        raise PoisonMessage(f"not a batch: {error}") from error
+        raise PoisonMessage(f"not a batch: {error}", keep=keep) from error
 
 
 _UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

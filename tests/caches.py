@@ -6,8 +6,9 @@ from typing import Any
 from uuid import uuid4
 
 from shared.settings import CacheSettings
+from worker.cache_rest import CountFault
 from worker.cached_values import CachedValues, Epoch
-from worker.dedup import Cache, CountFault, RedisCache, uncounted
+from worker.dedup import Cache, RedisCache, uncounted
 from worker.posting import Identity, Transfer
 from worker.schema import CACHE_KEY_BYTES
 

@@ -15,6 +15,7 @@ from shared.wire import Answer, Batch, Lookup, Question
 from tests.luck import Died, Fault, Luck
 from tests.queues import Queues, UnluckyChannel, batch_in, is_expired
 from tests.system import KEYS
+from worker.aside import Aside
 from worker.bookkeeper import Bookkeeper
 from worker.dedup import MemoryCache
 from worker.inbox import Inbox
@@ -130,8 +131,9 @@ class UnluckyWorker:
         self._late = UnluckyChannel(queues, queues.late, self.luck)
         live: Any = self._live
         bookkeeper = UnluckyBookkeeper(UnluckyLedger(engine, self.luck), cache, self.luck)
+        aside = Aside(live, METRICS, KEYS)
         self._turns = Turns(
-            bookkeeper, METRICS, self._inbox, live, live, KEYS, "worker", batch_credits_max=1_000
+            bookkeeper, METRICS, self._inbox, live, aside, KEYS, "worker", batch_credits_max=1_000
         )
 
     def take(self) -> tuple[list[Batch], list[Batch]]:

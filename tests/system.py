@@ -20,11 +20,11 @@ import httpx
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from gateway.operations import READINESS_STANDS_SECONDS
 from gateway.providers import build
 from gateway.providers.contract import Provider
 from shared.message_keys import MessageKeys
 from shared.money import Currencies
+from shared.remembered import READINESS_STANDS_SECONDS
 from shared.settings import MEMORY, BrokerSettings, LedgerSettings
 from shared.topology import declare_topology
 from tests.servers import Servers, fresh_database, fresh_vhost

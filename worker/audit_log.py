@@ -1,8 +1,11 @@
 """The audit log: who changed what, or was refused, in a table that only grows.
 
 An entry is written in the transaction of its change: where the entry can't be written, the change does not
-happen. A repeat that changes nothing leaves no entry. A session's id opens a wallet to whoever knows it, so
-a session is named by a fingerprint, by which entries about the same session can be matched.
+happen. A repeat that changes nothing leaves no entry. PostgreSQL itself sets when an entry was written and by
+which of its logins: whoever may write entries dates none back, and writes none as another login.
+
+A session's id opens a wallet to whoever knows it, so a session is named by a fingerprint, by which entries
+about the same session can be matched.
 
 >>> subject_of({"player_id": "anna"}), subject_of({"integration": "klas", "round_id": "r"})
 ('player:anna', 'round:klas:r')
@@ -62,6 +65,9 @@ class Action(StrEnum):
     SESSION_CLOSE = "session.close"
     EPOCH_BUMP = "ledger.epoch"
     MIGRATE = "ledger.migrate"
+    GRANTS = "ledger.grants"
+    """Somebody's rights in the database were set."""
+
     DEAD_SEND_BACK = "dead.send_back"
     DEAD_DROP = "dead.drop"
     ACCESS = "access"

@@ -41,6 +41,8 @@ class AuditLine(msgspec.Struct, frozen=True):
     subject: str
     outcome: str
     detail: dict[str, Any]
+    login: str | None
+    """Of the database, which has written it down; None on SQLite, and of entries before there was any."""
 
 
 class AuditPage(msgspec.Struct, frozen=True):
@@ -79,6 +81,5 @@ def _entries(wanted: AuditQuery) -> Select[Any]:
 
 def _line(row: Row[Any]) -> AuditLine:
     detail = msgspec.json.decode(row.detail, type=dict[str, Any])
-    return AuditLine(
-        str(row.id), utc(row.at), row.actor, row.via, row.action, row.subject, row.outcome, detail
-    )
+    said = (row.actor, row.via, row.action, row.subject, row.outcome)
+    return AuditLine(str(row.id), utc(row.at), *said, detail, row.login)

@@ -14,8 +14,9 @@ from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.settings import Settings
 from shared.wire import Answer, Lookup, Question
+from worker.cache_rest import CountFault
 from worker.database import create_engine, is_no_text, require_migrated
-from worker.dedup import Cache, CountFault, create_cache, uncounted
+from worker.dedup import Cache, create_cache, uncounted
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 from worker.posting import Identity, Transfer, judge
 

@@ -16,10 +16,12 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel
 
 from shared.amqp import BROKER_FAULTS, lost, wire_channel
+from shared.amqp_bodies import gather_bodies_if
 from shared.message_keys import MessageKeys
 from shared.topology import LATE_QUEUE, bind_shards, consumer_priority, declare_topology, shard_queue
+from worker.aside import Aside
 from worker.bookkeeper import Bookkeeper
-from worker.inbox import Inbox
+from worker.inbox import Inbox, wants_late
 from worker.metrics import WorkerMetrics
 from worker.turns import Turns
 
@@ -59,12 +61,14 @@ class Consumer:
             await live.set_qos(prefetch_count=SHARD_PREFETCH_MESSAGES)
             await late.set_qos(prefetch_count=LATE_PREFETCH_MESSAGES)
             live_wire, late_wire = await wire_channel(live), await wire_channel(late)
+            gather_bodies_if(live_wire, inbox.wants_live)
+            gather_bodies_if(late_wire, wants_late)
             turns = Turns(
                 self.bookkeeper,
                 self.metrics,
                 inbox,
                 live_wire,
-                await wire_channel(confirming),
+                Aside(await wire_channel(confirming), self.metrics, self.keys),
                 self.keys,
                 self.worker_id,
                 self.batch_credits_max,
@@ -76,7 +80,7 @@ class Consumer:
                 await self._work(turns, inbox, lost(connection, live, late, confirming, binding))
             finally:
                 bound.cancel()
-                turns.poison_log.flush()
+                turns.flush_logs()
 
     async def _keep_bound(self, channel: AbstractChannel) -> None:
         """Make the bindings again and again; where a shard's queue is gone, the broker closes the channel."""

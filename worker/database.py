@@ -25,6 +25,13 @@ from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.settings import LedgerSettings
 from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database_url import SQLITE, read_postgres, read_url
+from worker.migration_lock import (
+    WAIT_SECONDS,
+    Tell,
+    lock_timeouts_as_unavailable,
+    log_wait,
+    take_migration_lock,
+)
 from worker.pooler import (
     connect_arguments,
     is_pooled_by_transaction,
@@ -69,10 +76,6 @@ _NO_TEXT_SQLSTATE: Final = "22021"
 """A character that is none to PostgreSQL: NUL."""
 
 _READ_ONLY: Final = "credits_read_only"
-
-_MIGRATION_LOCK: Final = 4_707_713_206_834_229_325
-"""PostgreSQL's advisory lock under which tables are migrated: any number that nobody else uses."""
-
 
 _SETTINGS: Final = {"jit": "off"}
 
@@ -228,18 +231,21 @@ async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         yield connection
 
 
-async def migrate(engine: AsyncEngine, *, by: Actor = PROCESS) -> tuple[str | None, str]:
+async def migrate(
+    engine: AsyncEngine, *, by: Actor = PROCESS, wait_seconds: int = WAIT_SECONDS, tell: Tell = log_wait
+) -> tuple[str | None, str]:
     """Bring the tables to this version, keeping what is in them. Returns the revisions before and after.
 
-    Several may call it at once: one does it and the others wait. Raises LedgerUnavailable, or SettingsError
-    when the tables are a later version's.
+    Several may call it at once: one does it and the others wait, for so long. Raises LedgerUnavailable, or
+    SettingsError when the tables are a later version's.
     """
     with refusal_as_settings_error(), outages_as_unavailable():
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
-                await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+                await take_migration_lock(connection, wait_seconds, tell)
             before = await connection.run_sync(_revision)
-            await connection.run_sync(_upgrade, before)
+            with lock_timeouts_as_unavailable("somebody holds a lock on our tables", wait_seconds):
+                await connection.run_sync(_upgrade, before)
             if before != head_revision():
                 revisions = {"from": before, "to": head_revision()}
                 await record(connection, by, Action.MIGRATE, LEDGER, "migrated", revisions)

@@ -12,7 +12,14 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from shared.errors import SettingsError
-from shared.server_url import ACCOUNT_HINT, refuse_options, refuse_tls_files
+from shared.server_url import (
+    ACCOUNT_HINT,
+    PORT_MAX,
+    refuse_characters,
+    refuse_host,
+    refuse_options,
+    refuse_tls_files,
+)
 
 POSTGRESQL: Final = "postgresql+asyncpg"
 SQLITE: Final = "sqlite+aiosqlite"
@@ -45,6 +52,8 @@ class Postgres(NamedTuple):
 
 def read_url(database_url: str) -> URL:
     """Return the URL. Raises SettingsError."""
+    if defect := refuse_characters(database_url):
+        raise _wrong(defect)
     try:
         url = make_url(database_url)
     except (ArgumentError, NoSuchModuleError):
@@ -64,9 +73,7 @@ def read_postgres(url: URL) -> Postgres:
     """Return how to connect to PostgreSQL. Raises SettingsError."""
     if "@" in f"{url.host} {url.database} {' '.join(url.query)}":
         raise _wrong(f"an @ stands where none may; {ACCOUNT_HINT}")
-    if url.port is not None and url.port > 65_535:
-        raise _wrong("the port must be a number up to 65535")
-    if defect := refuse_options(url.query, _PLACE_OPTIONS | _OWN_OPTIONS):
+    if defect := refuse_options(url.query, _PLACE_OPTIONS | _OWN_OPTIONS) or _refuse_places(url):
         raise _wrong(defect)
     own = {name: _single(name, url.query[name]) for name in _OWN_OPTIONS & url.query.keys()}
     arguments: dict[str, Any] = {}
@@ -80,6 +87,37 @@ def read_postgres(url: URL) -> Postgres:
     if name is not None:
         _matching("application_name", own, _NAME, "1 to 63 printable ASCII characters")
     return Postgres(url.difference_update_query(_OWN_OPTIONS), arguments, name)
+
+
+def _refuse_places(url: URL) -> str | None:
+    """Return what is wrong with the hosts and ports, of which the options may name several, or None.
+
+    Without a host there is the variable PGHOST, or else this machine.
+    """
+    if url.host == "" or (url.host is None and url.port is not None and "host" not in url.query):
+        return "there is no host"
+    hosts, ports = _listed(url, "host"), _listed(url, "port")
+    if url.host is not None:
+        hosts.append(f"[{url.host}]" if ":" in url.host else url.host)
+    if url.port is not None:
+        ports.append(str(url.port))
+    for place in hosts:
+        if place.startswith(("/", "@")):  # the directory of a Unix socket
+            continue
+        is_bracketed, end = place.startswith("["), place.find("]") + 1
+        host = place[1 : end - 1] if is_bracketed else place.partition(":")[0]
+        if defect := refuse_host(host, is_bracketed=is_bracketed):
+            return defect
+        _, colon, port = place[end:].partition(":")
+        ports += [port] if colon else []
+    if not all(port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= PORT_MAX for port in ports):
+        return f"the port must be a number from 1 to {PORT_MAX}"
+    return None
+
+
+def _listed(url: URL, option: str) -> list[str]:
+    value = url.query.get(option, ())
+    return [one for text in ([value] if isinstance(value, str) else value) for one in text.split(",")]
 
 
 def _tls(own: dict[str, str]) -> ssl.SSLContext | str | bool | None:

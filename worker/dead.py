@@ -6,26 +6,31 @@ taken out, so that a crash between leaves it twice and never loses it; twice is 
 
 Anyone with the broker's password can put a message there. One that a gateway or a worker has signed is
 authentic; what asks for money in any other is a stranger's word, or that of a version that did not sign.
+Workers put those into a queue of their own; versions before did not.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from enum import Enum
 from hashlib import sha256
 from typing import Final
 
 import msgspec
+from aio_pika.abc import AbstractChannel
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
 
 from shared.amqp import BROKER_FAULTS, connect_to_any, wire_channel
 from shared.amqp_properties import repeated_type
+from shared.broker_access import require_access
 from shared.credit import Credit
 from shared.errors import BrokerUnavailable, PoisonMessage, SettingsError
 from shared.message_keys import MessageKeys, Purpose, read_message_keys
 from shared.settings import MEMORY, BrokerSettings
-from shared.topology import DEAD_QUEUE, LATE_QUEUE, declare_topology
+from shared.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, declare_topology
 from shared.wire import (
     BATCH_BYTES_MAX,
     BATCH_QUESTIONS_MAX,
@@ -62,6 +67,7 @@ class DeadMessage(msgspec.Struct, frozen=True):
     """Why it can't be decoded; "" if it can."""
 
     body: bytes
+    queue: str = DEAD_QUEUE
 
     @property
     def can_be_sent_back(self) -> bool:
@@ -69,84 +75,130 @@ class DeadMessage(msgspec.Struct, frozen=True):
         return bool(self.credits)
 
 
+class _Fate(Enum):
+    """What becomes of a message that was taken out."""
+
+    STAYS = "stays"
+    SENT_BACK = "sent back"
+    GONE = "gone"
+
+
 Choose = Callable[[DeadMessage], bool]
-Where = Callable[[DeadMessage], str | None]
-"""To which queue a message goes; None: to none any more."""
+Decide = Callable[[DeadMessage], _Fate]
+
+BOTH: Final = (DEAD_QUEUE, UNSIGNED_QUEUE)
 
 
-async def look(settings: BrokerSettings) -> list[DeadMessage]:
+async def look(settings: BrokerSettings, queues: Sequence[str] = BOTH) -> list[DeadMessage]:
     """Return all that is put aside. Raises BrokerUnavailable, and SettingsError where there is no broker."""
-    return [message for message, _ in await _sort(settings, lambda _: DEAD_QUEUE)]
+    return [message for message, _ in await _sort(settings, queues, lambda _: _Fate.STAYS)]
 
 
-async def send_back(settings: BrokerSettings, choose: Choose) -> list[DeadMessage]:
+async def send_back(
+    settings: BrokerSettings, choose: Choose, queues: Sequence[str] = BOTH
+) -> list[DeadMessage]:
     """Have workers try those again that are chosen and can be decoded; return them. Raises as `look` does.
 
     They are signed anew and go to the late queue, where credits are posted with nobody waiting. One whose
     credit is posted by then moves nothing.
     """
 
-    def where(message: DeadMessage) -> str:
-        return LATE_QUEUE if message.can_be_sent_back and choose(message) else DEAD_QUEUE
+    def decide(message: DeadMessage) -> _Fate:
+        return _Fate.SENT_BACK if message.can_be_sent_back and choose(message) else _Fate.STAYS
 
-    return [message for message, queue in await _sort(settings, where) if queue == LATE_QUEUE]
+    sorted_ = await _sort(settings, queues, decide)
+    return [message for message, fate in sorted_ if fate is _Fate.SENT_BACK]
 
 
-async def drop(settings: BrokerSettings, choose: Choose) -> list[DeadMessage]:
+async def drop(settings: BrokerSettings, choose: Choose, queues: Sequence[str] = BOTH) -> list[DeadMessage]:
     """Remove those that are chosen for good; return them. Raises as `look` does."""
-    sorted_ = await _sort(settings, lambda message: None if choose(message) else DEAD_QUEUE)
-    return [message for message, queue in sorted_ if queue is None]
+    sorted_ = await _sort(settings, queues, lambda message: _Fate.GONE if choose(message) else _Fate.STAYS)
+    return [message for message, fate in sorted_ if fate is _Fate.GONE]
 
 
-async def _sort(settings: BrokerSettings, where: Where) -> list[tuple[DeadMessage, str | None]]:
+async def count_unsigned(settings: BrokerSettings) -> int:
+    """Return how many messages are kept apart that nobody has signed. Raises as `look` does."""
+    _require_broker(settings)
+    async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
+        return await _count(channel, UNSIGNED_QUEUE)
+
+
+async def _sort(
+    settings: BrokerSettings, queues: Sequence[str], decide: Decide
+) -> list[tuple[DeadMessage, _Fate]]:
     """Take each message out once, and put it where it is to go."""
-    if settings.url == MEMORY:
-        raise SettingsError("[broker] url: there is no broker, and so nothing that was put aside")
+    _require_broker(settings)
     keys, sorted_ = read_message_keys(settings), []
-    try:
-        async with _dead_channel(settings) as (channel, count):
-            for _ in range(count):
-                taken = await channel.basic_get(DEAD_QUEUE)
+    async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
+        wire = await wire_channel(channel)
+        for queue in queues:
+            for _ in range(await _count(channel, queue)):
+                taken = await wire.basic_get(queue)
                 if isinstance(taken.delivery, Basic.GetEmpty):  # somebody else has taken some meanwhile
                     break
-                message = _read(keys, taken)
-                if (queue := where(message)) is not None:
-                    await _put(channel, keys, taken, message, queue)
-                await channel.basic_ack(taken.delivery_tag or 0)
-                sorted_.append((message, queue))
-    except BROKER_FAULTS as error:
-        raise BrokerUnavailable(f"no answer from the broker: {type(error).__name__}: {error}") from error
+                message = _read(keys, taken, queue)
+                fate = decide(message)
+                await _settle(wire, keys, taken, message, fate)
+                sorted_.append((message, fate))
     return sorted_
 
 
+def _require_broker(settings: BrokerSettings) -> None:
+    if settings.url == MEMORY:
+        raise SettingsError("[broker] url: there is no broker, and so nothing that was put aside")
+
+
 @asynccontextmanager
-async def _dead_channel(settings: BrokerSettings) -> AsyncIterator[tuple[Channel, int]]:
-    """Yield a channel, and how many messages are put aside now."""
+async def _outages_as_unavailable(settings: BrokerSettings) -> AsyncIterator[None]:
+    """Raise SettingsError for a broker that refuses us, BrokerUnavailable for one that does not answer."""
+    try:
+        yield
+    except BROKER_FAULTS as error:
+        await require_access(settings)
+        raise BrokerUnavailable(f"no answer from the broker: {type(error).__name__}: {error}") from error
+
+
+@asynccontextmanager
+async def _declared_channel(settings: BrokerSettings) -> AsyncIterator[AbstractChannel]:
+    """Yield a channel, when all queues are there."""
     async with (
         await connect_to_any(settings) as connection,
         connection.channel(on_return_raises=True) as channel,
     ):
         await declare_topology(channel, settings.shards)
-        queue = await channel.get_queue(DEAD_QUEUE)
-        yield await wire_channel(channel), queue.declaration_result.message_count or 0
+        yield channel
 
 
-async def _put(
-    channel: Channel, keys: MessageKeys, taken: DeliveredMessage, message: DeadMessage, queue: str
+async def _count(channel: AbstractChannel, queue: str) -> int:
+    return (await channel.get_queue(queue)).declaration_result.message_count or 0
+
+
+async def _settle(
+    channel: Channel, keys: MessageKeys, taken: DeliveredMessage, message: DeadMessage, fate: _Fate
 ) -> None:
-    """Publish a copy, or its credits signed anew, and return when the broker has it."""
-    bodies: Sequence[bytes] = [message.body]
-    message_type = message.message_type
-    if queue == LATE_QUEUE:
-        bodies, message_type = list(_signed(keys, message.credits)), MESSAGE_TYPE
-    properties = Basic.Properties(
-        delivery_mode=2,
-        headers={"reason": message.reason},
-        message_type=repeated_type(message_type),
-        timestamp=taken.header.properties.timestamp,
-    )
-    for body in bodies:
-        await channel.basic_publish(body, routing_key=queue, properties=properties, mandatory=True)
+    """Do with a message what was decided; return when the broker has it where it is to be."""
+    copies: list[tuple[str, str | None, bytes]] = []
+    if fate is _Fate.STAYS:
+        copies = [(message.queue, message.message_type, message.body)]
+    elif fate is _Fate.SENT_BACK:
+        copies = [(LATE_QUEUE, MESSAGE_TYPE, body) for body in _signed(keys, message.credits)]
+    try:
+        for queue, message_type, body in copies:
+            properties = Basic.Properties(
+                delivery_mode=2,
+                headers={"reason": message.reason},
+                message_type=repeated_type(message_type),
+                timestamp=taken.header.properties.timestamp,
+            )
+            await channel.basic_publish(body, routing_key=queue, properties=properties, mandatory=True)
+    except PublishError:  # returned, because the queue is gone
+        raise
+    except DeliveryError:  # refused: the queue was filled up meanwhile, and the message returns to its place
+        if fate is not _Fate.STAYS:
+            raise
+        await channel.basic_reject(taken.delivery_tag or 0, requeue=True)
+    else:
+        await channel.basic_ack(taken.delivery_tag or 0)
 
 
 def _signed(keys: MessageKeys, credits_: Sequence[Credit]) -> Iterator[bytes]:
@@ -161,7 +213,7 @@ def _signed(keys: MessageKeys, credits_: Sequence[Credit]) -> Iterator[bytes]:
     yield from _signed(keys, credits_[half:])
 
 
-def _read(keys: MessageKeys, taken: DeliveredMessage) -> DeadMessage:
+def _read(keys: MessageKeys, taken: DeliveredMessage, queue: str) -> DeadMessage:
     body, properties = taken.body, taken.header.properties
     batch, authentic, defect = _batch_of(keys, body, properties.message_type)
     return DeadMessage(
@@ -174,6 +226,7 @@ def _read(keys: MessageKeys, taken: DeliveredMessage) -> DeadMessage:
         credits=[question for question in batch.questions if isinstance(question, Credit)],
         defect=defect,
         body=body,
+        queue=queue,
     )
 
 

@@ -10,8 +10,7 @@ is not believed: see `worker.cached_values`.
 """
 
 import asyncio
-import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 import structlog
@@ -20,12 +19,10 @@ from redis.asyncio import Redis
 from shared.garbage import forget_oldest
 from shared.log_limit import SummedLog
 from shared.settings import MEMORY, CacheSettings
+from worker.cache_rest import CacheRest, CountFault
 from worker.cached_values import VALUE_BYTES_MAX, CachedValues, Epoch
 from worker.posting import Identity, Transfer
-from worker.redis_connection import connection_pool, reason_of
-
-PAUSE_SECONDS: Final = 1.0
-"""How long a cache that failed is left alone: a slow cache must not slow every batch."""
+from worker.redis_connection import connection_pool
 
 GATHER_SECONDS: Final = 0.05
 """How long what is put waits for what the next batches put: a message costs more than ten transfers in it."""
@@ -40,9 +37,6 @@ _RECALL: Final = (
 )
 # MSET knows no expiry, and a SET for each transfer costs more Python than the rest of its way through here.
 _REMEMBER: Final = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
-
-CountFault = Callable[[str], None]
-"""Counts one fault of the shared cache, of a kind: `unverified` or `failed`."""
 
 _log = structlog.get_logger()
 
@@ -130,7 +124,7 @@ class RedisCache:
         self._epoch: Epoch | None = None
         self._count: Final = count
         self._ttl_seconds: Final = settings.ttl_seconds
-        self._rest_until = 0.0
+        self._rest: Final = CacheRest(count)
         self._unverified_log: Final = UnverifiedLog()
         self._unsent: dict[Identity, Transfer] = {}
         self._sends: asyncio.TimerHandle | None = None
@@ -144,14 +138,15 @@ class RedisCache:
         """Return what Redis remembers, or nothing when it doesn't answer in time."""
         await self._have_put()
         values = self._values
-        if not identities or values is None or time.monotonic() < self._rest_until:
+        if not identities or values is None or self._rest.is_on:
             return {}
         try:
             found = await self._recall([values.key(identity) for identity in identities], [VALUE_BYTES_MAX])
             transfers = self._read(values, dict(zip(identities, found, strict=True)))
         except Exception as error:  # noqa: BLE001  (its client raises what it likes, a TypeError among others)
-            self._rest(error)
+            self._rest.begin(error)
             return {}
+        self._rest.note_answer()
         if values is not self._values:  # what was true of other books
             return {}
         self._memory.put(transfers)
@@ -171,7 +166,7 @@ class RedisCache:
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers, soon in Redis too unless it doesn't take them in time."""
         self._memory.put(transfers)
-        if transfers and time.monotonic() >= self._rest_until:
+        if transfers and not self._rest.is_on:
             self._unsent.update(transfers)
             if self._sends is None:
                 self._sends = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._send)
@@ -193,8 +188,9 @@ class RedisCache:
             fitting = {key: value for key, value in encoded.items() if len(value) <= VALUE_BYTES_MAX}
             if fitting:
                 await self._remember(list(fitting), [self._ttl_seconds, *fitting.values()])
+                self._rest.note_answer()
         except Exception as error:  # noqa: BLE001
-            self._rest(error)
+            self._rest.begin(error)
 
     def enter(self, epoch: Epoch) -> None:
         """Use the keys of this epoch only; others expire in their time, and what was not sent never is."""
@@ -216,12 +212,3 @@ class RedisCache:
         self._send()
         if self._puts:
             await asyncio.wait(self._puts)
-
-    def _rest(self, error: Exception) -> None:
-        """Leave Redis alone for a while, and say why, once for all calls that failed together."""
-        self._count("failed")
-        rests_already = time.monotonic() < self._rest_until
-        self._rest_until = time.monotonic() + PAUSE_SECONDS
-        if not rests_already:
-            reason = reason_of(error)
-            _log.warning("cache rests", seconds=PAUSE_SECONDS, error=type(error).__name__, reason=reason)

@@ -12,6 +12,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database import outages_as_unavailable
 
 Rights = Mapping[str, tuple[str, ...]]
@@ -74,6 +75,14 @@ AUDITOR: Final[Rights] = {
 """`verify`, which keeps where it was: a worker that could would tell it what to pass over."""
 
 
+KINDS: Final[Mapping[str, Rights]] = {
+    "worker": WORKER,
+    "operator": OPERATOR,
+    "reader": READER,
+    "auditor": AUDITOR,
+}
+
+
 def grants(rights_by_role: Mapping[str, Rights]) -> Iterator[str]:
     """Yield the statements, for the tables' owner, that give each role these rights and take all others."""
     yield "REVOKE CREATE ON SCHEMA public FROM PUBLIC"
@@ -91,9 +100,18 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-async def grant(engine: AsyncEngine, rights_by_role: Mapping[str, Rights]) -> None:
-    """Carry the statements out in one transaction. Raises LedgerUnavailable, or DBAPIError if refused."""
+async def grant(engine: AsyncEngine, rights_by_role: Mapping[str, Rights], *, by: Actor = PROCESS) -> None:
+    """Carry the statements out, and write that down, in one transaction.
+
+    Raises LedgerUnavailable, or DBAPIError if refused.
+    """
+    kinds = {role: _kind(rights) for role, rights in rights_by_role.items()}
     with outages_as_unavailable():
         async with engine.begin() as connection:
             for statement in grants(rights_by_role):
                 await connection.execute(text(statement.replace(":", r"\:")))
+            await record(connection, by, Action.GRANTS, LEDGER, "granted", {"roles": kinds})
+
+
+def _kind(rights: Rights) -> str:
+    return next(kind for kind, known in KINDS.items() if known is rights)

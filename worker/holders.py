@@ -4,7 +4,7 @@ Every call may be repeated: what is there already is left as it is, and the answ
 what is refused, is in the audit log, written in the same transaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -81,6 +81,16 @@ class SessionAnswer(msgspec.Struct, frozen=True):
 
 
 _UNCHANGED = {SessionResult.ALREADY_OPEN, SessionResult.ALREADY_CLOSED}
+_CHANGED = {SessionResult.OPENED, SessionResult.CLOSED}
+
+
+def _always() -> bool:
+    return True
+
+
+def _is_recorded(result: SessionResult, records_refusal: Callable[[], bool]) -> bool:
+    """Tell whether an answer is written down: each change is, and a refusal if the caller says so."""
+    return result in _CHANGED or (result not in _UNCHANGED and records_refusal())
 
 
 async def add_player(
@@ -113,13 +123,14 @@ async def open_session(  # noqa: PLR0913  (who acts comes last, and may be left 
     currency: str | None = None,
     *,
     by: Actor = PROCESS,
+    records_refusal: Callable[[], bool] = _always,
 ) -> SessionAnswer:
     """Open a session of `player_id` in `currency`, by default the player's own. Raises LedgerUnavailable."""
     subject, detail = session_subject(integration, session_id), {"player_id": player_id, "currency": currency}
     with outages_as_unavailable():
         async with engine.begin() as connection:
             answer = await _open_session(connection, integration, session_id, player_id, currency)
-            if answer.result not in _UNCHANGED:
+            if _is_recorded(answer.result, records_refusal):
                 await record(connection, by, Action.SESSION_OPEN, subject, answer.result, detail)
     return answer
 
@@ -150,14 +161,19 @@ async def _open_session(
 
 
 async def close_session(
-    engine: AsyncEngine, integration: str, session_id: str, *, by: Actor = PROCESS
+    engine: AsyncEngine,
+    integration: str,
+    session_id: str,
+    *,
+    by: Actor = PROCESS,
+    records_refusal: Callable[[], bool] = _always,
 ) -> SessionAnswer:
     """Close a session. Wins of its rounds are owed, and paid, all the same. Raises LedgerUnavailable."""
     subject = session_subject(integration, session_id)
     with outages_as_unavailable():
         async with engine.begin() as connection:
             answer = await _close_session(connection, integration, session_id)
-            if answer.result not in _UNCHANGED:
+            if _is_recorded(answer.result, records_refusal):
                 await record(connection, by, Action.SESSION_CLOSE, subject, answer.result, {})
     return answer
 

@@ -10,10 +10,16 @@ from typing import Any, Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
 
+from shared.amqp_bodies import is_cut
+from shared.wire import MESSAGE_BYTES_MAX
+
 LATE_LOOK_SECONDS: Final = 0.5
 """How often an idle worker looks whether late credits have rested long enough."""
 
 EXPIRATION_DIGITS_MAX: Final = 12
+
+LIVE_BYTES_MAX: Final = 64 << 20
+"""Of live messages that wait here. A gateway has some 4 MiB under way for a worker at most, of large wins."""
 
 Intake = Callable[[DeliveredMessage], Coroutine[Any, Any, None]]
 
@@ -44,6 +50,9 @@ class Inbox:
 
     live: deque[Arrival] = field(default_factory=deque)
     late: deque[Arrival] = field(default_factory=deque)
+    live_bytes: int = 0
+    """Of the bodies in `live`, and of those that are just coming."""
+
     late_rests_until: float = 0.0
     """On the monotonic clock; after an outage of the ledger, late credits wait a little."""
 
@@ -52,6 +61,20 @@ class Inbox:
     def has_work(self) -> bool:
         """Tell whether there is something to take."""
         return bool(self.live) or (bool(self.late) and time.monotonic() >= self.late_rests_until)
+
+    def wants_live(self, size: int) -> bool:
+        """Tell whether the body of a live message is to be gathered, and count it as waiting if it is."""
+        if size > MESSAGE_BYTES_MAX or self.live_bytes + size > LIVE_BYTES_MAX:
+            return False
+        self.live_bytes += size
+        return True
+
+    def next_live(self) -> Arrival:
+        """Take the next live message out."""
+        arrival = self.live.popleft()
+        if not is_cut(arrival.message):
+            self.live_bytes -= len(arrival.message.body)
+        return arrival
 
     def intake(self, queue: deque[Arrival]) -> Intake:
         """Return the consumer callback that fills `queue`.
@@ -75,3 +98,8 @@ class Inbox:
                 await self.changed.wait()
         except TimeoutError:
             pass
+
+
+def wants_late(size: int) -> bool:
+    """Tell whether the body of a late message is to be gathered: few are delivered at once."""
+    return size <= MESSAGE_BYTES_MAX

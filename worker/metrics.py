@@ -34,9 +34,21 @@ class WorkerMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self.dropped: Final = Counter(
+            "credits_worker_dropped_messages",
+            "Messages that were not kept, by reason: nobody signed them and the queue for those is full, or"
+            " they held no credits",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.deferred: Final = Counter(
+            "credits_worker_deferred_messages",
+            "Messages that were left to the late queue unread, because too many bytes waited",
+            registry=self.registry,
+        )
         self.cache_faults: Final = Counter(
             "credits_worker_cache_faults",
-            "What the shared cache did wrong: values that do not verify, calls that failed",
+            "What the shared cache did wrong: values that do not verify, calls that failed, or were refused",
             ["kind"],
             registry=self.registry,
         )

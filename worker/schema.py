@@ -39,7 +39,7 @@ CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(
 
 CACHE_KEY_BYTES: Final = 32
 
-REVISION: Final = "0009"
+REVISION: Final = "0010"
 """The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
 
 _TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")
@@ -227,6 +227,12 @@ audit_log = Table(
     ),
     Column("outcome", _TEXT, nullable=False),
     Column("detail", _TEXT, nullable=False, comment="JSON"),
+    Column(
+        "login",
+        _TEXT,
+        nullable=True,
+        comment="the login that wrote it, as the database says; none before version 0010, nor on SQLite",
+    ),
     Index("ix_audit_log_actor", "actor", "id"),
     Index("ix_audit_log_subject", "subject", "id"),
     CheckConstraint(

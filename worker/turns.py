@@ -10,7 +10,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -19,13 +18,13 @@ from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
-from shared.amqp_properties import repeated_type
+from shared.amqp_bodies import is_cut
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable, PoisonMessage
+from shared.garbage import let_go
 from shared.log_limit import LimitedLog
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
 from shared.outcome import Outcome, Result
-from shared.topology import DEAD_QUEUE
 from shared.wire import (
     MESSAGE_BYTES_MAX,
     MESSAGE_TYPE,
@@ -35,19 +34,17 @@ from shared.wire import (
     Question,
     Replies,
     encode,
+    oversized,
     read_batch,
     refuse_stale,
-    unix_ms,
 )
+from worker.aside import Aside
 from worker.bookkeeper import Bookkeeper
 from worker.inbox import Arrival, Inbox
 from worker.metrics import WorkerMetrics
 
 LATE_REST_SECONDS: Final = 1.0
 """How long late credits wait after the ledger could not be reached."""
-
-CONFIRM_SECONDS_MAX: Final = 10
-"""Longer than a queue needs to get another leader. After that the connection is taken for lost."""
 
 POISON_MESSAGES_MAX: Final = 100
 """In one turn: a flood of them must not keep what was signed from being posted."""
@@ -93,6 +90,7 @@ class Turn:
 
     def add_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
         """Note what is to be put aside."""
+        let_go(fault)
         self.poison.append(Poison(message, fault))
         self.poison_bytes += len(message.body)
 
@@ -122,13 +120,16 @@ class Turns:
     channel: Channel
     """Live deliveries come on it and replies go on it: a reply is always sent before its ack."""
 
-    confirming: Channel
-    """Publishes what must not be lost."""
-
+    aside: Aside
     keys: MessageKeys
     worker_id: str
     batch_credits_max: int
-    poison_log: LimitedLog = field(default_factory=lambda: LimitedLog("poison message", "error"))
+    deferred_log: LimitedLog = field(default_factory=lambda: LimitedLog("message left unread", "warning"))
+
+    def flush_logs(self) -> None:
+        """Log what has not been."""
+        self.aside.log.flush()
+        self.deferred_log.flush()
 
     async def work(self) -> None:
         """Do one turn."""
@@ -157,7 +158,10 @@ class Turns:
         taken = Turn()
         live = self.inbox.live
         while live and len(taken) < self.batch_credits_max and not taken.is_full_of_poison:
-            message, waited_for_until = live.popleft()
+            message, waited_for_until = self.inbox.next_live()
+            if is_cut(message) and (message.header.body_size or 0) <= MESSAGE_BYTES_MAX:
+                await self._defer(message)
+                continue
             try:
                 delivery = self._open(message, Purpose.BATCH)
             except PoisonMessage as fault:
@@ -178,19 +182,21 @@ class Turns:
 
     def _open(self, message: DeliveredMessage, *purposes: Purpose) -> Delivery:
         """Read a delivery. Raises PoisonMessage."""
+        if is_cut(message):
+            raise oversized(message.header.body_size or 0)
         batch = read_batch(self.keys, message.body, message.header.properties.message_type, *purposes)
         refuse_stale(batch)
         return Delivery(message, batch)
 
+    async def _defer(self, message: DeliveredMessage) -> None:
+        """Leave a message, of which too many bytes waited to gather it, to the late queue."""
+        self.metrics.deferred.inc()
+        self.deferred_log.record("bytes", queue=message.routing_key)
+        await self.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
+
     async def _put_all_aside(self, poison: Iterable[Poison]) -> None:
         """Keep poison for a person: it is neither lost nor delivered for ever. Waits for all at once."""
-        await asyncio.gather(*(self._put_poison_aside(*each) for each in poison))
-
-    async def _put_poison_aside(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
-        self.poison_log.record(fault.kind, queue=message.routing_key, reason=str(fault))
-        await self._put_aside(message.body, str(fault), repeated_type(message.header.properties.message_type))
-        self.metrics.dead.labels(fault.kind).inc()
-        await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
+        await asyncio.gather(*(self.aside.put_poison(*each) for each in poison))
 
     async def _bury(self, questions: list[Question], answers: list[Answer]) -> None:
         """Keep each credit that the ledger can't take for a person; the provider is told to ask again."""
@@ -200,25 +206,7 @@ class Turns:
                 and answer.result is Result.UNPOSTABLE
                 and isinstance(question, Credit)
             ):
-                body = self.keys.sign(Purpose.DEAD, encode(Batch(0, unix_ms(), [question])))
-                await self._put_aside(body, "unpostable", MESSAGE_TYPE)
-                self.metrics.dead.labels("unpostable").inc()
-
-    async def _put_aside(self, body: bytes, reason: str, message_type: str | None) -> None:
-        properties = Basic.Properties(
-            delivery_mode=2,
-            message_type=message_type,
-            headers={"reason": reason[:1_000]},
-            timestamp=datetime.now(UTC),
-        )
-        # Mandatory: the broker would confirm what it drops because somebody has deleted the queue.
-        await self.confirming.basic_publish(
-            body,
-            routing_key=DEAD_QUEUE,
-            properties=properties,
-            mandatory=True,
-            timeout=CONFIRM_SECONDS_MAX,
-        )
+                await self.aside.put_unpostable(question)
 
     async def _reply(self, deliveries: Iterable[Delivery], answers: Iterator[Answer]) -> None:
         """Send one message to each gateway, or several if it would be too large."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from shared.amqp_bodies import HEAD_BYTES
 from shared.message_keys import MessageKeys, Purpose
 from shared.outcome import Holder, Outcome, Receipt, Result
-from shared.topology import DEAD_QUEUE, LATE_QUEUE, shard_queue
+from shared.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, shard_queue
 from shared.wire import (
     BATCH_QUESTIONS_MAX,
     MESSAGE_BYTES_MAX,
@@ -23,7 +24,7 @@ from shared.wire import (
     encode,
     unix_ms,
 )
-from tests.support.attacked import SHARD, batch, credit, dropped, pay, queued, transfers, until
+from tests.support.attacked import SHARD, batch, counted, credit, dropped, pay, queued, transfers, until
 from tests.support.stranger import GARBAGE, Stranger, put_aside
 from tests.system import KEYS, Process, System
 
@@ -174,17 +175,34 @@ async def test_message_as_large_as_the_broker_takes_stops_no_honest_win(
     await stranger.publish(body, SHARD)
     assert await pay(system, 20) == 20
     (aside,) = await put_aside(system, 1)
-    assert len(aside.body) == len(body) > MESSAGE_BYTES_MAX
+    assert aside.body == body[:HEAD_BYTES]
+    assert aside.reason == f"{len(body)} bytes, and {MESSAGE_BYTES_MAX} are the most"
+    assert aside.queue == UNSIGNED_QUEUE
     assert await transfers(system) == before + 20
 
 
 async def test_batch_of_more_questions_than_any_gateway_asks_is_not_worked_on(
     system: System, stranger: Stranger
 ) -> None:
-    many = [FindPlayer("anna")] * (BATCH_QUESTIONS_MAX + 1)
+    many = [credit()] + [FindPlayer("anna")] * BATCH_QUESTIONS_MAX
     await stranger.publish(KEYS.sign(Purpose.BATCH, encode(Batch(1, unix_ms(), list(many)))), SHARD)
     (aside,) = await put_aside(system, 1)
     assert f"{BATCH_QUESTIONS_MAX + 1} questions" in aside.reason
+    assert aside.queue == DEAD_QUEUE
+
+
+async def test_questions_of_long_ago_are_kept_by_nobody(system: System, stranger: Stranger) -> None:
+    """Whoever repeats captured questions about balances fills no queue: no money is lost with them."""
+    before, asked = await counted(system, "credits_worker_dropped_messages_total"), 20
+    long_ago = unix_ms() - 1_000 * (STALE_SECONDS + 60)
+    body = KEYS.sign(Purpose.BATCH, encode(Batch(1, long_ago, [FindPlayer("anna")], "amq.gen-gone")))
+    await stranger.publish_all([body] * asked, SHARD)
+
+    async def are_dropped() -> bool:
+        return await counted(system, "credits_worker_dropped_messages_total") == before + asked
+
+    await until(are_dropped)
+    assert await queued(stranger, DEAD_QUEUE) == await queued(stranger, UNSIGNED_QUEUE) == 0
 
 
 @pytest.mark.parametrize("raw", GARBAGE.values(), ids=GARBAGE)
@@ -219,7 +237,7 @@ async def test_flood_of_poison_keeps_no_honest_win_waiting_for_long(
     assert await pay(system, 40) == 40
 
     async def is_over() -> bool:
-        return await queued(stranger, DEAD_QUEUE) == FLOOD_MESSAGES
+        return await queued(stranger, UNSIGNED_QUEUE) == FLOOD_MESSAGES
 
     await until(is_over)
     await worker.end()
@@ -228,7 +246,7 @@ async def test_flood_of_poison_keeps_no_honest_win_waiting_for_long(
     assert len(lines) < FLOOD_MESSAGES / 10
     worker.start()
     await system.until_ready()
-    await stranger.channel.queue_purge(DEAD_QUEUE)
+    await stranger.channel.queue_purge(UNSIGNED_QUEUE)
 
 
 async def test_every_dropped_reply_is_logged_though_the_gateway_ends(
@@ -244,9 +262,9 @@ async def test_every_dropped_reply_is_logged_though_the_gateway_ends(
         return (await dropped(system))["unsigned"] == before + 20
 
     await until(are_dropped)
-    counted = sum((await dropped(system)).values())
+    in_all = sum((await dropped(system)).values())
     await system.gateway.end()
-    assert sum(line["times"] for line in logged(system.gateway, "reply dropped")) == counted
+    assert sum(line["times"] for line in logged(system.gateway, "reply dropped")) == in_all
     system.gateway.start()
     await system.until_ready()
 

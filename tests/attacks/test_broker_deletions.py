@@ -1,7 +1,7 @@
 """A stranger with the broker's password deletes what is there: it is made again, and wins are paid again."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -10,8 +10,8 @@ from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError
 from pamqp.commands import Basic
 
 from shared.message_keys import Purpose
-from shared.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE
-from shared.wire import MESSAGE_TYPE
+from shared.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE, UNSIGNED_QUEUE
+from shared.wire import MESSAGE_TYPE, Batch, encode
 from tests.servers import Servers
 from tests.support.attacked import SHARD, batch, credit, pay, queued, transfers, until
 from tests.support.stranger import Stranger, put_aside, stranger_to
@@ -48,11 +48,18 @@ async def unbind(stranger: Stranger, queue: str) -> None:
     await stranger.channel.queue_unbind(queue, EXCHANGE, routing_key=queue)
 
 
+POISON: Mapping[str, bytes] = {
+    DEAD_QUEUE: KEYS.sign(Purpose.BATCH, encode(Batch(1, 0, [credit()]))),
+    UNSIGNED_QUEUE: b"poison",
+}
+"""By the queue in which it is kept."""
+
 Deletion = Callable[[Stranger, str], Awaitable[None]]
 DELETED: Sequence[tuple[Deletion, str]] = (
     (delete_queue, SHARD),
     (delete_queue, LATE_QUEUE),
     (delete_queue, DEAD_QUEUE),
+    (delete_queue, UNSIGNED_QUEUE),
     (delete_exchange, EXCHANGE),
     (unbind, SHARD),
 )
@@ -63,10 +70,11 @@ async def test_what_was_deleted_is_made_again_without_a_restart(
     system: System, vandal: Stranger, delete: Deletion, name: str
 ) -> None:
     await delete(vandal, name)
-    if name == DEAD_QUEUE:
+    if name in POISON:
         await until(partial(is_gone, system, name))  # what comes to a queue while it goes, goes with it
-        await vandal.publish(b"poison", SHARD)
-        await put_aside(system, 1)
+        await vandal.publish(POISON[name], SHARD)
+        (aside,) = await put_aside(system, 1)
+        assert aside.queue == name
 
     async def is_served() -> bool:
         return await pay(system) == 1

@@ -13,7 +13,7 @@ from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused
 
 from gateway.providers.contract import Win
-from shared.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE, declare_topology, shard_queue
+from shared.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE, UNSIGNED_QUEUE, declare_topology, shard_queue
 from tests.client import http_bytes, send_all
 from tests.servers import Servers, fresh_vhost
 from tests.simulator.history import Said
@@ -124,12 +124,12 @@ async def delete_exchange(channel: AbstractChannel, exchange: str) -> None:
 
 Misdeed = Callable[..., Awaitable[None]]
 BY_GATEWAY: Sequence[tuple[Misdeed, tuple[str, ...]]] = (
-    *((publish, ("", queue)) for queue in (SHARD, LATE_QUEUE, DEAD_QUEUE)),
+    *((publish, ("", queue)) for queue in (SHARD, LATE_QUEUE, DEAD_QUEUE, UNSIGNED_QUEUE)),
     (publish, ("amq.direct", SHARD)),
-    *((consume, (queue,)) for queue in (SHARD, LATE_QUEUE, DEAD_QUEUE)),
-    *((bind, (queue,)) for queue in (LATE_QUEUE, DEAD_QUEUE)),
-    *((purge, (queue,)) for queue in (SHARD, LATE_QUEUE, DEAD_QUEUE)),
-    *((delete, (queue,)) for queue in (SHARD, LATE_QUEUE, DEAD_QUEUE)),
+    *((consume, (queue,)) for queue in (SHARD, LATE_QUEUE, DEAD_QUEUE, UNSIGNED_QUEUE)),
+    *((bind, (queue,)) for queue in (LATE_QUEUE, DEAD_QUEUE, UNSIGNED_QUEUE)),
+    *((purge, (queue,)) for queue in (SHARD, LATE_QUEUE, DEAD_QUEUE, UNSIGNED_QUEUE)),
+    *((delete, (queue,)) for queue in (SHARD, LATE_QUEUE, DEAD_QUEUE, UNSIGNED_QUEUE)),
     (delete_exchange, (EXCHANGE,)),
     (overhear, (EXCHANGE,)),
     (declare, ("credits.shard.99",)),

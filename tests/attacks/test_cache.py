@@ -19,11 +19,11 @@ from tests.commands import run
 from tests.credits import WIN, win
 from tests.ledgers import assert_books_hold
 from tests.servers import Servers, drop_database, fresh_database
+from worker import cache_rest
 from worker.bookkeeper import Bookkeeper
 from worker.cached_values import MAC_BYTES, VALUE_BYTES_MAX, CachedValues, Epoch
 from worker.cli.ends import End
 from worker.database import create_engine, migrate
-from worker.dedup import PAUSE_SECONDS
 from worker.holders import add_player
 from worker.ledger import Ledger
 
@@ -181,13 +181,13 @@ async def test_whatever_the_client_raises_costs_a_miss(
         raise TypeError("AbstractConnection.__init__() got an unexpected keyword argument 'family'")
 
     counted: list[str] = []
+    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
     async with cache_on(servers.cache_url, count=counted.append) as cache:
         monkeypatch.setattr(Redis, "execute_command", unexpected)
         assert await cache.get([ONE]) == {}
-        monkeypatch.setattr(cache, "_rest_until", 0.0)
         await put(cache, {ONE: transfer()})
         monkeypatch.setattr(Redis, "aclose", unexpected)
-    assert counted == ["failed"] * 2
+    assert counted == ["failed", "refused"] * 2
 
 
 ALLOWED = "+evalsha +script|load +getrange +set +ping"
@@ -226,19 +226,50 @@ async def test_worker_needs_little_of_redis_and_may_do_nothing_else(servers: Ser
                     await _command(redis, *command)
 
 
-async def test_wrong_password_is_said_in_one_line_without_it(servers: Servers) -> None:
+async def test_wrong_password_is_said_once_without_it_until_it_changes(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[str] = []
+    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
     async with account(servers, "a-password") as url:
         wrong = url.replace("a-password", "not-the-password")
         with capture_logs() as logged:
-            async with cache_on(wrong) as cache:
+            async with cache_on(wrong, count=counted.append) as cache:
                 for _ in range(5):
                     assert await cache.get([ONE]) == {}
                     await put(cache, {ONE: transfer()})
+                async with Redis.from_url(servers.cache_url) as redis:
+                    await _command(redis, "ACL", "SETUSER", "credits-test", "off")
+                    await _command(redis, "ACL", "SETUSER", "credits-test", "on", ">not-the-password")
+                await cache.get([TWO])
+    refused, serves = logged
+    assert (refused["event"], refused["log_level"]) == ("cache refuses us", "error")
+    assert (refused["setting"], refused["error"]) == ("[cache] url", "AuthenticationError")
+    assert "password" in refused["reason"]
+    assert "not-the-password" not in str(logged)
+    assert serves["event"] == "cache serves again"
+    assert counted.count("refused") == counted.count("failed") >= 5
+
+
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ("/99999", "out of range"),
+        ("/0?client_name=a%20b", "Client name"),
+        ("/0?username=nobody&password=x", ""),
+    ],
+)
+async def test_option_that_redis_refuses_is_named_once_as_an_error(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch, odd: str, reason: str
+) -> None:
+    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
+    with capture_logs() as logged:
+        async with cache_on(servers.cache_url.rpartition("/")[0] + odd) as cache:
+            for _ in range(3):
+                assert await cache.get([ONE]) == {}
     (line,) = logged
-    assert (line["event"], line["error"]) == ("cache rests", "AuthenticationError")
-    assert line["seconds"] == PAUSE_SECONDS
-    assert "password" in line["reason"]
-    assert "not-the-password" not in str(line)
+    assert (line["event"], line["log_level"]) == ("cache refuses us", "error")
+    assert reason in line["reason"]
 
 
 async def test_worker_with_an_option_that_no_driver_knows_does_not_start(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Final
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import LedgerSettings
-from shared.topology import DEAD_QUEUE
+from shared.topology import DEAD_QUEUE, UNSIGNED_QUEUE
 from tests.bench.processes import cpu_us
 from tests.faults.proxy import Proxy, wired
 from tests.servers import Servers, fresh_database, fresh_vhost
@@ -21,6 +21,7 @@ from tests.simulator.senders import Manners, Player, Senders
 from tests.system import SESSION, Process, System, running_system
 from worker.database import create_engine
 
+PUT_ASIDE: Final = (DEAD_QUEUE, UNSIGNED_QUEUE)
 PLAYERS: Final = 40
 DRAINED_WITHIN_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
@@ -79,9 +80,9 @@ class Rig:
         deadline = time.monotonic() + DRAINED_WITHIN_SECONDS
         while True:
             queued = await self.queued()
-            waiting = {name: n for name, n in queued.items() if n and name != DEAD_QUEUE}
+            waiting = {name: n for name, n in queued.items() if n and name not in PUT_ASIDE}
             if not waiting:
-                return queued.get(DEAD_QUEUE, 0)
+                return sum(queued.get(name, 0) for name in PUT_ASIDE)
             if time.monotonic() > deadline:
                 raise AssertionError(f"still queued after {DRAINED_WITHIN_SECONDS:.0f} s: {waiting}")
             await asyncio.sleep(POLL_SECONDS)

@@ -11,7 +11,7 @@ import pytest
 from shared.credit import Credit
 from shared.message_keys import MessageKeys, Purpose
 from shared.settings import BrokerSettings
-from shared.topology import DEAD_QUEUE, shard_of, shard_queue
+from shared.topology import DEAD_QUEUE, UNSIGNED_QUEUE, shard_of, shard_queue
 from shared.wire import BATCH_QUESTIONS_MAX, MESSAGE_TYPE, UNSIGNED_TYPE, Batch, encode, unix_ms
 from tests.commands import run
 from tests.credits import win
@@ -52,15 +52,15 @@ def settings(system: System) -> BrokerSettings:
 
 
 async def until_dead(system: System, number: int) -> list[dict[str, Any]]:
-    """Return what `dead list` says when it has so many."""
+    """Return what `dead list` and `dead list --unsigned` say when it is so much."""
     for _ in range(100):
         if len(await look(settings(system))) == number:
             break
         await asyncio.sleep(0.1)
-    listed = await system.command("dead", "list", "--json")
-    found: list[dict[str, Any]] = json.loads(listed.stdout)
+    listed = [await system.command("dead", "list", "--json", *more) for more in ((), ("--unsigned",))]
+    found = {m["id"]: m for one in listed for m in json.loads(one.stdout)}
     assert len(found) == number, listed
-    return found
+    return list(found.values())
 
 
 async def until_balances(system: System, balances: dict[str, int]) -> None:
@@ -95,9 +95,13 @@ async def test_poison_is_kept_and_fails_nobody_else(system: System, publish: Pub
 
     for _ in range(LOOKS):
         assert len(await look(settings(system))) == 3
-    text = (await system.command("dead", "list")).stdout
-    assert "10.50 EUR to anna (klas unpostable)" in text
-    assert "7 bytes that can't be decoded" in text
+    listed = await system.command("dead", "list")
+    assert "10.50 EUR to anna (klas unpostable)" in listed.stdout
+    assert listed.stderr == "2 more that nobody has signed are put aside: `dead list --unsigned`\n"
+    assert "7 bytes that can't be decoded" not in listed.stdout
+    unsigned_text = (await system.command("dead", "list", "--unsigned")).stdout
+    assert "7 bytes that can't be decoded" in unsigned_text
+    assert "unpostable" not in unsigned_text
 
     shown = await system.command("dead", "show", found["unpostable"]["id"])
     assert "10.50 EUR to anna (klas unpostable)  not paid" in shown.stdout
@@ -138,8 +142,9 @@ async def test_what_nobody_signed_is_sent_back_only_by_name_and_with_a_word_for_
     assert "not signed with any of [broker] keys" in found["forged"]["reason"]
     forged, before = found["forged"]["id"], found["before the upgrade"]["id"]
     assert "NOT SIGNED" in (await system.command("dead", "show", forged)).stdout
-    listed = (await system.command("dead", "list")).stdout
-    assert (listed.count("NOT SIGNED"), listed.count("authentic")) == (2, 1)
+    listed = [(await system.command("dead", "list", *more)).stdout for more in ((), ("--unsigned",))]
+    assert [text.count("NOT SIGNED") for text in listed] == [0, 2]
+    assert [text.count("authentic") for text in listed] == [1, 0]
 
     together = await system.command("dead", "send-back", "--all", "--unsigned")
     assert together.returncode == End.USAGE
@@ -152,6 +157,24 @@ async def test_what_nobody_signed_is_sent_back_only_by_name_and_with_a_word_for_
     assert (sent.returncode, sent.stdout) == (0, f"sent back: {before}, 1 credits\n")
     await until_balances(system, {"anna": 1050, "ben": 1050})
     assert [message["id"] for message in await until_dead(system, 1)] == [forged]
+
+
+async def test_what_nobody_signed_is_found_where_earlier_versions_left_it(
+    system: System, publish: Publish
+) -> None:
+    await publish(DEAD_QUEUE, unsigned(win("long ago")), UNSIGNED_TYPE, headers={"reason": "unsigned"})
+    await publish(SHARD, unsigned(win("of today")), UNSIGNED_TYPE)
+    found = {m["credits"][0][2]: m for m in await until_dead(system, 2)}
+    assert {name: m["queue"] for name, m in found.items()} == {
+        "long ago": DEAD_QUEUE,
+        "of today": UNSIGNED_QUEUE,
+    }
+    ids = [message["id"] for message in found.values()]
+    listed = json.loads((await system.command("dead", "list", "--unsigned", "--json")).stdout)
+    assert sorted(message["id"] for message in listed) == sorted(ids)
+    sent = await system.command("dead", "send-back", *ids, "--unsigned")
+    assert (sent.returncode, sent.stdout.count("sent back: ")) == (0, 2)
+    await until_balances(system, {"anna": 2100, "ben": 0})
 
 
 async def test_more_than_a_batch_is_sent_back_in_several(system: System, publish: Publish) -> None:

@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 
 from tests.caches import LATER, ONE, TWO, cache_on, key_of, put, transfer
 from tests.servers import Servers
-from worker.dedup import MEMORY_TRANSFERS_MAX, PAUSE_SECONDS, MemoryCache, RedisCache
+from worker.cache_rest import PAUSE_SECONDS
+from worker.dedup import MEMORY_TRANSFERS_MAX, MemoryCache, RedisCache
 
 
 async def test_posted_win_is_remembered_by_every_worker(servers: Servers, cache: RedisCache) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from uuid import uuid4
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import text
@@ -17,6 +18,8 @@ from tests.commands import Ended, run
 from tests.credits import WIN, win
 from tests.integration.conftest import engine_of
 from worker import reading
+from worker.audit_log import PROCESS, Action, moment_of, record
+from worker.audit_reading import AuditLine, AuditQuery, list_audit
 from worker.bookkeeper import Bookkeeper
 from worker.cli.ends import End
 from worker.dedup import MemoryCache
@@ -218,6 +221,53 @@ async def test_only_the_owner_begins_an_epoch(roles: Roles) -> None:
 @pytest.mark.parametrize("rights", [WORKER, OPERATOR, READER, AUDITOR])
 def test_every_table_is_decided_on(rights: Rights) -> None:
     assert set(rights) == {*metadata.tables, "alembic_version"}
+
+
+async def audit_entries(engine: AsyncEngine) -> list[AuditLine]:
+    page = await list_audit(engine, AuditQuery(limit=500))
+    return [entry for entry in reversed(page.entries) if entry.action != "ledger.migrate"]
+
+
+async def test_what_a_role_was_given_is_written_down_with_it(roles: Roles) -> None:
+    before = len(await audit_entries(roles.owner))
+    refused = await run(roles.url, "grants", "--apply", "--worker", "nobody", "--as", "carla")
+    assert refused.code == End.NO
+    printed = await roles.command("--as", "carla")
+    applied = await roles.command("--apply", "--as", "carla")
+    assert (printed.code, applied.code) == (0, 0)
+    (entry,) = (await audit_entries(roles.owner))[before:]
+    assert (entry.actor, entry.via, entry.action) == ("carla", "cli", "ledger.grants")
+    assert entry.detail["roles"] == {name: kind for kind, name in roles.names.items()}
+    assert entry.login == roles.owner.url.username
+
+
+FORGED = (
+    "INSERT INTO audit_log (id, at, actor, via, action, subject, outcome, detail{more}) VALUES"
+    " ('019b76da-a800-7000-8000-000000000000', '2026-01-01', 'carla', 'cli', 'dead.drop', 'message:1',"
+    " 'done', '{{}}'{value})"
+)
+
+
+@pytest.mark.parametrize(("more", "value"), [("", ""), (", login", ", 'credits_owner'")])
+async def test_operator_dates_no_entry_back_and_writes_none_as_another_login(
+    roles: Roles, more: str, value: str
+) -> None:
+    began = datetime.now(UTC)
+    await _execute(roles.engines["operator"], FORGED.format(more=more, value=value))
+    forged = (await audit_entries(roles.owner))[-1]
+    assert (forged.actor, forged.login) == ("carla", roles.names["operator"])
+    assert forged.at >= began - timedelta(seconds=1), "of this machine's clock"
+    assert moment_of(UUID(forged.entry_id)) == forged.at
+    assert UUID(forged.entry_id).version == 7
+
+
+async def test_entries_of_one_transaction_keep_their_order(roles: Roles) -> None:
+    actions = [Action.DEAD_DROP, Action.DEAD_SEND_BACK] * 100
+    async with roles.engines["operator"].begin() as connection:
+        for number, action in enumerate(actions):
+            await record(connection, PROCESS, action, f"message:{number}", "done", {})
+    written = (await audit_entries(roles.owner))[-len(actions) :]
+    assert [entry.subject for entry in written] == [f"message:{number}" for number in range(len(actions))]
 
 
 async def test_role_that_is_not_there_is_said(roles: Roles) -> None:

@@ -1,5 +1,6 @@
 """Who may do what over HTTP, and what is kept of it: by name in the audit log, without secrets in any log."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -7,10 +8,12 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
+from shared.networks import read_networks
 from shared.settings import Role
 from tests.operator_api import AUTHORIZED, Api, bearing, operator_api, path_of, settings_for
 from worker.audit_log import session_subject
 from worker.holders import add_player
+from worker.ledger import Ledger
 
 PLAYER = "/v1/players/anna"
 SECRET = "session-that-opens-a-wallet"
@@ -145,6 +148,67 @@ async def test_refused_attempts_of_a_user_do_not_fill_the_audit_log(api: Api) ->
     assert [response.status_code for response in closing] == [403] * 10 + [429] * 5
     assert len(await audited(api, actor="support")) == 10
     assert await api.get(PLAYER, headers=support), "they may still look"
+
+
+async def test_refused_changes_of_the_platform_do_not_fill_the_audit_log(api: Api) -> None:
+    """They are answered as ever; beyond the bound they are counted, and in the process log alone."""
+    platform = bearing(Role.PLATFORM)
+    with capture_logs() as logged:
+        for number in range(9):
+            answer = await api.put(SESSION, {"player_id": f"nobody-{number}"}, headers=platform)
+            assert answer.json()["code"] == "unknown_player"
+            answer = await api.ask("POST", f"{SESSION}/close", headers=platform)
+            assert answer.json()["code"] == "unknown_session"
+        assert (await api.put(SESSION, {"player_id": "anna"}, headers=platform)).status_code == 201
+    written = [entry["outcome"] for entry in await audited(api, actor="platform")]
+    assert written == ["unknown_player", "unknown_session"] * 5 + ["opened"]
+    exposition = (await api.client.get("/metrics")).text
+    assert "credits_operator_unaudited_refusals_total 8.0" in exposition
+    assert len([line for line in logged if line["event"] == "request"]) == 19
+
+
+async def refused_from(api: Api, forwarded_for: str) -> int:
+    guess = {"authorization": "Bearer guess", "x-forwarded-for": forwarded_for}
+    return (await api.ask("GET", PLAYER, headers=guess)).status_code
+
+
+async def test_refusals_behind_a_trusted_proxy_are_counted_by_client(engine: AsyncEngine) -> None:
+    given = settings_for(engine)
+    operator = given.operator.model_copy(update={"trusted_proxies": read_networks("127.0.0.0/8")})
+    with capture_logs() as logged:
+        async with operator_api(given.model_copy(update={"operator": operator})) as api:
+            guesser, other = "198.51.100.9, 192.0.2.7", "192.0.2.8, 127.0.0.2"
+            assert [await refused_from(api, guesser) for _ in range(12)] == [401] * 10 + [429] * 2
+            assert await refused_from(api, other) == 401
+            assert await refused_from(api, "what the client wrote, 192.0.2.7") == 429
+            assert await refused_from(api, "no address") == 401  # counted as the proxy's own
+    clients = {line["client"] for line in logged if line["event"] == "request" and line["path"] == "none"}
+    assert clients == {"192.0.2.7", "192.0.2.8", "127.0.0.1"}
+
+
+async def test_what_a_client_writes_of_itself_is_not_believed_without_a_proxy(api: Api) -> None:
+    statuses = [await refused_from(api, f"192.0.2.{number}") for number in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+
+
+async def test_readiness_is_looked_for_once_for_all_who_ask(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.operator.app.READINESS_STANDS_SECONDS", 60)
+    asked = 0
+    ask = Ledger.epoch
+
+    async def counted(ledger: Ledger) -> str:
+        nonlocal asked
+        asked += 1
+        return await ask(ledger)
+
+    monkeypatch.setattr(Ledger, "epoch", counted)
+    async with operator_api(settings_for(engine)) as api:
+        polls = [api.client.get("/readyz") for _ in range(50)]
+        answers = [answer.json() for answer in await asyncio.gather(*polls)]
+        assert answers == [{"status": "ready"}] * 50
+        assert asked == 1
 
 
 async def test_admin_may_do_what_the_platform_may(api: Api) -> None:

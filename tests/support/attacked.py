@@ -17,6 +17,7 @@ from shared.wire import Batch, encode, unix_ms
 from tests.client import http_bytes, send_all
 from tests.credits import win
 from tests.servers import Servers
+from tests.servers.server import free_ports
 from tests.simulator.history import Said
 from tests.simulator.replies import told
 from tests.support.stranger import WAIT_SECONDS, Stranger
@@ -29,7 +30,9 @@ SHARD: Final = shard_queue(shard_of("anna", BrokerSettings().shards))
 @asynccontextmanager
 async def attacked_system(servers: Servers) -> AsyncIterator[System]:
     """Run one system for all attacks of a file: what one of them left broken, the next would find."""
+    (port,) = free_ports(1)
     patient = {f"CREDITS_INTEGRATIONS__{name}__REPLY_WITHIN_SECONDS": "4" for name in ("KLAS", "GPAS")}
+    patient["CREDITS_WORKER__METRICS_PORT"] = str(port)
     async with running_system(servers, workers=1, **patient) as started:
         await started.add_players(PLAYERS)
         yield started
@@ -66,6 +69,15 @@ async def dropped(system: System) -> dict[str, float]:
         for sample in family.samples
         if sample.name == "credits_gateway_dropped_replies_total"
     }
+
+
+async def counted(system: System, name: str) -> float:
+    """Return what the worker has counted under a name, all labels together."""
+    async with httpx.AsyncClient() as client:
+        port = system.environment["CREDITS_WORKER__METRICS_PORT"]
+        exposition = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+    families = text_string_to_metric_families(exposition)
+    return sum(sample.value for family in families for sample in family.samples if sample.name == name)
 
 
 async def until(holds: Callable[[], Awaitable[bool]]) -> None:

@@ -16,11 +16,11 @@ from gateway.operations import (
     WAIT_SECONDS_MAX,
     Operations,
     Pace,
-    Remembered,
 )
 from gateway.turned_away import TurnedAway
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
+from shared.remembered import Remembered
 from shared.wire import Answer, FindPlayer, Question
 from tests.lanes import Shard, answer_all, ask, until_idle
 

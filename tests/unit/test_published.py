@@ -1,5 +1,6 @@
 """What stands in this repository is no secret: nobody beyond this machine is served with it."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -48,6 +49,70 @@ def test_published_secret_is_refused_beyond_loopback_by_its_key(
         refuse_published_secrets(Settings.model_validate({**settings, table: {**own, **mapped}}), table)
 
 
+PGPASS = r"""
+# a comment:*:*:*:demo-worker
+short:*:demo-worker
+other:5432:credits:me:demo-worker
+a:5433:credits:me:demo-worker
+a:5432:other:me:demo-worker
+a:5432:credits:other:demo-worker
+"""
+
+
+@pytest.mark.parametrize("place", ["[ledger] database_url: the password in "])
+@pytest.mark.parametrize(
+    ("url", "variables", "entry"),
+    [
+        ("me@a/credits", {"PGPASSWORD": "demo-worker"}, ""),
+        ("me@/credits?host=/run/postgresql", {"PGPASSWORD": "credits"}, ""),
+        ("me@a/credits", {"PGPASSFILE": "passwords"}, "a:5432:credits:me:demo-worker"),
+        ("me@a/credits", {"PGPASSFILE": "passwords"}, "*:*:*:*:demo-worker"),
+        ("me@a:5433/other", {"PGPASSFILE": "passwords"}, r"a:*:other:me:credits"),
+        ("me@/credits", {"PGPASSFILE": "passwords"}, "localhost:5432:credits:me:demo-worker"),
+        ("me@/credits?host=b:1,a:5432", {"PGPASSFILE": "passwords"}, "a:5432:*:me:credits"),
+        ("/", {"PGPASSFILE": "passwords", "PGHOST": "b", "PGUSER": "us"}, "b:5432:us:us:credits"),
+        ("me@a/credits?passfile=passwords", {"PGPASSFILE": "nowhere"}, "a:*:*:*:demo-worker"),
+        ("me@a/credits", {"HOME": "."}, "a:*:*:*:demo-worker"),
+    ],
+)
+@pytest.mark.usefixtures("clean_place")
+def test_published_password_that_is_not_in_the_url_is_found_where_it_is(
+    monkeypatch: pytest.MonkeyPatch, place: str, url: str, variables: dict[str, str], entry: str
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    settings: dict[str, Any] = {
+        "operator": {"host": "0.0.0.0"},  # noqa: S104
+        "ledger": {"database_url": f"postgresql+asyncpg://{url}"},
+    }
+    for file in ("passwords", ".pgpass"):
+        Path(file).write_text(f"{PGPASS}{entry}\n")
+    with pytest.raises(SettingsError, match=rf"^{re.escape(place)}.* is published"):
+        refuse_published_secrets(Settings.model_validate(settings), "operator")
+    own = {**settings, "ledger": {"database_url": f"postgresql+asyncpg://me:{PRIVATE}@a/credits"}}
+    refuse_published_secrets(Settings.model_validate(own), "operator")  # which comes before all others
+
+
+@pytest.mark.usefixtures("clean_place")
+def test_password_that_no_server_of_ours_is_sent_is_nobodys_concern(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        monkeypatch.delenv(name)
+    Path("passwords").write_text(f"{PGPASS}*:*:*:you:{PRIVATE}\n*:*:*:you:credits\n")
+    monkeypatch.setenv("PGPASSFILE", "passwords")
+    of_operator = {"operator": {"host": "0.0.0.0"}}  # noqa: S104
+    for url in (
+        "postgresql+asyncpg://me@a/credits",
+        "postgresql+asyncpg://you@a/credits",
+        "sqlite+aiosqlite:///credits.db",
+    ):
+        settings = {**of_operator, "ledger": {"database_url": url}}
+        refuse_published_secrets(Settings.model_validate(settings), "operator")
+    monkeypatch.setenv("PGPASSWORD", "credits")
+    refuse_published_secrets(Settings.model_validate(of_operator), "operator")  # whose ledger is SQLite's
+
+
 @pytest.mark.usefixtures("clean_place")
 def test_secrets_of_ones_own_are_served_to_anybody() -> None:
     settings = {
@@ -89,3 +154,12 @@ def test_every_default_secret_of_compose_is_known_as_published() -> None:
     written = re.findall(r"://[^\s:@/]*:([^\s@${}]+)@", compose)
     assert len(defaults) >= 3
     assert [secret for secret in [*defaults, *written] if not is_published(secret)] == []
+
+
+def test_every_password_that_a_document_shows_is_known_as_published() -> None:
+    documents = [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(document.read_text() for document in documents)
+    shown = re.findall(r"://[^\s:@/]*:([^\s@${}]+)@", text)
+    shown += re.findall(r"(?:add_user \w+ |LOGIN PASSWORD '| on >)([^\s']+)", text)
+    assert len(shown) >= 8
+    assert [secret for secret in shown if not is_published(secret)] == []

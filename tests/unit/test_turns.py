@@ -11,11 +11,12 @@ from pamqp.header import ContentHeader
 
 from shared.message_keys import Purpose
 from shared.outcome import Outcome, Result
-from shared.topology import DEAD_QUEUE
+from shared.topology import UNSIGNED_QUEUE
 from shared.wire import MESSAGE_TYPE, Answer, Batch, BatchReply, Question, encode, read_replies, unix_ms
 from tests.credits import win
 from tests.system import KEYS
 from worker import turns as turns_module
+from worker.aside import Aside
 from worker.inbox import Arrival, Inbox
 from worker.metrics import WorkerMetrics
 from worker.turns import POISON_BYTES_MAX, POISON_MESSAGES_MAX, Turns
@@ -41,7 +42,7 @@ class Wire:
         self.rejected.append(delivery_tag)
 
     def told(self) -> list[BatchReply]:
-        replies = [read_replies(KEYS, b, MESSAGE_TYPE, to) for to, b in self.published if to != DEAD_QUEUE]
+        replies = [read_replies(KEYS, b, MESSAGE_TYPE, to) for to, b in self.published if to == REPLY_QUEUE]
         return [batch for one in replies for batch in one.batches]
 
 
@@ -66,7 +67,9 @@ class Worker:
         self.inbox, self.wire, self.books = Inbox(), Wire(), Books()
         books: Any = self.books
         wire: Any = self.wire
-        self.turns = Turns(books, WorkerMetrics(), self.inbox, wire, wire, KEYS, "worker", 1_000)
+        self.metrics = WorkerMetrics()
+        aside = Aside(wire, self.metrics, KEYS)
+        self.turns = Turns(books, self.metrics, self.inbox, wire, aside, KEYS, "worker", 1_000)
 
     def deliver(self, tag: int, body: bytes, *, late: bool = False) -> None:
         channel: Any = self.wire
@@ -116,7 +119,7 @@ async def test_late_queue_takes_what_was_put_aside_and_a_shard_does_not() -> Non
     worker.deliver(1, put_aside)
     worker.deliver(2, put_aside, late=True)
     await worker.turns.work()
-    assert worker.wire.published == [(DEAD_QUEUE, put_aside)]
+    assert worker.wire.published == [(UNSIGNED_QUEUE, put_aside)]
     assert (worker.books.asked, sorted(worker.wire.acked)) == ([win("sent back")], [1, 2])
 
 

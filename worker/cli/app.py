@@ -15,7 +15,7 @@ from worker import database
 from worker.cli.audit import audit_log
 from worker.cli.books import ledger, round_, transfer
 from worker.cli.dead import dead
-from worker.cli.ends import End, end
+from worker.cli.ends import End, end, note
 from worker.cli.grants import grants
 from worker.cli.holders import player, session
 from worker.cli.ledger import ask, place
@@ -23,6 +23,7 @@ from worker.cli.options import ActingAs, AsJson, actor_named
 from worker.cli.output import audit_text, say
 from worker.cli.progress import telling_progress
 from worker.cli.token import token
+from worker.migration_lock import WAIT_SECONDS
 from worker.verify import verify as verify_books
 
 app: Final = typer.Typer(
@@ -98,11 +99,26 @@ def _serve(settings: Settings, serve: Callable[[Settings], Coroutine[Any, Any, N
 
 
 @app.command()
-def migrate(*, acting_as: ActingAs = None) -> None:
+def migrate(
+    *,
+    wait: Annotated[
+        int,
+        typer.Option(
+            metavar="SECONDS",
+            min=0,
+            max=86_400,
+            help="How long to wait for whoever else migrates, or uses tables.",
+        ),
+    ] = WAIT_SECONDS,
+    acting_as: ActingAs = None,
+) -> None:
     """Bring the tables to this version; harmless to repeat."""
     settings, by = load_settings().ledger, actor_named(acting_as)
     before, after = ask(
-        settings, lambda engine: database.migrate(engine, by=by), migrated=False, patient=True
+        settings,
+        lambda engine: database.migrate(engine, by=by, wait_seconds=wait, tell=note),
+        migrated=False,
+        patient=True,
     )
     came = "was there already" if before == after else f"from {before or 'no tables'}"
     typer.echo(f"{place(settings)}: at revision {after}, {came}")

@@ -1,7 +1,7 @@
 """`dead`: what could not be decoded or posted, and is kept for a person."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.credit import Credit
 from shared.ids import is_id
 from shared.money import Currencies
-from shared.settings import load_settings
+from shared.settings import Settings, load_settings
 from worker import reading
 from worker.audit_log import Action
 from worker.cli.dead_audit import audited
-from worker.cli.ends import End, end
+from worker.cli.ends import End, end, note
 from worker.cli.ledger import read
 from worker.cli.options import ActingAs, AsJson, actor_named
 from worker.cli.output import aligned, say
@@ -42,21 +42,33 @@ class DeadCredit(msgspec.Struct, frozen=True):
 
 
 @dead.command("list")
-def list_dead(*, as_json: AsJson = False) -> None:
+def list_dead(
+    *,
+    unsigned: Annotated[
+        bool, typer.Option("--unsigned", help="Only what nobody has signed, which is kept apart.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
     """List what was put aside, and why. Nothing is lost by looking."""
-    currencies, messages = _all()
-    say(messages, _list_text(messages, currencies), as_json=as_json)
+    settings = load_settings()
+    messages = _look(settings, unsigned=unsigned)
+    if unsigned:
+        messages = [message for message in messages if not message.authentic]
+    say(messages, _list_text(messages, Currencies(settings.currencies)), as_json=as_json)
+    if not unsigned and (others := _count_unsigned(settings)):
+        note(f"{others} more that nobody has signed are put aside: `dead list --unsigned`")
 
 
 @dead.command("show")
 def show_dead(message_id: Id, *, as_json: AsJson = False) -> None:
     """Show one message: why it was put aside, what it asks for, and whether that is paid by now."""
-    currencies, messages = _all()
-    message = next((message for message in messages if message.id == message_id), None)
+    settings = load_settings()
+    message = next(iter(_find(settings, {message_id})), None)
     if message is None:
         end(End.NO, f"no message {message_id!r} is put aside")
-    found = read(load_settings(), _whether_posted, message.credits)
-    say({"message": message, "credits": found}, _text(message, found, currencies), as_json=as_json)
+    found = read(settings, _whether_posted, message.credits)
+    text = _text(message, found, Currencies(settings.currencies))
+    say({"message": message, "credits": found}, text, as_json=as_json)
 
 
 @dead.command("send-back")
@@ -86,8 +98,8 @@ def send_back_dead(
         raise typer.BadParameter("--unsigned is for messages that are named, each after a look at it")
     from worker.dead import send_back  # noqa: PLC0415  (no other command waits for what speaks to the broker)
 
-    wanted = set(message_ids or ())
-    settings, (_, messages) = load_settings(), _all()
+    wanted, settings = set(message_ids or ()), load_settings()
+    messages = _look(settings, unsigned=False) if everything else _find(settings, wanted)
 
     def is_chosen(message: "DeadMessage") -> bool:
         named = everything or message.id in wanted
@@ -95,7 +107,7 @@ def send_back_dead(
 
     chosen = {message.id: message for message in messages if is_chosen(message)}
     with audited(settings, actor_named(acting_as), Action.DEAD_SEND_BACK, chosen) as sent:
-        sent.extend(asyncio.run(send_back(settings.broker, lambda message: message.id in chosen)))
+        sent.extend(asyncio.run(send_back(settings.broker, lambda m: m.id in chosen, _queues(chosen))))
         lines = [f"sent back: {message.id}, {len(message.credits)} credits" for message in sent]
         say(sent, "\n".join(lines) or "nothing was sent back", as_json=as_json)
     if missing := sorted(wanted - {message.id for message in sent}):
@@ -119,8 +131,8 @@ def drop_dead(
     """
     from worker.dead import drop  # noqa: PLC0415  (see above)
 
-    settings, (currencies, messages) = load_settings(), _all()
-    named = [message for message in messages if message.id in message_ids]
+    settings = load_settings()
+    named, currencies = _find(settings, set(message_ids)), Currencies(settings.currencies)
     asked = [credit for message in named for credit in message.credits]
     posted = {c.credit.identity: c.posted for c in read(settings, _whether_posted, asked)}
 
@@ -130,18 +142,36 @@ def drop_dead(
     paid = {m.id for m in named if not m.defect and all(c.posted for c in credits_of(m))}
     may_go = {message.id: message for message in named if unpaid or message.id in paid}
     with audited(settings, actor_named(acting_as), Action.DEAD_DROP, may_go) as gone:
-        gone.extend(asyncio.run(drop(settings.broker, lambda message: message.id in may_go)))
+        gone.extend(asyncio.run(drop(settings.broker, lambda m: m.id in may_go, _queues(may_go))))
         text = "\n\n".join(_text(message, credits_of(message), currencies) for message in gone)
         say(gone, text or "nothing was dropped", as_json=as_json)
     if kept := sorted(set(message_ids) - set(may_go)):
         end(End.NO, f"not put aside, or not known to be paid: {', '.join(kept)}")
 
 
-def _all() -> "tuple[Currencies, list[DeadMessage]]":
-    from worker.dead import look  # noqa: PLC0415  (see above)
+def _look(settings: Settings, *, unsigned: bool) -> "list[DeadMessage]":
+    """Return what is put aside; what nobody has signed, and is kept apart, only if that is wanted too."""
+    from worker.dead import BOTH, look  # noqa: PLC0415  (see above)
 
-    settings = load_settings()
-    return Currencies(settings.currencies), asyncio.run(look(settings.broker))
+    return asyncio.run(look(settings.broker, BOTH if unsigned else BOTH[:1]))
+
+
+def _find(settings: Settings, wanted: Collection[str]) -> "list[DeadMessage]":
+    """Return the messages of these ids: what nobody has signed, and may be much, is searched last."""
+    found = [message for message in _look(settings, unsigned=False) if message.id in wanted]
+    if len({message.id for message in found}) < len(wanted):
+        found = [message for message in _look(settings, unsigned=True) if message.id in wanted]
+    return found
+
+
+def _queues(chosen: "Mapping[str, DeadMessage]") -> list[str]:
+    return sorted({message.queue for message in chosen.values()})
+
+
+def _count_unsigned(settings: Settings) -> int:
+    from worker.dead import count_unsigned  # noqa: PLC0415  (see above)
+
+    return asyncio.run(count_unsigned(settings.broker))
 
 
 async def _whether_posted(

@@ -7,8 +7,10 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
 from shared.settings import load_settings
+from worker.audit_log import Actor
 from worker.cli.ends import End, end
 from worker.cli.ledger import ask, place
+from worker.cli.options import ActingAs, actor_named
 from worker.grants import AUDITOR, OPERATOR, READER, WORKER, Rights, grant
 from worker.grants import grants as statements_for
 
@@ -22,7 +24,7 @@ def _role(value: str | None) -> str | None:
     return value
 
 
-def grants(
+def grants(  # noqa: PLR0913  (each is an option)
     worker: Annotated[
         str | None, typer.Option(metavar="ROLE", callback=_role, help="Posts: `worker run`.")
     ] = None,
@@ -38,6 +40,7 @@ def grants(
     apply: Annotated[
         bool, typer.Option("--apply", help="Carry it out, as the tables' owner that the settings name.")
     ] = False,
+    acting_as: ActingAs = None,
 ) -> None:
     """Print the SQL that gives each role what it needs and takes all else; for PostgreSQL, after `migrate`.
 
@@ -51,17 +54,17 @@ def grants(
     if len(set(given)) < len(given):
         raise typer.BadParameter("each must be another role: their rights are not to add up")
     if apply:
-        _apply(rights_by_role)
+        _apply(rights_by_role, actor_named(acting_as))
     else:
         typer.echo("\n".join(["BEGIN;", *(f"{one};" for one in statements_for(rights_by_role)), "COMMIT;"]))
 
 
-def _apply(rights_by_role: dict[str, Rights]) -> None:
+def _apply(rights_by_role: dict[str, Rights], by: Actor) -> None:
     settings = load_settings().ledger
     if not make_url(settings.database_url).drivername.startswith("postgresql"):
         end(End.NO, "[ledger] database_url: only PostgreSQL has roles")
     try:
-        ask(settings, lambda engine: grant(engine, rights_by_role), patient=True)
+        ask(settings, lambda engine: grant(engine, rights_by_role, by=by), patient=True)
     except DBAPIError as error:  # such as a role that is not there
         end(End.NO, f"{place(settings)}: {next(iter(str(error.orig).splitlines()), '')}")
     typer.echo(f"{place(settings)}: granted to {', '.join(rights_by_role)}")

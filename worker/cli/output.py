@@ -55,12 +55,25 @@ def transfers_text(page: TransferPage) -> str:
 
 def audit_log_text(page: AuditPage) -> str:
     """Return a page of the audit log as text."""
-    heading = ("at", "who", "via", "action", "subject", "outcome", "detail")
+    heading = ("at", "who", "via", "action", "subject", "outcome", "login", "detail")
     rows = [
-        (e.at, e.actor, e.via, e.action, e.subject, e.outcome, msgspec.json.encode(e.detail).decode())
+        (
+            e.at,
+            e.actor,
+            e.via,
+            e.action,
+            e.subject,
+            e.outcome,
+            e.login,
+            msgspec.json.encode(e.detail).decode(),
+        )
         for e in page.entries
     ]
     return (aligned([heading, *rows]) if rows else "none") + _more(page.next_cursor)
+
+
+def _compact(detail: dict[str, Any]) -> str:
+    return msgspec.json.encode(detail).decode()
 
 
 def _lines(transfers: Sequence[TransferLine]) -> str:

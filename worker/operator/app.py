@@ -10,12 +10,15 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from shared.errors import LedgerUnavailable
 from shared.http import RefusalLog
 from shared.http import serve as serve_http
 from shared.money import Currencies
+from shared.remembered import READINESS_STANDS_SECONDS, Remembered
 from shared.settings import Settings
 from shared.tls import server_context
 from worker.database import create_engine, require_migrated
+from worker.ledger import Ledger
 from worker.operator.endpoint import Endpoint
 from worker.operator.front import Front, nowhere
 from worker.operator.metrics import OperatorMetrics
@@ -83,13 +86,23 @@ async def serve(settings: Settings) -> None:
 
 
 def _desk(settings: Settings) -> Desk:
+    engine = create_engine(settings.ledger)
+
+    async def find_obstacle() -> str | None:
+        try:
+            await Ledger(engine).epoch()
+        except LedgerUnavailable as error:
+            return str(error)
+        return None
+
     return Desk(
-        engine=create_engine(settings.ledger),
+        engine=engine,
         settings=settings,
         currencies=Currencies(settings.currencies),
         metrics=OperatorMetrics(),
         throttle=Throttle(settings.operator.refusals_max, settings.operator.refusals_seconds),
         throttle_log=ThrottleLog(),
+        obstacle=Remembered(find_obstacle, READINESS_STANDS_SECONDS),
     )
 
 

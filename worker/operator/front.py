@@ -4,14 +4,17 @@ What is logged is the operation and its subject, never the path: whoever knows t
 """
 
 import time
+from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.clients import client_of, forwarded_for_of, peer_of
 from shared.errors import CursorError, LedgerUnavailable
 from shared.http import trust_sender
+from shared.networks import Network, read_address
 from worker.operator.endpoint import response_of
 from worker.operator.operation import Desk, Operation
 from worker.operator.problems import KINDS, Code, Refused, Reply, refusal, throttled, unavailable
@@ -44,6 +47,7 @@ class Front:
             return
         # Ids may hold a '/': routes match the path as it was sent, and the endpoint decodes each id.
         scope["path"] = scope["raw_path"].decode("latin-1")
+        scope["source"] = _source(scope, self._desk.settings.operator.trusted_proxies)
         started, status = time.perf_counter(), 0
 
         async def sending(message: Message) -> None:
@@ -86,7 +90,7 @@ class Front:
             raise LedgerUnavailable(f"more than {IN_FLIGHT_MAX} requests at once")
 
     def _refuse(self, scope: Scope, *, is_token_given: bool) -> NoReturn:
-        if seconds := self._desk.throttle.refuse(f"address {_source(scope)}"):
+        if seconds := self._desk.throttle.refuse(f"address {scope['source']}"):
             raise throttled(seconds)
         challenge = 'Bearer realm="credits"' + (', error="invalid_token"' if is_token_given else "")
         detail = "the token is nobody's" if is_token_given else "no bearer token was sent"
@@ -99,7 +103,7 @@ class Front:
         self._desk.metrics.requests.labels(name, status).inc()
         self._desk.metrics.seconds.labels(name).observe(seconds)
         if status == KINDS[Code.THROTTLED].status:
-            self._desk.throttle_log.record(caller.name if caller is not None else _source(scope))
+            self._desk.throttle_log.record(caller.name if caller is not None else scope["source"])
             return
         log = _log.debug if scope["path"] in self._open_paths else _log.info
         log(
@@ -109,15 +113,16 @@ class Front:
             operation=name,
             subject=scope.get("subject", ""),
             user=caller.name if caller is not None else "",
-            client=_source(scope),
+            client=scope["source"],
             status=status,
             ms=round(seconds * 1_000, 1),
         )
 
 
-def _source(scope: Scope) -> str:
-    client: tuple[str, int] | None = scope.get("client")
-    return source_of(client[0]) if client is not None else "unknown"
+def _source(scope: Scope, trusted_proxies: Sequence[Network]) -> str:
+    """Return what a client is counted under: a proxy itself, where it does not say whom it heard from."""
+    peer = peer_of(scope)
+    return source_of(client_of(peer, forwarded_for_of(scope), trusted_proxies) or read_address(peer))
 
 
 def _reply_to(error: Exception) -> Reply:

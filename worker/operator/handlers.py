@@ -1,18 +1,19 @@
 """One function for each operation: a call of the service layer, and what its answer is in HTTP."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from shared.errors import LedgerUnavailable
 from shared.ids import ID_CHARACTERS_MAX, refuse_id
 from worker import audit_reading, holders, reading
 from worker.audit_log import Actor
 from worker.audit_reading import AuditQuery
 from worker.holders import Added, SessionAnswer, SessionResult
-from worker.ledger import Ledger
 from worker.names import (
     CURRENCY_PATTERN,
     ID_PATTERN,
@@ -134,7 +135,13 @@ async def open_session(desk: Desk, integration: str, session_id: str, body: NewS
     if body.currency is not None:
         _check_currency(desk, body.currency)
     answer = await holders.open_session(
-        desk.engine, integration, session_id, body.player_id, body.currency, by=by
+        desk.engine,
+        integration,
+        session_id,
+        body.player_id,
+        body.currency,
+        by=by,
+        records_refusal=partial(_records_refusal, desk, by),
     )
     return _of_session(answer)
 
@@ -147,7 +154,10 @@ async def show_session(desk: Desk, integration: str, session_id: str) -> Reply:
 
 async def close_session(desk: Desk, integration: str, session_id: str, by: Actor) -> Reply:
     """Close a session, unless it is closed."""
-    return _of_session(await holders.close_session(desk.engine, integration, session_id, by=by))
+    answer = await holders.close_session(
+        desk.engine, integration, session_id, by=by, records_refusal=partial(_records_refusal, desk, by)
+    )
+    return _of_session(answer)
 
 
 async def list_audit(desk: Desk, query: AuditQuery) -> Reply:
@@ -162,13 +172,25 @@ async def healthz(_desk: Desk) -> Reply:
 
 async def readyz(desk: Desk) -> Reply:
     """Say that the books answered a question just now."""
-    await Ledger(desk.engine).epoch()
+    if (obstacle := await desk.obstacle.get()) is not None:
+        raise LedgerUnavailable(obstacle)
     return Reply(200, Status("ready"))
 
 
 async def show_metrics(desk: Desk) -> Reply:
     """Return the counters."""
     return Reply(200, generate_latest(desk.metrics.registry), CONTENT_TYPE_LATEST)
+
+
+def _records_refusal(desk: Desk, by: Actor) -> bool:
+    """Tell whether a change that the books refuse is written down: the log of them only grows.
+
+    Each is a request in the process log all the same.
+    """
+    if desk.throttle.allows(f"refused changes of {by.name}"):
+        return True
+    desk.metrics.unaudited_refusals.inc()
+    return False
 
 
 def _of_player(found: msgspec.Struct | None, player_id: str) -> Reply:

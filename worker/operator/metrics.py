@@ -22,6 +22,11 @@ class OperatorMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self.unaudited_refusals: Final = Counter(
+            "credits_operator_unaudited_refusals",
+            "Changes that the books refused and that are not in the audit log, being too many of one user",
+            registry=self.registry,
+        )
         self.seconds: Final = Histogram(
             "credits_operator_request_seconds",
             "From a request to its reply",

@@ -8,6 +8,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
+from shared.remembered import Remembered
 from shared.settings import Role, Settings
 from worker.operator.metrics import OperatorMetrics
 from worker.operator.problems import Code, Reply
@@ -24,6 +25,8 @@ class Desk:
     metrics: OperatorMetrics
     throttle: Throttle
     throttle_log: ThrottleLog
+    obstacle: Remembered[str | None]
+    """Why the books don't answer, or None where they do."""
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

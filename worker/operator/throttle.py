@@ -9,12 +9,13 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
+from ipaddress import IPv6Address
 from typing import Final
 
 import structlog
 
 from shared.log_limit import SummedLog
+from shared.networks import Address
 
 SOURCES_MAX: Final = 10_000
 """So many sources are remembered, about 2 MB; the longest known is forgotten first."""
@@ -48,6 +49,10 @@ class Throttle:
             self._windows.popitem(last=False)
         return 0
 
+    def allows(self, source: str) -> bool:
+        """Count one more of what is bounded for a source; tell whether it is within the bound."""
+        return self.refuse(source) == 0
+
 
 class ThrottleLog(SummedLog[None]):
     """Logs once a second how many requests were answered 429, whoever sent them."""
@@ -67,18 +72,13 @@ class ThrottleLog(SummedLog[None]):
         _log.warning("refusals throttled", requests=number, last_source=self._last_source)
 
 
-def source_of(address: str) -> str:
-    """Return what a client's address is counted under: a network of IPv6 is one customer's.
+def source_of(address: Address | None) -> str:
+    """Return what a client is counted under: a network of IPv6 is one customer's.
 
-    >>> source_of("192.0.2.7"), source_of("2001:db8:1:2:3::4"), source_of("::ffff:192.0.2.7")
-    ('192.0.2.7', '2001:db8:1:2::/64', '192.0.2.7')
+    >>> from shared.networks import read_address
+    >>> [source_of(read_address(text)) for text in ("::ffff:192.0.2.7", "2001:db8:1:2:3::4", "?")]
+    ['192.0.2.7', '2001:db8:1:2::/64', 'unknown']
     """
-    try:
-        ip = ip_address(address.partition("%")[0])
-    except ValueError:
+    if address is None:
         return "unknown"
-    if not isinstance(ip, IPv6Address):
-        return str(ip)
-    if ip.ipv4_mapped is not None:
-        return str(ip.ipv4_mapped)
-    return f"{IPv6Address(int(ip) >> 64 << 64)}/64"
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64" if isinstance(address, IPv6Address) else str(address)

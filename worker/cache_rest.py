@@ -1,0 +1,98 @@
+"""When a cache that has failed is asked again, and what is said of it.
+
+A fault that passes, such as a Redis that is down, is logged each time the cache rests. One that stays until a
+person acts, such as a wrong password, is logged as an error once, and again when it is another.
+"""
+
+import ssl
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    NoPermissionError,
+    RedisError,
+    ResponseError,
+)
+
+from worker.redis_connection import reason_of
+
+PAUSE_SECONDS: Final = 1.0
+"""How long a cache that failed is left alone: a slow cache must not slow every batch."""
+
+CAUSES_MAX: Final = 10
+
+_STATES: Final = frozenset({"BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "UNBLOCKED"})
+"""With which an error begins that is Redis' own state."""
+
+CountFault = Callable[[str], None]
+"""Counts one fault of the shared cache, of a kind: `unverified`, `failed`, or `refused` beside `failed`."""
+
+_log = structlog.get_logger()
+
+
+class CacheRest:
+    """Whether the cache rests, and why."""
+
+    __slots__ = ("_count", "_refusal", "_until")
+
+    def __init__(self, count: CountFault) -> None:
+        """Take what counts faults."""
+        self._count: Final = count
+        self._until = 0.0
+        self._refusal: tuple[str, str] | None = None
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the cache is left alone now."""
+        return time.monotonic() < self._until
+
+    def begin(self, error: Exception) -> None:
+        """Leave the cache alone for a while, and say why, once for all calls that failed together."""
+        self._count("failed")
+        rests_already = self.is_on
+        self._until = time.monotonic() + PAUSE_SECONDS
+        name, reason = type(error).__name__, reason_of(error)
+        if is_refusal(error):
+            self._count("refused")
+            if self._refusal != (name, reason):
+                self._refusal = name, reason
+                _log.error("cache refuses us", setting="[cache] url", error=name, reason=reason)
+        elif not rests_already:
+            self._refusal = None
+            _log.warning("cache rests", seconds=PAUSE_SECONDS, error=name, reason=reason)
+
+    def note_answer(self) -> None:
+        """Note that the cache has done what it was asked for."""
+        if self._refusal is not None:
+            self._refusal = None
+            _log.info("cache serves again")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether the same would happen again at any time: only other settings, or rights, change it.
+
+    >>> is_refusal(AuthenticationError("invalid username-password pair")), is_refusal(TypeError("option"))
+    (True, True)
+    >>> is_refusal(ResponseError("DB index is out of range")), is_refusal(ResponseError("BUSY a script runs"))
+    (True, False)
+    """
+    if isinstance(error, (AuthenticationError, AuthorizationError)):
+        return True
+    if isinstance(error, ResponseError):  # a class below it is a state of Redis, but for missing rights
+        is_state = type(error) is not ResponseError or str(error).partition(" ")[0] in _STATES
+        return not is_state or isinstance(error, NoPermissionError)
+    if isinstance(error, (TypeError, ValueError)) and not isinstance(error, RedisError):
+        return True  # of an option or a host that the driver can't use
+    return _is_certificate(error)
+
+
+def _is_certificate(error: BaseException | None) -> bool:
+    for _ in range(CAUSES_MAX):
+        if error is None or isinstance(error, ssl.SSLCertVerificationError):
+            break
+        error = error.__cause__ or error.__context__
+    return isinstance(error, ssl.SSLCertVerificationError)

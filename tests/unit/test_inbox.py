@@ -9,7 +9,8 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from worker.inbox import Inbox
+from shared.wire import MESSAGE_BYTES_MAX
+from worker.inbox import LIVE_BYTES_MAX, Inbox, wants_late
 
 
 def message(expiration: str | None) -> DeliveredMessage:
@@ -45,3 +46,27 @@ async def test_message_that_says_nothing_is_waited_for_for_ever() -> None:
     inbox = Inbox()
     await inbox.intake(inbox.late)(message(None))
     assert inbox.late[0].waited_for_until == inf
+
+
+async def test_live_messages_wait_within_a_bound_of_bytes() -> None:
+    inbox = Inbox()
+    large = LIVE_BYTES_MAX // MESSAGE_BYTES_MAX
+    assert all(inbox.wants_live(MESSAGE_BYTES_MAX) for _ in range(large))
+    assert not inbox.wants_live(1)
+    channel: Any = None
+    whole = ContentHeader(body_size=MESSAGE_BYTES_MAX)
+    await inbox.intake(inbox.live)(
+        DeliveredMessage(Basic.Deliver(), whole, bytes(MESSAGE_BYTES_MAX), channel)
+    )
+    await inbox.intake(inbox.live)(DeliveredMessage(Basic.Deliver(), whole, b"cut", channel))
+    inbox.next_live()
+    assert inbox.wants_live(MESSAGE_BYTES_MAX)
+    inbox.next_live()
+    assert not inbox.wants_live(1), "what was cut has never counted"
+
+
+@pytest.mark.parametrize("size", [MESSAGE_BYTES_MAX + 1, 1 << 40])
+def test_message_larger_than_any_of_ours_is_never_gathered(size: int) -> None:
+    assert not Inbox().wants_live(size)
+    assert not wants_late(size)
+    assert wants_late(MESSAGE_BYTES_MAX)

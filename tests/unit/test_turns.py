@@ -1,18 +1,31 @@
 """One turn of a worker: whatever goes wrong in it, nothing is lost, and the worker goes on."""
 
 import asyncio
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
 import pytest
 from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from shared.message_keys import Purpose
 from shared.outcome import Outcome, Result
 from shared.topology import UNSIGNED_QUEUE
-from shared.wire import MESSAGE_TYPE, Answer, Batch, BatchReply, Question, encode, read_replies, unix_ms
+from shared.wire import (
+    MESSAGE_BYTES_MAX,
+    MESSAGE_TYPE,
+    Answer,
+    Batch,
+    BatchReply,
+    Question,
+    encode,
+    read_replies,
+    unix_ms,
+)
 from tests.credits import win
 from tests.system import KEYS
 from worker import turns as turns_module
@@ -71,9 +84,11 @@ class Worker:
         aside = Aside(wire, self.metrics, KEYS)
         self.turns = Turns(books, self.metrics, self.inbox, wire, aside, KEYS, "worker", 1_000)
 
-    def deliver(self, tag: int, body: bytes, *, late: bool = False) -> None:
+    def deliver(self, tag: int, body: bytes, *, late: bool = False, size: int = 0) -> None:
+        """Deliver a message, of which only `body` was gathered if `size` is larger."""
         channel: Any = self.wire
-        header = ContentHeader(properties=Basic.Properties(message_type=MESSAGE_TYPE))
+        properties = Basic.Properties(message_type=MESSAGE_TYPE)
+        header = ContentHeader(body_size=size or len(body), properties=properties)
         message = DeliveredMessage(
             Basic.Deliver(delivery_tag=tag, routing_key="shard"), header, body, channel
         )
@@ -166,3 +181,75 @@ async def test_replies_too_large_for_one_message_go_in_several(monkeypatch: pyte
     await worker.turns.work()
     assert max(len(body) for _, body in worker.wire.published) <= 200
     assert [reply.number for reply in worker.wire.told()] == list(range(1, 21))
+
+
+async def test_message_that_was_not_gathered_is_left_to_the_late_queue() -> None:
+    worker = Worker()
+    worker.deliver(1, b"the beginning", size=MESSAGE_BYTES_MAX)
+    worker.deliver(2, batch(2, win("gathered")))
+    await worker.turns.work()
+    assert (worker.wire.rejected, worker.wire.acked) == ([1], [2])
+    assert worker.books.asked == [win("gathered")]
+    assert worker.metrics.registry.get_sample_value("credits_worker_deferred_messages_total") == 1
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_of_a_message_larger_than_any_of_ours_the_beginning_is_kept(late: bool) -> None:  # noqa: FBT001
+    worker = Worker()
+    worker.deliver(1, b"the beginning", late=late, size=MESSAGE_BYTES_MAX + 1)
+    await worker.turns.work()
+    assert worker.wire.published == [(UNSIGNED_QUEUE, b"the beginning")]
+    assert (worker.wire.rejected, worker.wire.acked) == ([], [1])
+
+
+async def test_poison_that_the_full_queue_refuses_is_dropped_and_what_is_owed_never_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    worker = Worker()
+
+    async def refuse(*_: Any, **_more: Any) -> None:
+        raise DeliveryError(None, Basic.Nack())
+
+    monkeypatch.setattr(worker.wire, "basic_publish", refuse)
+    worker.deliver(1, b"poison")
+    await worker.turns.work()
+    assert worker.wire.acked == [1]
+    dropped = worker.metrics.registry.get_sample_value(
+        "credits_worker_dropped_messages_total", {"reason": "full"}
+    )
+    assert dropped == 1
+
+    stale = Batch(1, 0, [win("owed")], REPLY_QUEUE)
+    worker.deliver(2, KEYS.sign(Purpose.BATCH, encode(stale)))
+    with pytest.raises(DeliveryError):
+        await worker.turns.work()
+    assert worker.wire.acked == [1]
+
+
+async def test_poison_that_finds_no_queue_is_delivered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker()
+
+    async def return_it(*_: Any, **_more: Any) -> None:
+        channel: Any = worker.wire
+        returned = Basic.Return(exchange="", routing_key=UNSIGNED_QUEUE)
+        raise PublishError(DeliveredMessage(returned, ContentHeader(), b"poison", channel), returned)
+
+    monkeypatch.setattr(worker.wire, "basic_publish", return_it)
+    worker.deliver(1, b"poison")
+    with pytest.raises(PublishError):
+        await worker.turns.work()
+    assert worker.wire.acked == []
+
+
+async def test_settled_poison_is_held_by_nothing() -> None:
+    """A refusal is cut off from the frames that raised it: its circle held the body until the next search."""
+    worker = Worker()
+    gc.collect()
+    gc.disable()
+    try:
+        worker.deliver(1, b"poison" * 10_000)
+        message = weakref.ref(worker.inbox.live[0].message)
+        await worker.turns.work()
+        assert message() is None
+    finally:
+        gc.enable()

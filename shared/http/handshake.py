@@ -78,7 +78,7 @@ class TlsListener:
                 self._loop.remove_reader(self._listening)
                 self._loop.call_later(_NO_FILES_SECONDS, self._start)
                 return
-            accepted.setblocking(False)  # noqa: FBT003  (its name says it)
+            accepted.settimeout(0)
             handshake = TlsHandshake(self._registry, self._server, accepted, str(address[0]))
             handshake.begin(self._context, self._connect)
 

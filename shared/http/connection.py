@@ -7,7 +7,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from shared.http.door import Door
-from shared.http.exchange import Exchange
+from shared.http.exchange import CLOSE, Exchange
 from shared.http.member import MemberProtocol
 from shared.http.reader import Request, RequestReader
 from shared.http.refusals import REPLIES, Refusal
@@ -18,7 +18,6 @@ UNTAKEN_BYTES_MAX: Final = 65_536
 """Of a body that the application has not taken; no more is read until it does."""
 
 _AT_ONCE: Final = frozenset((Refusal.WRITE_SECONDS, Refusal.CONNECTIONS))
-_CLOSE: Final = (b"connection", b"close")
 
 
 class Connection(MemberProtocol):
@@ -150,7 +149,7 @@ class Connection(MemberProtocol):
     def headers_of(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
         """Return the headers that every reply has, and whether the connection closes after it."""
         closes = not exchange.request.keep_alive or (self._is_last and not self._queue and self._last is None)
-        return [*self._server.default_headers, _CLOSE] if closes else self._server.default_headers
+        return [*self._server.default_headers, CLOSE] if closes else self._server.default_headers
 
     def end(self, response: bytes, *, is_last: bool) -> None:
         """Send the reply to a request, and go on with what waits, unless the reply says that it closes."""

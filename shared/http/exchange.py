@@ -15,7 +15,7 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
 _DISCONNECT: Final = {"type": "http.disconnect"}
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _PLAIN: Final = (b"content-type", b"text/plain; charset=utf-8")
-_CLOSE: Final = (b"connection", b"close")
+CLOSE: Final = (b"connection", b"close")
 _BODILESS: Final = frozenset((204, 304))
 
 _log = structlog.get_logger()
@@ -132,7 +132,7 @@ class Exchange:
             self._end(carrier)
 
     def _end(self, carrier: Carrier) -> None:
-        is_last = _CLOSE in self._headers
+        is_last = CLOSE in self._headers
         response = self._response(carrier.headers_of(self))
         self.disconnect()
         carrier.end(response, is_last=is_last)

@@ -120,7 +120,7 @@ def read_batch(keys: MessageKeys, body: bytes, message_type: str | None, *purpos
 
 def read_unsigned_batch(body: bytes, message_type: str | None) -> Batch:
     """Read a batch that nobody vouches for, of this version or the one before. Raises PoisonMessage."""
-    _refuse_size(body)
+    refuse_size(len(body))
     if message_type not in {MESSAGE_TYPE, UNSIGNED_TYPE}:
         raise _unknown_type(message_type)
     return _decode_batch(memoryview(body)[MAC_BYTES if message_type == MESSAGE_TYPE else 0 :])
@@ -146,7 +146,7 @@ def read_replies(keys: MessageKeys, body: bytes, message_type: str | None, reply
 
 
 def _authentic(keys: MessageKeys, body: bytes, message_type: str | None, *purposes: Purpose) -> memoryview:
-    _refuse_size(body)
+    refuse_size(len(body))
     if message_type == UNSIGNED_TYPE:
         raise PoisonMessage(f"unsigned: of type {UNSIGNED_TYPE!r}, from an earlier version", "unsigned")
     if message_type != MESSAGE_TYPE:
@@ -162,14 +162,15 @@ def _worth(batch: Batch) -> PoisonKeep:
     return "owed" if any(isinstance(question, Credit) for question in batch.questions) else "nothing"
 
 
-def _refuse_size(body: bytes) -> None:
-    if len(body) > MESSAGE_BYTES_MAX:
-        raise oversized(len(body))
+def is_fit(size: int) -> bool:
+    """Tell whether a message of so many bytes may be one of ours."""
+    return size <= MESSAGE_BYTES_MAX
 
 
-def oversized(size: int) -> PoisonMessage:
-    """Return the fault of a message of so many bytes."""
-    return PoisonMessage(f"{size} bytes, and {MESSAGE_BYTES_MAX} are the most", "oversized")
+def refuse_size(size: int) -> None:
+    """Raise PoisonMessage for a message of so many bytes if it can't be one of ours."""
+    if not is_fit(size):
+        raise PoisonMessage(f"{size} bytes, and {MESSAGE_BYTES_MAX} are the most", "oversized")
 
 
 def _unknown_type(message_type: str | None) -> PoisonMessage:

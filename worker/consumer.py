@@ -19,9 +19,10 @@ from shared.amqp import BROKER_FAULTS, lost, wire_channel
 from shared.amqp_bodies import gather_bodies_if
 from shared.message_keys import MessageKeys
 from shared.topology import LATE_QUEUE, bind_shards, consumer_priority, declare_topology, shard_queue
+from shared.wire import is_fit
 from worker.aside import Aside
 from worker.bookkeeper import Bookkeeper
-from worker.inbox import Inbox, wants_late
+from worker.inbox import Inbox
 from worker.metrics import WorkerMetrics
 from worker.turns import Turns
 
@@ -62,7 +63,7 @@ class Consumer:
             await late.set_qos(prefetch_count=LATE_PREFETCH_MESSAGES)
             live_wire, late_wire = await wire_channel(live), await wire_channel(late)
             gather_bodies_if(live_wire, inbox.wants_live)
-            gather_bodies_if(late_wire, wants_late)
+            gather_bodies_if(late_wire, is_fit)  # few are delivered at once
             turns = Turns(
                 self.bookkeeper,
                 self.metrics,

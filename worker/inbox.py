@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from aiormq.abc import DeliveredMessage
 
 from shared.amqp_bodies import is_cut
-from shared.wire import MESSAGE_BYTES_MAX
+from shared.wire import is_fit
 
 LATE_LOOK_SECONDS: Final = 0.5
 """How often an idle worker looks whether late credits have rested long enough."""
@@ -64,7 +64,7 @@ class Inbox:
 
     def wants_live(self, size: int) -> bool:
         """Tell whether the body of a live message is to be gathered, and count it as waiting if it is."""
-        if size > MESSAGE_BYTES_MAX or self.live_bytes + size > LIVE_BYTES_MAX:
+        if not is_fit(size) or self.live_bytes + size > LIVE_BYTES_MAX:
             return False
         self.live_bytes += size
         return True
@@ -98,8 +98,3 @@ class Inbox:
                 await self.changed.wait()
         except TimeoutError:
             pass
-
-
-def wants_late(size: int) -> bool:
-    """Tell whether the body of a late message is to be gathered: few are delivered at once."""
-    return size <= MESSAGE_BYTES_MAX

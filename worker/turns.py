@@ -34,8 +34,9 @@ from shared.wire import (
     Question,
     Replies,
     encode,
-    oversized,
+    is_fit,
     read_batch,
+    refuse_size,
     refuse_stale,
 )
 from worker.aside import Aside
@@ -159,7 +160,7 @@ class Turns:
         live = self.inbox.live
         while live and len(taken) < self.batch_credits_max and not taken.is_full_of_poison:
             message, waited_for_until = self.inbox.next_live()
-            if is_cut(message) and (message.header.body_size or 0) <= MESSAGE_BYTES_MAX:
+            if is_cut(message) and is_fit(message.header.body_size or 0):
                 await self._defer(message)
                 continue
             try:
@@ -182,8 +183,7 @@ class Turns:
 
     def _open(self, message: DeliveredMessage, *purposes: Purpose) -> Delivery:
         """Read a delivery. Raises PoisonMessage."""
-        if is_cut(message):
-            raise oversized(message.header.body_size or 0)
+        refuse_size(message.header.body_size or 0)
         batch = read_batch(self.keys, message.body, message.header.properties.message_type, *purposes)
         refuse_stale(batch)
         return Delivery(message, batch)

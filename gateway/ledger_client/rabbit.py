@@ -27,6 +27,7 @@ from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import Answered, Lanes
 from gateway.ledger_client.silence import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SECONDS_MAX, Silence
 from shared.amqp import BROKER_FAULTS, keep_connected, lost, wire_channel
+from shared.amqp_bodies import gather_bodies_if
 from shared.broker_access import require_access
 from shared.credit import Credit
 from shared.errors import LedgerUnavailable, PoisonMessage
@@ -38,13 +39,14 @@ from shared.topology import EXCHANGE, shard_queue
 from shared.wire import (
     BATCH_BYTES_MAX,
     BATCH_NUMBER_BITS,
-    MESSAGE_BYTES_MAX,
     MESSAGE_TYPE,
     Answer,
     Batch,
     Question,
     encode,
+    is_fit,
     read_replies,
+    refuse_size,
     unix_ms,
 )
 
@@ -141,6 +143,7 @@ class RabbitLedgerClient(LedgerClient):
         channel = await connection.channel(on_return_raises=True)
         replies = await channel.declare_queue(exclusive=True)
         wire = await wire_channel(channel)
+        gather_bodies_if(wire, is_fit)
         await wire.basic_consume(replies.name, self._on_reply, no_ack=True)
         self._unconfirmed, self._unanswered = _silences()
         self._reply_queue, self._channel = replies.name, wire
@@ -184,10 +187,10 @@ class RabbitLedgerClient(LedgerClient):
                 reply.set_exception(LedgerUnavailable(reason))
 
     async def _on_reply(self, message: DeliveredMessage) -> None:
+        message_type = message.header.properties.message_type
         try:
-            replies = read_replies(
-                self._keys, message.body, message.header.properties.message_type, self._reply_queue
-            )
+            refuse_size(message.header.body_size or 0)
+            replies = read_replies(self._keys, message.body, message_type, self._reply_queue)
         except PoisonMessage as poison:
             self._drop(poison.kind, str(poison))
             return
@@ -213,7 +216,7 @@ class RabbitLedgerClient(LedgerClient):
         if len(payload) > BATCH_BYTES_MAX:
             if len(questions) > 1:
                 return await self._send_parts(shard, questions, deadline, len(payload))
-            if MAC_BYTES + len(payload) > MESSAGE_BYTES_MAX:
+            if not is_fit(MAC_BYTES + len(payload)):
                 raise LedgerUnavailable(f"a question of {len(payload)} bytes")
         body = self._keys.sign(Purpose.BATCH, payload)
         reply: asyncio.Future[Answered] = loop.create_future()

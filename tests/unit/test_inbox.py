@@ -9,8 +9,8 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from shared.wire import MESSAGE_BYTES_MAX
-from worker.inbox import LIVE_BYTES_MAX, Inbox, wants_late
+from shared.wire import MESSAGE_BYTES_MAX, is_fit
+from worker.inbox import LIVE_BYTES_MAX, Inbox
 
 
 def message(expiration: str | None) -> DeliveredMessage:
@@ -68,5 +68,5 @@ async def test_live_messages_wait_within_a_bound_of_bytes() -> None:
 @pytest.mark.parametrize("size", [MESSAGE_BYTES_MAX + 1, 1 << 40])
 def test_message_larger_than_any_of_ours_is_never_gathered(size: int) -> None:
     assert not Inbox().wants_live(size)
-    assert not wants_late(size)
-    assert wants_late(MESSAGE_BYTES_MAX)
+    assert not is_fit(size)
+    assert is_fit(MESSAGE_BYTES_MAX)

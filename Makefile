@@ -14,7 +14,7 @@ help:  ## list the targets
 
 run: $(VENV)/runtime.stamp  ## serve everything embedded in one process, and print a signed curl line per provider
 	@mkdir -p var
-	@CREDITS_CONFIG="$${CREDITS_CONFIG:-gateway/demo.toml}" $(PY) -m gateway demo
+	@CREDITS_CONFIG="$${CREDITS_CONFIG:-gateway/demo.toml}" exec $(PY) -m gateway demo
 
 test: $(VENV)/dev.stamp  ## run every test, on a real RabbitMQ, PostgreSQL and Redis started for it (ARGS="-k ..." for pytest)
 	@$(PY) -m pytest $(ARGS)

@@ -109,6 +109,7 @@ async def test_poison_is_kept_and_fails_nobody_else(system: System, publish: Pub
     assert b"garbage".hex(" ") in shown.stdout
     refused = await system.command("dead", "send-back", found["unsigned"]["id"])
     assert (refused.returncode, refused.stdout) == (End.NO, "nothing was sent back\n")
+    assert refused.stderr == f"error: not sent back: {found['unsigned']['id']} (can't be decoded)\n"
 
     sent = await system.command("dead", "send-back", "--all", "--json")
     assert [message["reason"] for message in json.loads(sent.stdout)] == ["unpostable"]
@@ -152,7 +153,7 @@ async def test_what_nobody_signed_is_sent_back_only_by_name_and_with_a_word_for_
     assert (sent.returncode, sent.stdout) == (0, f"sent back: {found['ours']['id']}, 1 credits\n")
     refused = await system.command("dead", "send-back", forged, before)
     assert (refused.returncode, refused.stdout) == (End.NO, "nothing was sent back\n")
-    assert "--unsigned" in refused.stderr
+    assert refused.stderr.count("(not signed: needs --unsigned)") == 2
     sent = await system.command("dead", "send-back", before, "--unsigned")
     assert (sent.returncode, sent.stdout) == (0, f"sent back: {before}, 1 credits\n")
     await until_balances(system, {"anna": 1050, "ben": 1050})
@@ -177,6 +178,17 @@ async def test_what_nobody_signed_is_found_where_earlier_versions_left_it(
     await until_balances(system, {"anna": 2100, "ben": 0})
 
 
+async def test_what_is_named_in_vain_is_told_why(system: System, publish: Publish) -> None:
+    """A question with no win in it is neither undecodable nor in want of a word for it."""
+    await publish(SHARD, unsigned(), UNSIGNED_TYPE)
+    ((empty,), nobodys) = ([m["id"] for m in await until_dead(system, 1)], "0" * 32)
+    refused = await system.command("dead", "send-back", empty, nobodys, "--unsigned")
+    told = sorted([f"{empty} (holds no credit)", f"{nobodys} (not put aside)"])
+    assert (refused.returncode, refused.stderr) == (End.NO, f"error: not sent back: {', '.join(told)}\n")
+    refused = await system.command("dead", "drop", nobodys)
+    assert refused.stderr == f"error: not dropped: {nobodys} (not put aside)\n"
+
+
 async def test_more_than_a_batch_is_sent_back_in_several(system: System, publish: Publish) -> None:
     """So many came from no gateway of this version; whoever vouches for them gets them paid all the same."""
     many = [win(f"{n}", details={"note": "n" * 1_000}) for n in range(BATCH_QUESTIONS_MAX + 200)]
@@ -198,7 +210,7 @@ async def test_only_what_is_paid_is_dropped_unless_told_otherwise(system: System
 
     dropped = await system.command("dead", "drop", *owed, found["a defect of ours"])
     assert dropped.returncode == End.NO
-    assert all(message_id in dropped.stderr for message_id in owed)
+    assert all(f"{name} (not known to be paid: needs --unpaid)" in dropped.stderr for name in owed)
     assert found["a defect of ours"] not in dropped.stderr
     assert "10.50 EUR to anna (klas paid)  paid" in dropped.stdout
     left = {message["id"] for message in await until_dead(system, 3)}

@@ -32,6 +32,7 @@ dead: Final = typer.Typer(
 Id = Annotated[str, typer.Argument(metavar="ID", help="As `dead list` names it.")]
 
 HEX_BYTES_MAX: Final = 256
+_NOT_HERE: Final = "not put aside"
 
 
 class DeadCredit(msgspec.Struct, frozen=True):
@@ -110,8 +111,10 @@ def send_back_dead(
         sent.extend(asyncio.run(send_back(settings.broker, lambda m: m.id in chosen, _queues(chosen))))
         lines = [f"sent back: {message.id}, {len(message.credits)} credits" for message in sent]
         say(sent, "\n".join(lines) or "nothing was sent back", as_json=as_json)
-    if missing := sorted(wanted - {message.id for message in sent}):
-        end(End.NO, f"not put aside, can't be decoded, or needs --unsigned: {', '.join(missing)}")
+    if missing := wanted - {message.id for message in sent}:
+        found = {message.id: message for message in messages}
+        reasons = {name: _why_not_sent_back(found.get(name), unsigned=unsigned) for name in missing}
+        end(End.NO, f"not sent back: {_with_reasons(reasons)}")
 
 
 @dead.command("drop")
@@ -145,8 +148,10 @@ def drop_dead(
         gone.extend(asyncio.run(drop(settings.broker, lambda m: m.id in may_go, _queues(may_go))))
         text = "\n\n".join(_text(message, credits_of(message), currencies) for message in gone)
         say(gone, text or "nothing was dropped", as_json=as_json)
-    if kept := sorted(set(message_ids) - set(may_go)):
-        end(End.NO, f"not put aside, or not known to be paid: {', '.join(kept)}")
+    if kept := set(message_ids) - {message.id for message in gone}:
+        here = {message.id for message in named} - set(may_go)
+        why = {name: "not known to be paid: needs --unpaid" if name in here else _NOT_HERE for name in kept}
+        end(End.NO, f"not dropped: {_with_reasons(why)}")
 
 
 def _look(settings: Settings, *, unsigned: bool) -> "list[DeadMessage]":
@@ -162,6 +167,18 @@ def _find(settings: Settings, wanted: Collection[str]) -> "list[DeadMessage]":
     if len({message.id for message in found}) < len(wanted):
         found = [message for message in _look(settings, unsigned=True) if message.id in wanted]
     return found
+
+
+def _why_not_sent_back(message: "DeadMessage | None", *, unsigned: bool) -> str:
+    if message is None:
+        return _NOT_HERE
+    if not message.can_be_sent_back:
+        return "can't be decoded" if message.defect else "holds no credit"
+    return _NOT_HERE if unsigned or message.authentic else "not signed: needs --unsigned"
+
+
+def _with_reasons(reasons: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({reason})" for name, reason in sorted(reasons.items()))
 
 
 def _queues(chosen: "Mapping[str, DeadMessage]") -> list[str]:

@@ -40,7 +40,8 @@ HOSTS: Final = {
     "[::1": "",
     "[::g]": "",
     "a\tb": "can't be seen",
-    "a\u00ad..b": "two dots",
+    "a\u00ad..b": "can't be seen",
+    "a\u200bb": "can't be seen",
 }
 """Of every server, and a part of the line; how a bracket is missed is each reader's own."""
 

@@ -58,6 +58,7 @@ BROKERS: Final = {
     **{AMQP + host: defect for host, defect in HOSTS.items()},
     **{f"{AMQP}a{place}": defect for place, defect in PLACES.items()},
     **{f"amqp://{account}@a": defect for account, defect in ACCOUNTS.items()},
+    "amqp://me:hunter2%40@\uff11.example": "can't read it",
     AMQP: "there is no host",
     f"{AMQP}:5672/": "there is no host",
     "amqp:///": "there is no host",

@@ -12,7 +12,14 @@ import re
 from typing import Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from shared.server_url import read_options, refuse_account, refuse_options, refuse_place, refuse_tls_files
+from shared.server_url import (
+    ACCOUNT_HINT,
+    read_options,
+    refuse_account,
+    refuse_options,
+    refuse_place,
+    refuse_tls_files,
+)
 
 _OPTIONS: Final = frozenset({"auth", "heartbeat", "name", "timeout"})
 """Heartbeat and time limit may stand here, but `[broker] heartbeat_seconds` and our own limit count."""
@@ -56,7 +63,23 @@ def _defect(url: str) -> str | None:
         return "a comma must have a whole URL on either side, amqp:// included"
     if len(vhost_of(url).encode()) > VHOST_BYTES_MAX:
         return f"the virtual host has more than {VHOST_BYTES_MAX} bytes"
-    return refuse_place(parts) or _refuse_options(parts)
+    return refuse_place(parts) or _refuse_options(parts) or _refuse_by_driver(url)
+
+
+def _refuse_by_driver(url: str) -> str | None:
+    """Return whether the driver can't read a URL, as some with other letters than ASCII's, or None.
+
+    Where it finds out itself, it repeats the password.
+    """
+    if url.isascii():
+        return None
+    from yarl import URL  # noqa: PLC0415  (most URLs don't need it)
+
+    try:
+        URL(url)
+    except ValueError:
+        return f"the driver can't read it; {ACCOUNT_HINT}"
+    return None
 
 
 def _refuse_options(parts: SplitResult) -> str | None:

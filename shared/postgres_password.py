@@ -26,19 +26,22 @@ class Password(NamedTuple):
 
 
 def postgres_passwords(url: str) -> Iterator[Password]:
-    """Yield each password that may be sent to the servers of a URL of PostgreSQL."""
+    """Yield each password that may be sent to the servers of a URL of PostgreSQL.
+
+    Where an option says the same as the part of the URL before it, the option counts: so SQLAlchemy has it.
+    """
     try:
         parts = urlsplit(url)
         options = parse_qs(parts.query)
-        in_url = [unquote(parts.password)] if parts.password is not None else options.get("password", [])
+        fields = _fields(parts, options)
     except ValueError:
         return
-    if in_url:
+    if in_url := options.get("password") or _written(parts.password):
         yield from (Password(text, "") for text in in_url)
     elif (variable := os.environ.get("PGPASSWORD")) is not None:
         yield Password(variable, "the password in PGPASSWORD ")
     elif passfile := _passfile(options):
-        yield from _matching(passfile, _fields(parts, options))
+        yield from _matching(passfile, fields)
 
 
 def _passfile(options: Mapping[str, list[str]]) -> Path | None:
@@ -53,20 +56,32 @@ def _passfile(options: Mapping[str, list[str]]) -> Path | None:
 
 def _fields(parts: SplitResult, options: Mapping[str, list[str]]) -> tuple[list[str], ...]:
     """Return hosts, ports, databases and users as a file's entries name them, whatever says so first."""
-    environment = os.environ.get
-    user = [unquote(parts.username)] if parts.username else options.get("user", [environment("PGUSER", "")])
-    user = user if any(user) else [getpass.getuser()]
-    database = unquote(parts.path.removeprefix("/"))
-    databases = [database] if database else options.get("database", [environment("PGDATABASE") or user[0]])
-    hosts = (
-        [parts.hostname] if parts.hostname else _listed(options.get("host") or [environment("PGHOST", "")])
-    )
-    ports = (
-        [str(parts.port)] if parts.port else _listed(options.get("port") or [environment("PGPORT", "5432")])
-    )
+    user = options.get("user") or _written(parts.username) or _variable("PGUSER") or [getpass.getuser()]
+    databases = options.get("database") or _written(parts.path.removeprefix("/")) or _variable("PGDATABASE")
+    hosts = _listed(options.get("host") or _host(parts) or _variable("PGHOST") or [""])
+    ports = _listed(options.get("port") or _port(parts) or _variable("PGPORT") or ["5432"])
     for place in [host for host in hosts if not host.startswith("/") and host.count(":") == 1]:
         ports.append(place.partition(":")[2])
-    return [_as_in_file(host) for host in hosts], ports, databases, user
+    return [_as_in_file(host) for host in hosts], ports, databases or user, user
+
+
+def _written(text: str | None) -> list[str]:
+    """Return a part of the URL; one that is empty is none."""
+    return [unquote(text)] if text else []
+
+
+def _variable(name: str) -> list[str]:
+    return [value] if (value := os.environ.get(name)) else []
+
+
+def _host(parts: SplitResult) -> list[str]:
+    """Return the URL's host as it is written: urlsplit's is in lower case, and entries are not."""
+    place = parts.netloc.rpartition("@")[2]
+    return _written(parts.hostname if place.startswith("[") else place.partition(":")[0])
+
+
+def _port(parts: SplitResult) -> list[str]:
+    return [str(parts.port)] if parts.port else []
 
 
 def _listed(texts: list[str]) -> list[str]:

@@ -87,6 +87,8 @@ def refuse_host(host: str, *, is_bracketed: bool = False) -> str | None:
         return "there is no host"
     if is_bracketed:
         return None if _is_ipv6(host) else "what stands in brackets is no IPv6 address"
+    if not host.isprintable():  # pasted along: some drivers pass over it, others raise
+        return "the host has a character that can't be seen"
     try:
         labels = [label if label.isascii() else label.encode("idna").decode() for label in host.split(".")]
     except UnicodeError:

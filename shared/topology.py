@@ -59,6 +59,9 @@ _UNSIGNED_ARGUMENTS: Final[FieldTable] = {
     "x-max-length": UNSIGNED_MESSAGES_MAX,
     "x-max-length-bytes": UNSIGNED_BYTES_MAX,
     "x-overflow": "reject-publish",
+    # Where RabbitMQ 4 leaves what was returned to it too often, as by looks that were broken off.
+    "x-dead-letter-exchange": "",
+    "x-dead-letter-routing-key": DEAD_QUEUE,
 }
 
 

@@ -1,13 +1,14 @@
 """When a cache that has failed is asked again, and what is said of it.
 
 A fault that passes, such as a Redis that is down, is logged each time the cache rests. One that stays until a
-person acts, such as a wrong password, is logged as an error once, and again when it is another.
+person acts, such as a wrong password, is logged as an error once, and again when it is another. An account
+may be let read and not write: what is refused is over when the same is done, and not when something else is.
 """
 
 import ssl
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 from redis.exceptions import (
@@ -28,6 +29,9 @@ CAUSES_MAX: Final = 10
 _STATES: Final = frozenset({"BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "UNBLOCKED"})
 """With which an error begins that is Redis' own state."""
 
+Call = Literal["recall", "remember"]
+"""What the cache is asked for."""
+
 CountFault = Callable[[str], None]
 """Counts one fault of the shared cache, of a kind: `unverified`, `failed`, or `refused` beside `failed`."""
 
@@ -37,20 +41,20 @@ _log = structlog.get_logger()
 class CacheRest:
     """Whether the cache rests, and why."""
 
-    __slots__ = ("_count", "_refusal", "_until")
+    __slots__ = ("_count", "_refusals", "_until")
 
     def __init__(self, count: CountFault) -> None:
         """Take what counts faults."""
         self._count: Final = count
         self._until = 0.0
-        self._refusal: tuple[str, str] | None = None
+        self._refusals: Final[dict[Call, tuple[str, str]]] = {}
 
     @property
     def is_on(self) -> bool:
         """Whether the cache is left alone now."""
         return time.monotonic() < self._until
 
-    def begin(self, error: Exception) -> None:
+    def begin(self, call: Call, error: Exception) -> None:
         """Leave the cache alone for a while, and say why, once for all calls that failed together."""
         self._count("failed")
         rests_already = self.is_on
@@ -58,17 +62,21 @@ class CacheRest:
         name, reason = type(error).__name__, reason_of(error)
         if is_refusal(error):
             self._count("refused")
-            if self._refusal != (name, reason):
-                self._refusal = name, reason
+            is_known = (name, reason) in self._refusals.values()
+            self._refusals[call] = name, reason
+            if not is_known:
                 _log.error("cache refuses us", setting="[cache] url", error=name, reason=reason)
         elif not rests_already:
-            self._refusal = None
+            self._refusals.clear()
             _log.warning("cache rests", seconds=PAUSE_SECONDS, error=name, reason=reason)
 
-    def note_answer(self) -> None:
-        """Note that the cache has done what it was asked for."""
-        if self._refusal is not None:
-            self._refusal = None
+    def note_answer(self, call: Call) -> None:
+        """Note that the cache has done what it was asked for; what was refused for that reason is over."""
+        if (refusal := self._refusals.get(call)) is None:
+            return
+        for refused in [refused for refused, of_it in self._refusals.items() if of_it == refusal]:
+            del self._refusals[refused]
+        if not self._refusals:
             _log.info("cache serves again")
 
 

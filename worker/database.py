@@ -243,12 +243,12 @@ async def migrate(
         async with engine.begin() as connection:
             if engine.dialect.name == "postgresql":
                 await take_migration_lock(connection, wait_seconds, tell)
-            before = await connection.run_sync(_revision)
             with lock_timeouts_as_unavailable("somebody holds a lock on our tables", wait_seconds):
+                before = await connection.run_sync(_revision)
                 await connection.run_sync(_upgrade, before)
-            if before != head_revision():
-                revisions = {"from": before, "to": head_revision()}
-                await record(connection, by, Action.MIGRATE, LEDGER, "migrated", revisions)
+                if before != head_revision():
+                    revisions = {"from": before, "to": head_revision()}
+                    await record(connection, by, Action.MIGRATE, LEDGER, "migrated", revisions)
     return before, head_revision()
 
 

@@ -3,6 +3,8 @@
 To look at a message takes it out and puts it back behind the others: the broker counts how often one is
 returned to it, and throws away what comes back too often. It is put back, and that is confirmed, before it is
 taken out, so that a crash between leaves it twice and never loses it; twice is harmless, as everywhere here.
+A full queue refuses what is put back: that is held until the others were looked at, which makes room.
+Returned at once it would be the next to be taken, and again, until the broker has counted too often.
 
 Anyone with the broker's password can put a message there. One that a gateway or a worker has signed is
 authentic; what asks for money in any other is a stranger's word, or that of a version that did not sign.
@@ -28,6 +30,7 @@ from shared.amqp_properties import repeated_type
 from shared.broker_access import require_access
 from shared.credit import Credit
 from shared.errors import BrokerUnavailable, PoisonMessage, SettingsError
+from shared.garbage import let_go
 from shared.message_keys import MessageKeys, Purpose, read_message_keys
 from shared.settings import MEMORY, BrokerSettings
 from shared.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, declare_topology
@@ -132,14 +135,19 @@ async def _sort(
     async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
         wire = await wire_channel(channel)
         for queue in queues:
+            held: list[tuple[DeliveredMessage, DeadMessage]] = []
             for _ in range(await _count(channel, queue)):
                 taken = await wire.basic_get(queue)
                 if isinstance(taken.delivery, Basic.GetEmpty):  # somebody else has taken some meanwhile
                     break
                 message = _read(keys, taken, queue)
                 fate = decide(message)
-                await _settle(wire, keys, taken, message, fate)
+                if not await _settle(wire, keys, taken, message, fate):
+                    held.append((taken, message))
                 sorted_.append((message, fate))
+            for taken, message in held:
+                if not await _settle(wire, keys, taken, message, _Fate.STAYS):
+                    await wire.basic_reject(taken.delivery_tag or 0, requeue=True)
     return sorted_
 
 
@@ -175,8 +183,11 @@ async def _count(channel: AbstractChannel, queue: str) -> int:
 
 async def _settle(
     channel: Channel, keys: MessageKeys, taken: DeliveredMessage, message: DeadMessage, fate: _Fate
-) -> None:
-    """Do with a message what was decided; return when the broker has it where it is to be."""
+) -> bool:
+    """Do with a message what was decided; return when the broker has it where it is to be.
+
+    Returns False, and leaves it taken out, if it is to stay and its queue is full.
+    """
     copies: list[tuple[str, str | None, bytes]] = []
     if fate is _Fate.STAYS:
         copies = [(message.queue, message.message_type, message.body)]
@@ -193,12 +204,13 @@ async def _settle(
             await channel.basic_publish(body, routing_key=queue, properties=properties, mandatory=True)
     except PublishError:  # returned, because the queue is gone
         raise
-    except DeliveryError:  # refused: the queue was filled up meanwhile, and the message returns to its place
+    except DeliveryError as refused:
         if fate is not _Fate.STAYS:
             raise
-        await channel.basic_reject(taken.delivery_tag or 0, requeue=True)
-    else:
-        await channel.basic_ack(taken.delivery_tag or 0)
+        let_go(refused)
+        return False
+    await channel.basic_ack(taken.delivery_tag or 0)
+    return True
 
 
 def _signed(keys: MessageKeys, credits_: Sequence[Credit]) -> Iterator[bytes]:

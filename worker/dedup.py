@@ -144,9 +144,9 @@ class RedisCache:
             found = await self._recall([values.key(identity) for identity in identities], [VALUE_BYTES_MAX])
             transfers = self._read(values, dict(zip(identities, found, strict=True)))
         except Exception as error:  # noqa: BLE001  (its client raises what it likes, a TypeError among others)
-            self._rest.begin(error)
+            self._rest.begin("recall", error)
             return {}
-        self._rest.note_answer()
+        self._rest.note_answer("recall")
         if values is not self._values:  # what was true of other books
             return {}
         self._memory.put(transfers)
@@ -188,9 +188,9 @@ class RedisCache:
             fitting = {key: value for key, value in encoded.items() if len(value) <= VALUE_BYTES_MAX}
             if fitting:
                 await self._remember(list(fitting), [self._ttl_seconds, *fitting.values()])
-                self._rest.note_answer()
+                self._rest.note_answer("remember")
         except Exception as error:  # noqa: BLE001
-            self._rest.begin(error)
+            self._rest.begin("remember", error)
 
     def enter(self, epoch: Epoch) -> None:
         """Use the keys of this epoch only; others expire in their time, and what was not sent never is."""

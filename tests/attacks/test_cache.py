@@ -272,6 +272,24 @@ async def test_option_that_redis_refuses_is_named_once_as_an_error(
     assert reason in line["reason"]
 
 
+async def test_account_that_may_read_and_not_write_is_said_once_and_not_taken_for_mended(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
+    async with account(servers, "a-password") as url, Redis.from_url(servers.cache_url) as redis:
+        await _command(redis, "ACL", "SETUSER", "credits-test", "-set")
+        with capture_logs() as logged:
+            async with cache_on(url) as cache:
+                for _ in range(5):
+                    await put(cache, {ONE: transfer()})
+                    await cache.get([TWO])
+                (refused,) = logged
+                await _command(redis, "ACL", "SETUSER", "credits-test", "+set")
+                await put(cache, {ONE: transfer()})
+    assert refused["event"] == "cache refuses us"
+    assert [line["event"] for line in logged[1:]] == ["cache serves again"]
+
+
 async def test_worker_with_an_option_that_no_driver_knows_does_not_start(tmp_path: Path) -> None:
     ended = await run(
         f"sqlite+aiosqlite:///{tmp_path}/ledger.db",

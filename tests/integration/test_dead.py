@@ -3,11 +3,14 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import aio_pika
 import pytest
+from aiormq.exceptions import DeliveryError
 
+from shared import topology
 from shared.credit import Credit
 from shared.message_keys import MessageKeys, Purpose
 from shared.settings import BrokerSettings
@@ -15,7 +18,7 @@ from shared.topology import DEAD_QUEUE, UNSIGNED_QUEUE, shard_of, shard_queue
 from shared.wire import BATCH_QUESTIONS_MAX, MESSAGE_TYPE, UNSIGNED_TYPE, Batch, encode, unix_ms
 from tests.commands import run
 from tests.credits import win
-from tests.servers import Servers
+from tests.servers import Servers, fresh_vhost
 from tests.system import BROKER_KEY, KEYS, System, running_system
 from worker.cli.ends import End
 from worker.dead import look
@@ -281,3 +284,25 @@ async def test_commands_say_what_is_wrong_in_one_line(system: System) -> None:
     assert "[broker] keys" in (await run(url, "dead", "list", **nowhere)).error(End.SETTINGS)
     neither = await run(url, "dead", "send-back", **nowhere)
     assert neither.code == End.USAGE
+
+
+async def test_looks_lose_and_repeat_nothing_where_the_queue_of_what_nobody_signed_is_full(
+    servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As RabbitMQ 4 counts, which throws away what was returned twenty times; 3.10 is told to."""
+    few = {**topology._UNSIGNED_ARGUMENTS, "x-max-length": 60, "x-delivery-limit": 20}  # noqa: SLF001
+    monkeypatch.setattr(topology, "_UNSIGNED_ARGUMENTS", few)
+    broker = BrokerSettings(url=await fresh_vhost(servers), keys=(BROKER_KEY,))
+    async with await aio_pika.connect(broker.url) as connection, connection.channel() as channel:
+        await topology.declare_topology(channel, broker.shards)
+        published: set[bytes] = set()
+        with suppress(DeliveryError):  # it is full
+            for number in range(1_000):
+                body = f"forged {number}".encode()
+                await channel.default_exchange.publish(aio_pika.Message(body), routing_key=UNSIGNED_QUEUE)
+                published.add(body)
+        assert 60 <= len(published) < 1_000
+        for _ in range(LOOKS):
+            bodies = [message.body for message in await look(broker)]
+            assert len(bodies) == len(published)
+            assert set(bodies) == published

@@ -261,6 +261,29 @@ async def test_operator_dates_no_entry_back_and_writes_none_as_another_login(
     assert UUID(forged.entry_id).version == 7
 
 
+UUID_OF_OWN = (
+    "CREATE TYPE pg_temp.uuid AS (written text)",
+    (
+        "CREATE FUNCTION pg_temp.made(text) RETURNS pg_temp.uuid LANGUAGE sql"
+        " AS $$ SELECT CAST(row('00000000-0000-7000-8000-000000000001') AS pg_temp.uuid) $$"
+    ),
+    "CREATE CAST (text AS pg_temp.uuid) WITH FUNCTION pg_temp.made(text)",
+    (
+        "CREATE FUNCTION pg_temp.read(pg_temp.uuid) RETURNS pg_catalog.uuid LANGUAGE sql"
+        " AS $$ SELECT CAST(($1).written AS pg_catalog.uuid) $$"
+    ),
+    "CREATE CAST (pg_temp.uuid AS pg_catalog.uuid) WITH FUNCTION pg_temp.read(pg_temp.uuid) AS ASSIGNMENT",
+)
+
+
+async def test_operator_dates_no_entry_back_by_a_type_of_its_own(roles: Roles) -> None:
+    """Nobody has revoked the right to make temporary types here, which PostgreSQL gives to all."""
+    await _execute(roles.engines["operator"], *UUID_OF_OWN, FORGED.format(more="", value=""))
+    forged = (await audit_entries(roles.owner))[-1]
+    assert forged.actor == "carla"
+    assert moment_of(UUID(forged.entry_id)) == forged.at
+
+
 async def test_entries_of_one_transaction_keep_their_order(roles: Roles) -> None:
     actions = [Action.DEAD_DROP, Action.DEAD_SEND_BACK] * 100
     async with roles.engines["operator"].begin() as connection:

@@ -94,5 +94,8 @@ async def test_table_that_somebody_has_locked_is_not_waited_for_without_end(url:
         assert await pending_migration(engine)
         await migrate(engine, wait_seconds=1)
         assert not await pending_migration(engine)
+        async with holding(url, "LOCK TABLE alembic_version"):  # which is read before any is changed
+            with pytest.raises(LedgerUnavailable, match="a lock on our tables; gave up after 1 s"):
+                await migrate(engine, wait_seconds=1)
     finally:
         await engine.dispose()

@@ -40,7 +40,8 @@ HOSTS: Final = {
     "[::1": "",
     "[::g]": "",
     "a\tb": "can't be seen",
-    "a\u00ad..b": "two dots",
+    "a\u00ad..b": "can't be seen",
+    "a\u200bb": "can't be seen",
 }
 """Of every server, and a part of the line; how a bracket is missed is each reader's own."""
 
@@ -57,6 +58,7 @@ BROKERS: Final = {
     **{AMQP + host: defect for host, defect in HOSTS.items()},
     **{f"{AMQP}a{place}": defect for place, defect in PLACES.items()},
     **{f"amqp://{account}@a": defect for account, defect in ACCOUNTS.items()},
+    "amqp://me:hunter2%40@\uff11.example": "can't read it",
     AMQP: "there is no host",
     f"{AMQP}:5672/": "there is no host",
     "amqp:///": "there is no host",

@@ -30,6 +30,10 @@ PRIVATE = "a-secret-of-my-own"
         ("[broker] url", {"broker": {"url": "amqp://me:gu%65st@broker"}}),
         ("[ledger] database_url", {"ledger": {"database_url": "postgresql+asyncpg://me:demo-worker@a/b"}}),
         ("[ledger] database_url", {"ledger": {"database_url": "postgresql+asyncpg://a/b?password=credits"}}),
+        (
+            "[ledger] database_url",
+            {"ledger": {"database_url": "postgresql+asyncpg://me:mine@a/b?password=credits"}},
+        ),
         ("[cache] url", {"cache": {"url": "redis://worker:demo-redis@cache"}}),
     ],
 )
@@ -73,6 +77,11 @@ a:5432:credits:other:demo-worker
         ("/", {"PGPASSFILE": "passwords", "PGHOST": "b", "PGUSER": "us"}, "b:5432:us:us:credits"),
         ("me@a/credits?passfile=passwords", {"PGPASSFILE": "nowhere"}, "a:*:*:*:demo-worker"),
         ("me@a/credits", {"HOME": "."}, "a:*:*:*:demo-worker"),
+        ("me:@a/credits", {"PGPASSWORD": "credits"}, ""),
+        ("me@DB.Internal/credits", {"PGPASSFILE": "passwords"}, "DB.Internal:*:*:*:credits"),
+        ("me@b:1/c?host=a", {"PGPASSFILE": "passwords"}, "a:1:c:me:credits"),
+        ("me@b/c?port=1", {"PGPASSFILE": "passwords"}, "b:1:c:me:credits"),
+        ("me@b/c?user=you&database=d", {"PGPASSFILE": "passwords"}, "b:*:d:you:credits"),
     ],
 )
 @pytest.mark.usefixtures("clean_place")

@@ -13,9 +13,11 @@ down_revision = "0009"
 TEXT = sa.Text(collation="C").with_variant(sa.Text(), "sqlite")
 
 # A UUIDv7 whose first bits are the time in microseconds, so that entries of one transaction keep their order;
-# of what the writer made of it the random end is left.
+# of what the writer made of it the random end is left. Whoever may make temporary types, as PostgreSQL lets
+# anybody, could have one in the place of uuid, were pg_temp not named last.
 STAMP = """
-CREATE FUNCTION stamp_audit_entry() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION stamp_audit_entry() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     us bigint := (extract(epoch FROM clock_timestamp()) * 1000000)::bigint;
 BEGIN

@@ -169,7 +169,7 @@ class Integration:
         message = provider.parse(callback)
         lookup, holder = provider.whose(message), None
         if lookup is not None:
-            holder = await self.holders.find(lookup, deadline)
+            holder = await self.holders.find(lookup, deadline, callback.body)
             if holder is None:
                 unknown_session = isinstance(lookup, FindSession)
                 raise Refused(Result.UNKNOWN_SESSION if unknown_session else Result.UNKNOWN_PLAYER)

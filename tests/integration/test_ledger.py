@@ -21,6 +21,7 @@ from worker.database import require_migrated
 from worker.dedup import MemoryCache
 from worker.holders import add_player, close_session, open_session
 from worker.ledger import Ledger
+from worker.schema import CONFLICTS_MAX
 
 
 @pytest.fixture
@@ -78,6 +79,23 @@ async def test_altered_repeat_is_a_conflict_that_names_what_differs(ledger: Ledg
         outcomes = await post(ledger, win(**{field: value}))
         assert outcomes == [Outcome(Result.CONFLICT, differing=(field,))]
     assert (await balance_minor(ledger), await balance_minor(ledger, "ben")) == (1050, 0)
+
+
+async def test_of_what_else_was_sent_under_an_id_a_bounded_number_is_kept(
+    engine: AsyncEngine, ledger: Ledger
+) -> None:
+    """Whoever has one signed request may offer what its signature does not cover, without end."""
+    await post(ledger, WIN, win("other"))
+    late, *others = [win(game_id=str(number)) for number in range(CONFLICTS_MAX + 10)]
+    assert results(await post(ledger, *others[:9], *others[:9])) == [Result.CONFLICT] * 18
+    for _ in range(2):
+        assert set(results(await post(ledger, *others))) == {Result.CONFLICT}
+    await post(ledger, late, win("other", game_id="another"))
+    async with engine.connect() as connection:
+        kept = (await connection.execute(text("SELECT offered FROM conflicts"))).scalars().all()
+    assert len(kept) == CONFLICTS_MAX + 1
+    assert '{"game_id":"another"}' in kept
+    assert '{"game_id":"0"}' not in kept
 
 
 async def test_lost_bet_is_recorded_and_moves_nothing(engine: AsyncEngine, ledger: Ledger) -> None:

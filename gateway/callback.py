@@ -73,10 +73,10 @@ class Integration:
         Of several items, what becomes of one is nothing to the others.
         """
         began = perf_counter()
+        deadline = asyncio.get_running_loop().time() + self.provider.settings.reply_within_seconds
         if not is_short(callback.body):
             await pace.rest()
         is_overloaded = self.ledger.is_overloaded()
-        deadline = asyncio.get_running_loop().time() + self.provider.settings.reply_within_seconds
         try:
             items = self.provider.split(callback)
         except Refused as refused:

@@ -73,10 +73,10 @@ class Integration:
         Of several items, what becomes of one is nothing to the others.
         """
         began = perf_counter()
+        deadline = asyncio.get_running_loop().time() + self.provider.settings.reply_within_seconds
         if not is_short(callback.body):
             await pace.rest()
         is_overloaded = self.ledger.is_overloaded()
-        deadline = asyncio.get_running_loop().time() + self.provider.settings.reply_within_seconds
         try:
             items = self.provider.split(callback)
         except Refused as refused:
@@ -169,7 +169,7 @@ class Integration:
         message = provider.parse(callback)
         lookup, holder = provider.whose(message), None
         if lookup is not None:
-            holder = await self.holders.find(lookup, deadline)
+            holder = await self.holders.find(lookup, deadline, callback.body)
             if holder is None:
                 unknown_session = isinstance(lookup, FindSession)
                 raise Refused(Result.UNKNOWN_SESSION if unknown_session else Result.UNKNOWN_PLAYER)

@@ -3,6 +3,8 @@
 from typing import Final
 
 from gateway.ledger_client.contract import LedgerClient
+from gateway.places import Places
+from gateway.under_way import UnderWay
 from shared.errors import LedgerUnavailable
 from shared.garbage import forget_oldest
 from shared.outcome import Holder, Outcome
@@ -16,15 +18,23 @@ class Holders:
 
     def __init__(self, ledger: LedgerClient) -> None:
         """Take the ledger to ask."""
-        self._ledger: Final = ledger
+        self._under_way: Final = UnderWay(ledger)
+        self._places: Final = Places()
+        """For what one body asks, which may name any session beside its signature."""
         self._known: Final[dict[Lookup, Holder]] = {}
 
-    async def find(self, lookup: Lookup, deadline: float) -> Holder | None:
-        """Return who holds the wallets, with balances as of the first answer. Raises LedgerUnavailable."""
+    async def find(self, lookup: Lookup, deadline: float, body: bytes) -> Holder | None:
+        """Return who holds the wallets, with balances as of the first answer. Raises LedgerUnavailable.
+
+        `body` is that of the request that has to know.
+        """
         known = self._known.get(lookup)
         if known is not None:
             return known
-        answer = await self._ledger.ask(lookup, deadline)
+        async with self._places.one(body, deadline):
+            (answer,) = await self._under_way.ask_all([lookup], deadline)
+        if isinstance(answer, LedgerUnavailable):
+            raise LedgerUnavailable(str(answer))  # not one that is told to others, too: its trace would grow
         if isinstance(answer, Outcome):
             raise LedgerUnavailable(answer.result.value)
         if answer is not None:

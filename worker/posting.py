@@ -4,7 +4,7 @@
 what to answer. The transaction around it is in `worker.ledger`.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -14,6 +14,7 @@ import msgspec
 from uuid_utils import uuid7
 
 from shared.credit import FINGERPRINT, Credit, Wallet
+from shared.ids import ID_CHARACTERS_MAX
 from shared.money import MINOR_MAX
 from shared.outcome import Outcome, Receipt, Result
 from worker.schema import SETTLEMENT
@@ -23,6 +24,9 @@ SignedIdentity = tuple[str, bytes]
 """Integration and digest of a signed message."""
 
 Row = tuple[Any, ...]
+
+OFFERED_BYTES_MAX: Final = 2_500
+"""Of what a conflict offered, as it is kept: PostgreSQL's index holds 2,704 with the transfer's id."""
 
 
 class Transfer(msgspec.Struct, frozen=True, array_like=True):
@@ -193,9 +197,18 @@ def _plan_one(credit: Credit, known: Known, made: Plan) -> Outcome:
 def _refuse_other_content(credit: Credit, transfer: Transfer, outcome: Outcome, made: Plan) -> Outcome:
     """Return the outcome, and plan to keep what was offered if it is a conflict."""
     if outcome.differing:
-        offered = _json.encode({name: getattr(credit, name) for name in outcome.differing}).decode()
-        made.conflict_rows.append((UUID(transfer.id), offered, made.posted_at))
+        made.conflict_rows.append((UUID(transfer.id), _offered(credit, outcome.differing), made.posted_at))
     return outcome
+
+
+def _offered(credit: Credit, differing: Iterable[str]) -> str:
+    """Return the fields that differ as they are kept: long texts cut, if all of it is too long."""
+    fields = {name: getattr(credit, name) for name in differing}
+    offered = _json.encode(fields)
+    if len(offered) > OFFERED_BYTES_MAX:
+        cut = {k: v[:ID_CHARACTERS_MAX] if isinstance(v, str) else v for k, v in fields.items()}
+        offered = _json.encode(cut)
+    return offered.decode()
 
 
 def _rejection(credit: Credit, known: Known, account: Account | None) -> Result | None:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from shared.money import Currencies
 from worker.database import outages_as_unavailable, snapshot, utc
 from worker.paging import Page, cut, read_cursor
-from worker.schema import SETTLEMENT, conflicts, entries, players, transfers, wallets
+from worker.schema import CONFLICTS_MAX, SETTLEMENT, conflicts, entries, players, transfers, wallets
 from worker.views import (
     BalancesView,
     ConflictView,
@@ -194,4 +194,4 @@ async def _entries(
 
 async def _conflicts(connection: AsyncConnection, transfer: Row[Any]) -> list[ConflictView]:
     seen = select(conflicts).where(conflicts.c.transfer_id == transfer.id).order_by(conflicts.c.first_seen_at)
-    return [conflict_view(row) for row in await connection.execute(seen)]
+    return [conflict_view(row) for row in await connection.execute(seen.limit(CONFLICTS_MAX))]

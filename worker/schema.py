@@ -35,6 +35,9 @@ from shared.money import MINOR_MAX
 SETTLEMENT: Final = "SETTLEMENT"
 """The account that an integration's wins are paid from; the other legs are on REAL and BONUS wallets."""
 
+CONFLICTS_MAX: Final = 100
+"""Of a transfer: those that are kept, the first ones. What is not signed can be altered without end."""
+
 CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
 
 CACHE_KEY_BYTES: Final = 32

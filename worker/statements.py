@@ -12,6 +12,7 @@ from sqlalchemy import (
     Dialect,
     TextualSelect,
     bindparam,
+    func,
     insert,
     select,
     text,
@@ -21,7 +22,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.posting import Identity, Plan, Row, SignedIdentity, settlement_leg
-from worker.schema import SETTLEMENT, conflicts, entries, transfers, wallets
+from worker.schema import CONFLICTS_MAX, SETTLEMENT, conflicts, entries, transfers, wallets
 
 _WALLET = ("id", "player_id", "currency", "kind", "balance_minor", "version")
 _TRANSFER = (
@@ -70,7 +71,7 @@ class Statements(Protocol):
         """
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
-        """Insert conflicts; one that was seen before stays as it was."""
+        """Insert conflicts, the first of each transfer alone; one that was seen before stays as it was."""
 
 
 class PostgresStatements:
@@ -191,10 +192,22 @@ WITH held AS (
 )
 SELECT refuse_overtaken() WHERE (SELECT count(*) FROM posted) <> cardinality(${_TRANSFERS_FIRST}::uuid[])
 """  # noqa: S608
-_INSERT_CONFLICTS: Final = (
-    f"INSERT INTO conflicts ({_names(conflicts.columns)})"  # noqa: S608
-    f" SELECT * FROM {_unnested(conflicts.columns)} ON CONFLICT DO NOTHING"
-)
+_INSERT_CONFLICTS: Final = f"""
+INSERT INTO conflicts ({_names(conflicts.columns)})
+SELECT {_names(conflicts.columns)} FROM (
+    SELECT *, row_number() OVER (PARTITION BY transfer_id) AS place
+    FROM (SELECT DISTINCT * FROM {_unnested(conflicts.columns)}) AS n
+    WHERE NOT EXISTS (
+        SELECT FROM conflicts AS c WHERE c.transfer_id = n.transfer_id AND c.offered = n.offered
+    )
+) AS new
+WHERE place + (
+    SELECT count(*) FROM (
+        SELECT FROM conflicts AS c WHERE c.transfer_id = new.transfer_id LIMIT {CONFLICTS_MAX}
+    ) AS kept
+) <= {CONFLICTS_MAX}
+ON CONFLICT DO NOTHING
+"""  # noqa: S608
 
 
 def _arrays(rows: Sequence[Row], width: int) -> tuple[Sequence[Any], ...]:
@@ -248,8 +261,8 @@ class SqliteStatements:
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert, but for those that are there."""
-        statement = sqlite.insert(conflicts).on_conflict_do_nothing()
-        await connection.execute(statement, _dicts(conflicts.columns, rows))
+        names = ("kept_id", "offered_now", "seen_at")
+        await connection.execute(_INSERT_CONFLICT, [dict(zip(names, row, strict=True)) for row in rows])
 
 
 def _round(row: dict[str, Any]) -> Row:
@@ -267,6 +280,19 @@ def _dicts(columns: Iterable[Column[Any]], rows: Sequence[Row]) -> list[dict[str
     return [dict(zip(names, row, strict=True)) for row in rows]
 
 
+_KEPT = select(func.count()).where(conflicts.c.transfer_id == bindparam("kept_id")).scalar_subquery()
+_INSERT_CONFLICT = (
+    sqlite.insert(conflicts)
+    .from_select(
+        [column.name for column in conflicts.columns],
+        select(
+            bindparam("kept_id", type_=conflicts.c.transfer_id.type),
+            bindparam("offered_now", type_=conflicts.c.offered.type),
+            bindparam("seen_at", type_=conflicts.c.first_seen_at.type),
+        ).where(_KEPT < CONFLICTS_MAX),
+    )
+    .on_conflict_do_nothing()
+)
 _SET_WALLET = update(wallets).where(wallets.c.id == bindparam("wallet_id"))
 # Joined with a list of keys, because SQLite before 3.41 looks up `(a, b) IN (VALUES ...)` in no index.
 _KEYS: Final[BindParameter[Sequence[Row]]] = bindparam("keys", expanding=True)

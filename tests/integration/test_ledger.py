@@ -1,5 +1,6 @@
 """The ledger on real databases: each win is paid once, whoever sends it, however often."""
 
+import json
 import random
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,6 +22,7 @@ from worker.database import require_migrated
 from worker.dedup import MemoryCache
 from worker.holders import add_player, close_session, open_session
 from worker.ledger import Ledger
+from worker.schema import CONFLICTS_MAX
 
 
 @pytest.fixture
@@ -78,6 +80,37 @@ async def test_altered_repeat_is_a_conflict_that_names_what_differs(ledger: Ledg
         outcomes = await post(ledger, win(**{field: value}))
         assert outcomes == [Outcome(Result.CONFLICT, differing=(field,))]
     assert (await balance_minor(ledger), await balance_minor(ledger, "ben")) == (1050, 0)
+
+
+async def test_conflict_of_long_ids_is_told_and_kept_cut(engine: AsyncEngine, ledger: Ledger) -> None:
+    """PostgreSQL's index holds 2,704 bytes: the conflict was put aside as a credit that can't be posted."""
+    texts = random.Random(1)
+    long = ["".join(chr(texts.randrange(0x400, 0x800)) for _ in range(1_000)) for _ in range(3)]
+    await post(ledger, WIN)
+    altered = win(player_id="\U0001f3b0" * 128, round_id=long[0], game_id=long[1], bet_id=long[2])
+    assert results(await post(ledger, altered)) == [Result.CONFLICT]
+    assert results(await post(ledger, win(game_id=long[1]))) == [Result.CONFLICT]
+    async with engine.connect() as connection:
+        kept = (await connection.execute(text("SELECT offered FROM conflicts"))).scalars().all()
+    games = {json.loads(offered)["game_id"] for offered in kept}
+    assert games == {long[1], long[1][:128]}
+
+
+async def test_of_what_else_was_sent_under_an_id_a_bounded_number_is_kept(
+    engine: AsyncEngine, ledger: Ledger
+) -> None:
+    """Whoever has one signed request may offer what its signature does not cover, without end."""
+    await post(ledger, WIN, win("other"))
+    late, *others = [win(game_id=str(number)) for number in range(CONFLICTS_MAX + 10)]
+    assert results(await post(ledger, *others[:9], *others[:9])) == [Result.CONFLICT] * 18
+    for _ in range(2):
+        assert set(results(await post(ledger, *others))) == {Result.CONFLICT}
+    await post(ledger, late, win("other", game_id="another"))
+    async with engine.connect() as connection:
+        kept = (await connection.execute(text("SELECT offered FROM conflicts"))).scalars().all()
+    assert len(kept) == CONFLICTS_MAX + 1
+    assert '{"game_id":"another"}' in kept
+    assert '{"game_id":"0"}' not in kept
 
 
 async def test_lost_bet_is_recorded_and_moves_nothing(engine: AsyncEngine, ledger: Ledger) -> None:

@@ -10,7 +10,7 @@ import pytest
 from gateway.callback import Integration
 from gateway.holders import Holders
 from gateway.metrics import GatewayMetrics
-from gateway.pace import Pace, Turns, is_short
+from gateway.pace import SHORT_BYTES_MAX, Pace, Turns, is_short
 from gateway.providers import build
 from gateway.providers.contract import Callback, Win
 from gateway.turned_away import TurnedAway
@@ -26,9 +26,10 @@ class PayingLedger(BusyLedger):
 
     def __init__(self) -> None:
         super().__init__(room_for=1)
+        self.deadline = 0.0
 
     async def ask_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
-        del deadline
+        self.deadline = deadline
         return [Outcome(Result.POSTED, Receipt("transfer-1", "EUR", 1050, 0, 1050, 0)) for _ in questions]
 
 
@@ -69,6 +70,37 @@ async def test_who_is_signed_goes_first_then_who_had_fewer_turns(monkeypatch: py
     names = {old: "old", new: "new", signed: "signed"}
     await asyncio.gather(*(work(name, pace) for pace, name in names.items()))
     assert had == ["signed", "new", "old"]
+
+
+async def test_who_is_signed_and_goes_on_without_end_keeps_nobody_from_a_turn() -> None:
+    """As one captured request can, on some connections: a new one's first bulk had waited for 69 s."""
+    turns = Turns()
+
+    async def flood() -> None:
+        while True:
+            await turns.next(-1)
+
+    floods = [asyncio.create_task(flood()) for _ in range(3)]
+    await asyncio.wait_for(turns.next(), 5)
+    assert not any(task.done() for task in floods)
+    for task in floods:
+        task.cancel()
+
+
+async def test_window_of_a_large_request_begins_before_its_first_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def wait_for_long(_pace: Pace) -> None:
+        await asyncio.sleep(0.05)
+
+    monkeypatch.setattr(Pace, "rest", wait_for_long)
+    ledger, metrics = PayingLedger(), GatewayMetrics(lambda: 0)
+    provider = build("klas", INTEGRATIONS["klas"], Currencies())
+    integration = Integration(provider, ledger, Holders(ledger), metrics, TurnedAway(metrics))
+    large = provider.compose(Win("1", "anna", "session-1", round_id="r" * SHORT_BYTES_MAX))
+    came = asyncio.get_running_loop().time()
+    await integration.answer(large, Pace(integration.turns))
+    assert 0 < ledger.deadline < came + provider.settings.reply_within_seconds + 0.05
 
 
 async def test_who_no_longer_waits_keeps_nobody_from_a_turn() -> None:

@@ -10,6 +10,7 @@ from gateway.callback import Integration
 from gateway.holders import Holders
 from gateway.metrics import GatewayMetrics
 from gateway.pace import Pace
+from gateway.places import PLACES_EACH
 from gateway.providers import build
 from gateway.providers.contract import Callback, Win
 from gateway.turned_away import TurnedAway
@@ -18,7 +19,7 @@ from shared.credit import Credit, Wallet
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Receipt, Result
-from shared.wire import Answer, FindPlayer, Question
+from shared.wire import Answer, FindPlayer, FindSession, Question
 from tests.credits import OTHER_CONTENT, OTHER_DELIVERY, win
 from tests.lanes import NEVER, until_idle
 from tests.system import INTEGRATIONS
@@ -109,6 +110,64 @@ async def test_balance_is_asked_anew_after_the_question_under_way() -> None:
     assert len(ledger.asked) == 2
     ledger.asked[1].set_result([new])
     assert await asyncio.gather(first, *later) == [[old], [new], [new], [new]]
+
+
+@pytest.mark.parametrize("question", [win(), FindPlayer("anna")], ids=["credit", "balance"])
+async def test_who_shares_an_answer_waits_no_longer_than_they_may(question: Credit | FindPlayer) -> None:
+    under_way = UnderWay(HeldLedger())
+    first = ask(under_way, question)
+    await until_idle()
+    soon = asyncio.get_running_loop().time() + 0.01
+    (told,) = await asyncio.wait_for(under_way.ask_all([question], soon), 5)
+    assert isinstance(told, LedgerUnavailable)
+    assert not first.done()
+    first.cancel()
+
+
+async def test_other_contents_of_an_id_take_a_few_places_by_turns() -> None:
+    """Whoever has one signed request may vary what its signature does not cover."""
+    ledger = HeldLedger()
+    under_way = UnderWay(ledger)
+    tasks = [ask(under_way, win(game_id=str(number))) for number in range(PLACES_EACH + 3)]
+    await until_idle()
+    assert len(ledger.questions) == 1 + PLACES_EACH
+    soon = asyncio.get_running_loop().time() + 0.01
+    (told,) = await under_way.ask_all([win(game_id="late")], soon)
+    assert isinstance(told, LedgerUnavailable)
+    outcomes = [POSTED] + [Outcome(Result.CONFLICT)] * (PLACES_EACH + 2)
+    for number, outcome in enumerate(outcomes):
+        ledger.asked[number].set_result([outcome])
+        await until_idle()
+    assert await asyncio.gather(*tasks) == [[outcome] for outcome in outcomes]
+
+
+async def test_other_contents_of_an_id_in_a_bulk_take_a_few_places() -> None:
+    ledger = HeldLedger()
+    under_way = UnderWay(ledger)
+    outcomes: list[Answer] = [POSTED, *[Outcome(Result.CONFLICT)] * PLACES_EACH]
+    for _ in range(2):  # places are free again, once there is an answer
+        bulk = ask(under_way, *(win(game_id=str(number)) for number in range(PLACES_EACH + 2)))
+        await until_idle()
+        ledger.asked[-1].set_result(outcomes)
+        *told, beyond = await bulk
+        assert told == outcomes
+        assert isinstance(beyond, LedgerUnavailable)
+
+
+async def test_one_body_asks_for_a_few_sessions_at_once_and_no_session_twice() -> None:
+    """The query, which names the session, is not signed."""
+    ledger = HeldLedger()
+    holders, deadline = Holders(ledger), asyncio.get_running_loop().time() + NEVER
+    lookups = [FindSession("gpas", str(number)) for number in range(PLACES_EACH + 3)]
+    tasks = [asyncio.create_task(holders.find(lookup, deadline, b"body")) for lookup in lookups]
+    tasks += [asyncio.create_task(holders.find(lookups[0], deadline, b"other body")) for _ in range(3)]
+    await until_idle()
+    assert ledger.questions == lookups[:PLACES_EACH]
+    for number in range(PLACES_EACH + 4):
+        ledger.asked[number].set_result([None])
+        await until_idle()
+    assert await asyncio.gather(*tasks) == [None] * len(tasks)
+    assert len(ledger.questions) == PLACES_EACH + 4
 
 
 async def test_when_the_question_fails_all_who_wait_are_told() -> None:

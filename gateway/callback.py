@@ -112,14 +112,20 @@ class Integration:
                 refused += 1
         asked = [question for question in questions if isinstance(question, _ASKED)]
         answers = iter(await self._ask(asked, deadline) if asked else ())
-        unasked: list[Outcome] = []
+        summed: list[Outcome] = []
+        logged = set[str]()
         replies = []
         for item, question in zip(items, questions, strict=True):
             await pace.rest()
-            told = next(answers) if isinstance(question, _ASKED) else question
-            replies.append(self._reply(item, question, told, began, unasked))
-        if unasked:
-            self._record_unasked(unasked, began)
+            if isinstance(question, _ASKED):
+                is_another = _id_of(question) not in logged
+                logged.add(_id_of(question))
+                told = next(answers)
+            else:
+                is_another, told = False, question
+            replies.append(self._reply(item, question, told, began, None if is_another else summed))
+        if summed:
+            self._record_summed(summed, began)
         return replies
 
     async def _turn_away(self, items: Sequence[Callback], pace: Pace) -> list[Reply]:
@@ -189,33 +195,38 @@ class Integration:
         question: object,
         told: Told,
         began: float,
-        unasked: list[Outcome] | None = None,
+        summed: list[Outcome] | None = None,
     ) -> Reply:
-        """Count, log and say one answer, or leave it to `unasked` to count and log what was never asked."""
+        """Say one answer, and count and log it, or add it to those that are counted and logged together."""
         answer, fault = told or _UNKNOWN_PLAYER, ""
         if isinstance(answer, LedgerUnavailable):
             answer, fault = _UNAVAILABLE, str(answer)
-        if unasked is not None and question is told and isinstance(answer, Outcome):
-            unasked.append(answer)
+        if summed is not None and isinstance(answer, Outcome):
+            summed.append(answer)
         else:
             self._record(question, answer, began, fault)
         return self.provider.render(callback, answer)
 
-    def _record_unasked(self, unasked: Sequence[Outcome], began: float) -> None:
-        """Count the items of one request that never got to the ledger, and log them in one line."""
-        name, seconds = self.provider.name, perf_counter() - began
-        counts = Counter(outcome.result for outcome in unasked)
+    def _record_summed(self, summed: Sequence[Outcome], began: float) -> None:
+        """Count items of one request, and log them in one line: what nobody asked for, and copies of others.
+
+        A request that was captured once can be made to hold any number of them.
+        """
+        integration, seconds = self.provider.name, perf_counter() - began
+        counts = Counter(outcome.result for outcome in summed)
         for result, number in counts.items():
-            self.metrics.outcomes(name, result.value).inc(number)
-        self.metrics.seconds(name).observe(seconds)
+            self.metrics.outcomes(integration, result.value).inc(number)
+        for differing, number in Counter(name for each in summed for name in each.differing).items():
+            self.metrics.conflicts(integration, differing).inc(number)
+        self.metrics.seconds(integration).observe(seconds)
         level = "warning" if any(_LEVELS.get(result) for result in counts) else "info"
         by_result = {result.value: number for result, number in counts.items()}
         getattr(_log, level)(
-            "items refused",
-            integration=name,
-            items=len(unasked),
+            "items summed up",
+            integration=integration,
+            items=len(summed),
             **by_result,
-            detail=unasked[0].detail,
+            detail=summed[0].detail,
             duration_ms=round(seconds * 1_000, 2),
         )
 
@@ -237,3 +248,7 @@ class Integration:
         self.metrics.outcomes(name, fields["outcome"]).inc()
         self.metrics.seconds(name).observe(seconds)
         getattr(_log, level)("callback", **fields, duration_ms=round(seconds * 1_000, 2))
+
+
+def _id_of(question: Credit | FindPlayer) -> str:
+    return question.provider_tx_id if isinstance(question, Credit) else question.player_id

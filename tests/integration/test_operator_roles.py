@@ -142,6 +142,20 @@ async def test_throttled_requests_are_logged_together(engine: AsyncEngine) -> No
     assert "guess" not in repr(logged)
 
 
+async def test_bad_tokens_of_any_number_of_addresses_are_logged_together(
+    engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.operator.front.UNAUTHORIZED_LINES_MAX", 3)
+    with capture_logs() as logged:
+        async with operator_api(settings_for(engine)) as api:
+            for _ in range(10):
+                await api.ask("GET", PLAYER, headers={"authorization": "Bearer guess"})
+    together = [entry for entry in logged if entry["event"] == "refusals throttled"]
+    assert sum(entry["requests"] for entry in together) == 7
+    refused = [entry["status"] for entry in logged if entry["event"] == "request" and entry["path"] == "none"]
+    assert refused == [401] * 3
+
+
 async def test_refused_attempts_of_a_user_do_not_fill_the_audit_log(api: Api) -> None:
     support = bearing(Role.SUPPORT)
     closing = [await api.ask("POST", f"{SESSION}/close", headers=support) for _ in range(15)]

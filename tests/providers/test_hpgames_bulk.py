@@ -162,7 +162,9 @@ async def test_bulk_of_nothings_is_one_line_in_the_log(stack: Stack) -> None:
         DIALECT.assert_error_item(answer, "malformed", tx=None)
     line, *more = [line for line in lines if "integration" in line]
     assert more == []
-    assert line.items() >= {"event": "items refused", "items": 1_000, "malformed": REFUSED_ITEMS_MAX}.items()
+    assert (
+        line.items() >= {"event": "items summed up", "items": 1_000, "malformed": REFUSED_ITEMS_MAX}.items()
+    )
 
 
 async def test_bulk_that_begins_with_many_bad_items_is_to_be_sent_again(stack: Stack, facts: Facts) -> None:
@@ -181,11 +183,26 @@ async def test_bulk_logs_each_win_and_sums_up_what_was_refused(stack: Stack, fac
     forged = [DIALECT.credit(win, FOREIGN_KEY) for win in wins[:3]]
     with stack.logged() as lines:
         await stack.send("hpgames", _bulk(*forged, *map(DIALECT.credit, wins[3:]), b"null"))
-    summed = [line for line in lines if line["event"] == "items refused"]
+    summed = [line for line in lines if line["event"] == "items summed up"]
     assert [(line["items"], line["bad_signature"], line["malformed"]) for line in summed] == [(4, 3, 1)]
     assert summed[0]["log_level"] == "warning"
     paid = [line["provider_tx_id"] for line in lines if line["event"] == "callback"]
     assert paid == [win.provider_tx_id for win in wins[3:]]
+
+
+async def test_bulk_of_copies_is_two_lines_in_the_log(stack: Stack, facts: Facts) -> None:
+    """Whoever has captured one item can send it any number of times, and altered where it is not signed."""
+    other = facts.but(amount="99.00")
+    with stack.logged() as lines:
+        answers = _answers(
+            await stack.send("hpgames", _bulk(*map(DIALECT.credit, [facts] * 50 + [other] * 50)))
+        )
+    DIALECT.read_paid_item(answers[0], facts, replay=False)
+    DIALECT.assert_error_item(answers[-1], "conflict", tx=facts.provider_tx_id)
+    posted, summed = [line for line in lines if "integration" in line]
+    assert (posted["event"], posted["outcome"]) == ("callback", "posted")
+    counted = {name: summed[name] for name in ("event", "items", "replayed", "conflict")}
+    assert counted == {"event": "items summed up", "items": 99, "replayed": 49, "conflict": 50}
 
 
 async def test_bulk_of_far_too_many_items_is_not_taken_apart(

@@ -18,13 +18,18 @@ from shared.networks import Network, read_address
 from worker.operator.endpoint import response_of
 from worker.operator.operation import Desk, Operation
 from worker.operator.problems import KINDS, Code, Refused, Reply, refusal, throttled, unavailable
-from worker.operator.throttle import source_of
+from worker.operator.throttle import Throttle, source_of
 from worker.operator.tokens import Caller, Tokens
 
 IN_FLIGHT_MAX: Final = 500
 
+UNAUTHORIZED_LINES_MAX: Final = 1_000
+"""In a minute, of requests without a good token, from however many addresses. Beyond, they are summed up."""
+
 _HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 """Of every response: it may be about somebody's money, and is what it says it is."""
+
+_UNAUTHORIZED: Final = KINDS[Code.UNAUTHORIZED].status
 
 _log = structlog.get_logger()
 
@@ -38,6 +43,7 @@ class Front:
         self._tokens: Final = tokens
         self._open_paths: Final = open_paths
         self._desk: Final = desk
+        self._lines: Final = Throttle(UNAUTHORIZED_LINES_MAX, 60)
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +108,8 @@ class Front:
         name = operation.name if operation is not None else "none"
         self._desk.metrics.requests.labels(name, status).inc()
         self._desk.metrics.seconds.labels(name).observe(seconds)
-        if status == KINDS[Code.THROTTLED].status:
+        is_line_due = caller is not None or status != _UNAUTHORIZED or self._lines.allows("anybody")
+        if status == KINDS[Code.THROTTLED].status or not is_line_due:
             self._desk.throttle_log.record(caller.name if caller is not None else scope["source"])
             return
         log = _log.debug if scope["path"] in self._open_paths else _log.info

@@ -55,7 +55,7 @@ class Throttle:
 
 
 class ThrottleLog(SummedLog[None]):
-    """Logs once a second how many requests were answered 429, whoever sent them."""
+    """Logs once a second how many refusals have no line of their own, whoever was refused."""
 
     def __init__(self) -> None:
         """Begin with none."""

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.settings import LedgerSettings
 from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
+from worker.connecting import connect
 from worker.database_url import SQLITE, read_postgres, read_url
 from worker.migration_lock import (
     WAIT_SECONDS,
@@ -101,6 +102,7 @@ def _postgres_engine(settings: LedgerSettings, url: URL, patient: bool) -> Async
         "command_timeout": None if patient else settings.statement_seconds_max,
         **connect_arguments(settings.pooler, postgres.application_name or "credits", in_force),
         **postgres.arguments,
+        "async_creator_fn": connect,
     }
     try:
         engine = create_async_engine(

@@ -20,7 +20,7 @@ from worker.cached_values import Epoch
 from worker.database import for_reading, is_transient, outages_as_unavailable, single_statements
 from worker.pooler import is_pooled_by_transaction
 from worker.posting import Account, AccountKey, Known, Plan, SignedIdentity, Transfer, plan
-from worker.replication import commit, confirm, read_state, require_confirmed
+from worker.replication import commit, confirm, find_weaknesses, read_state, require_confirmed
 from worker.schema import CACHE_KEY_BYTES, ledger, players, sessions, wallets
 from worker.statements import PostgresStatements, SqliteStatements, Statements
 from worker.transactions import transaction
@@ -169,6 +169,15 @@ class Ledger:
                 state = await read_state(connection)
         self._is_replicated = state.is_replicated
         return Epoch(f"{row.epoch}{state.timeline}", row.cache_key)
+
+    async def find_weaknesses(self) -> list[str]:
+        """Return by which settings of the database wins may be lost that were told as paid.
+
+        Raises LedgerUnavailable.
+        """
+        with outages_as_unavailable():
+            async with self._reading.connect() as connection:
+                return await find_weaknesses(connection)
 
     async def bump_epoch(self, *, by: Actor = PROCESS) -> str:
         """Begin a new epoch with a new key, due after a restore of the database, and return its name.

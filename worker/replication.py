@@ -34,6 +34,13 @@ _STATE: Final = text(
 )
 
 
+_DURABILITY: Final = text(
+    "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,"
+    " current_setting('synchronous_standby_names') AS standby_names,"
+    " (SELECT count(*) FROM pg_stat_replication) AS replicas"
+)
+
+
 class State(NamedTuple):
     """What a server is among its replicas."""
 
@@ -50,6 +57,26 @@ async def read_state(connection: AsyncConnection) -> State:
     if row.is_replica:
         raise LedgerUnavailable("the database: the server is a replica")
     return State(f".{row.timeline}", row.is_replicated)
+
+
+async def find_weaknesses(connection: AsyncConnection) -> list[str]:
+    """Return by which settings of a connection's server wins may be lost that were told as paid."""
+    if connection.dialect.name != "postgresql":
+        return []
+    row = (await connection.execute(_DURABILITY)).one()
+    found = []
+    if row.fsync == "off":
+        found.append("fsync is off: what was committed is lost when the server's machine fails")
+    if row.synchronous_commit == "off":
+        found.append("synchronous_commit is off: the last commits are lost when the server fails")
+    elif row.synchronous_commit == "local" and row.standby_names:
+        found.append("synchronous_commit is local: no commit waits for a replica")
+    if row.replicas and not row.standby_names:
+        found.append(
+            "synchronous_standby_names is empty and there are replicas: the last commits are lost when one of"
+            " them takes over"
+        )
+    return found
 
 
 def heed_warnings(engine: AsyncEngine) -> None:

@@ -8,9 +8,10 @@ from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.audit_log import Action, first_id_at
-from worker.database import outages_as_unavailable, snapshot, utc
+from worker.database import outages_as_unavailable, utc
 from worker.paging import LIMIT_MAX, Page, cut, read_cursor
 from worker.schema import audit_log
+from worker.transactions import confirmed_snapshot
 from worker.views import Moment
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1_024)]
@@ -61,7 +62,7 @@ async def list_audit(engine: AsyncEngine, wanted: AuditQuery) -> AuditPage:
     if wanted.cursor is not None:
         newest = newest.where(audit_log.c.id < read_cursor(of, wanted.cursor))
     with outages_as_unavailable():
-        async with snapshot(engine) as connection:
+        async with confirmed_snapshot(engine) as connection:
             rows = (await connection.execute(newest)).all()
     return AuditPage(*cut(of, rows, wanted.limit, _line))
 

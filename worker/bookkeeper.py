@@ -199,6 +199,8 @@ async def open_bookkeeper(
         await require_migrated(engine)
         ledger = Ledger(engine)
         cache.enter(await ledger.keyed_epoch())
+        for weakness in await ledger.find_weaknesses():
+            _log.warning("wins can be lost", reason=weakness)
         try:
             yield Bookkeeper(ledger, cache)
         finally:

@@ -2,8 +2,8 @@
 
 import sqlite3
 import ssl
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -19,11 +19,12 @@ from sqlalchemy.exc import (
     OperationalError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.settings import LedgerSettings
 from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
+from worker.connecting import connect
 from worker.database_url import SQLITE, read_postgres, read_url
 from worker.migration_lock import (
     WAIT_SECONDS,
@@ -39,6 +40,7 @@ from worker.pooler import (
     require_pooler_as_set,
     with_settings,
 )
+from worker.replication import heed_warnings
 from worker.schema import REVISION
 
 _TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
@@ -100,6 +102,7 @@ def _postgres_engine(settings: LedgerSettings, url: URL, patient: bool) -> Async
         "command_timeout": None if patient else settings.statement_seconds_max,
         **connect_arguments(settings.pooler, postgres.application_name or "credits", in_force),
         **postgres.arguments,
+        "async_creator_fn": connect,
     }
     try:
         engine = create_async_engine(
@@ -113,6 +116,7 @@ def _postgres_engine(settings: LedgerSettings, url: URL, patient: bool) -> Async
         )
     except (ArgumentError, ValueError):  # hosts and ports of several servers
         raise SettingsError("[ledger] database_url: each host is HOST:PORT, and they don't fit") from None
+    heed_warnings(engine)
     return with_settings(engine, settings.pooler, in_force)
 
 
@@ -220,15 +224,6 @@ def single_statements(engine: AsyncEngine) -> AsyncEngine:
     if is_pooled_by_transaction(engine):
         return engine
     return engine.execution_options(isolation_level="AUTOCOMMIT")
-
-
-@asynccontextmanager
-async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Read one state of the books, whatever is posted meanwhile, and without holding that up."""
-    async with for_reading(engine).connect() as connection:
-        if engine.dialect.name == "postgresql":
-            await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        yield connection
 
 
 async def migrate(

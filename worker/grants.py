@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database import outages_as_unavailable
+from worker.transactions import transaction
 
 Rights = Mapping[str, tuple[str, ...]]
 """By table: what may be done to it, in SQL's words."""
@@ -107,7 +108,7 @@ async def grant(engine: AsyncEngine, rights_by_role: Mapping[str, Rights], *, by
     """
     kinds = {role: _kind(rights) for role, rights in rights_by_role.items()}
     with outages_as_unavailable():
-        async with engine.begin() as connection:
+        async with transaction(engine) as connection:
             for statement in grants(rights_by_role):
                 await connection.execute(text(statement.replace(":", r"\:")))
             await record(connection, by, Action.GRANTS, LEDGER, "granted", {"roles": kinds})

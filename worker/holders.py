@@ -17,8 +17,9 @@ from uuid_utils.compat import uuid7
 
 from shared.credit import Wallet
 from worker.audit_log import PROCESS, Action, Actor, record, session_subject, subject_of
-from worker.database import outages_as_unavailable, snapshot, utc
+from worker.database import outages_as_unavailable, utc
 from worker.schema import players, sessions, wallets
+from worker.transactions import confirmed_snapshot, transaction
 from worker.views import Moment
 
 
@@ -102,7 +103,7 @@ async def add_player(
     """
     now = datetime.now(UTC)
     with outages_as_unavailable():
-        async with engine.begin() as connection:
+        async with transaction(engine) as connection:
             player = {"id": player_id, "currency": currency, "created_at": now}
             new_player = await _insert_missing(connection, players, player)
             pair = [_empty_wallet(player_id, currency, kind) for kind in Wallet]
@@ -128,7 +129,7 @@ async def open_session(  # noqa: PLR0913  (who acts comes last, and may be left 
     """Open a session of `player_id` in `currency`, by default the player's own. Raises LedgerUnavailable."""
     subject, detail = session_subject(integration, session_id), {"player_id": player_id, "currency": currency}
     with outages_as_unavailable():
-        async with engine.begin() as connection:
+        async with transaction(engine) as connection:
             answer = await _open_session(connection, integration, session_id, player_id, currency)
             if _is_recorded(answer.result, records_refusal):
                 await record(connection, by, Action.SESSION_OPEN, subject, answer.result, detail)
@@ -171,7 +172,7 @@ async def close_session(
     """Close a session. Wins of its rounds are owed, and paid, all the same. Raises LedgerUnavailable."""
     subject = session_subject(integration, session_id)
     with outages_as_unavailable():
-        async with engine.begin() as connection:
+        async with transaction(engine) as connection:
             answer = await _close_session(connection, integration, session_id)
             if _is_recorded(answer.result, records_refusal):
                 await record(connection, by, Action.SESSION_CLOSE, subject, answer.result, {})
@@ -196,7 +197,7 @@ async def _close_session(connection: AsyncConnection, integration: str, session_
 async def show_session(engine: AsyncEngine, integration: str, session_id: str) -> Session | None:
     """Return a session; None if there is no such. Raises LedgerUnavailable."""
     with outages_as_unavailable():
-        async with snapshot(engine) as connection:
+        async with confirmed_snapshot(engine) as connection:
             return await _find_session(connection, integration, session_id)
 
 

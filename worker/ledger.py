@@ -20,8 +20,10 @@ from worker.cached_values import Epoch
 from worker.database import for_reading, is_transient, outages_as_unavailable, single_statements
 from worker.pooler import is_pooled_by_transaction
 from worker.posting import Account, AccountKey, Known, Plan, SignedIdentity, Transfer, plan
+from worker.replication import commit, confirm, find_weaknesses, read_state, require_confirmed
 from worker.schema import CACHE_KEY_BYTES, ledger, players, sessions, wallets
 from worker.statements import PostgresStatements, SqliteStatements, Statements
+from worker.transactions import transaction
 
 ATTEMPTS_MAX: Final = 4
 """How often one batch is tried when others get in its way."""
@@ -42,6 +44,8 @@ class Ledger:
         self._single_statements: Final = single_statements(engine) if on_postgresql else None
         self._has_to_commit: Final = is_pooled_by_transaction(engine)
         self._accounts: Final = RecentAccounts()
+        self._is_replicated = on_postgresql
+        """Whether replicas may have to hold what is told, as of when the epoch was last asked for."""
 
     @property
     def posts_side_by_side(self) -> bool:
@@ -69,6 +73,7 @@ class Ledger:
                     await self._statements.insert(connection, planned)
                     if self._has_to_commit:
                         await connection.commit()
+                    require_confirmed(connection)
         except DBAPIError as error:
             if not is_transient(error):
                 raise
@@ -112,7 +117,9 @@ class Ledger:
             planned = plan(credits_, known, datetime.now(UTC))
             if planned.writes:
                 await self._write(connection, planned)
-                await connection.commit()
+                await commit(connection)
+            elif planned.transfers and self._is_replicated:
+                await confirm(connection)
         self._accounts.keep(planned.accounts)
         return planned
 
@@ -136,10 +143,13 @@ class Ledger:
         """Answer lookups; one that has no answer is not in the result. Raises LedgerUnavailable."""
         with outages_as_unavailable():
             async with self._reading.connect() as connection:
-                return {
+                found = {
                     **await _find_players(connection, [q for q in lookups if isinstance(q, FindPlayer)]),
                     **await _find_sessions(connection, [q for q in lookups if isinstance(q, FindSession)]),
                 }
+                if self._is_replicated:
+                    await confirm(connection)
+                return found
 
     async def epoch(self) -> str:
         """Return the name of the ledger's epoch, without its key. Raises LedgerUnavailable."""
@@ -148,11 +158,26 @@ class Ledger:
                 return str((await connection.execute(select(ledger.c.epoch))).scalar_one())
 
     async def keyed_epoch(self) -> Epoch:
-        """Return the ledger's epoch with the key of its cached values. Raises LedgerUnavailable."""
+        """Return the ledger's epoch with the key of its cached values. Raises LedgerUnavailable.
+
+        A promoted replica may lack what its primary has told, so the epoch ends with its timeline: the number
+        that PostgreSQL gives to what is written from a promotion on.
+        """
         with outages_as_unavailable():
             async with self._reading.connect() as connection:
                 row = (await connection.execute(select(ledger.c.epoch, ledger.c.cache_key))).one()
-                return Epoch(str(row.epoch), row.cache_key)
+                state = await read_state(connection)
+        self._is_replicated = state.is_replicated
+        return Epoch(f"{row.epoch}{state.timeline}", row.cache_key)
+
+    async def find_weaknesses(self) -> list[str]:
+        """Return by which settings of the database wins may be lost that were told as paid.
+
+        Raises LedgerUnavailable.
+        """
+        with outages_as_unavailable():
+            async with self._reading.connect() as connection:
+                return await find_weaknesses(connection)
 
     async def bump_epoch(self, *, by: Actor = PROCESS) -> str:
         """Begin a new epoch with a new key, due after a restore of the database, and return its name.
@@ -160,7 +185,7 @@ class Ledger:
         The old key is in the backup, and known to whoever has that. Raises LedgerUnavailable.
         """
         with outages_as_unavailable():
-            async with self._engine.begin() as connection:
+            async with transaction(self._engine) as connection:
                 epoch, cache_key = uuid7(), secrets.token_bytes(CACHE_KEY_BYTES)
                 await connection.execute(update(ledger).values(epoch=epoch, cache_key=cache_key))
                 await record(connection, by, Action.EPOCH_BUMP, LEDGER, "begun", {"epoch": str(epoch)})

@@ -12,9 +12,10 @@ from sqlalchemy import ColumnElement, Row, Select, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.money import Currencies
-from worker.database import outages_as_unavailable, snapshot, utc
+from worker.database import outages_as_unavailable, utc
 from worker.paging import Page, cut, read_cursor
 from worker.schema import CONFLICTS_MAX, SETTLEMENT, conflicts, entries, players, transfers, wallets
+from worker.transactions import confirmed_snapshot
 from worker.views import (
     BalancesView,
     ConflictView,
@@ -39,7 +40,7 @@ async def show_player(
 ) -> PlayerView | None:
     """Return a player with at most `transfers_max` transfers, newest first; None if there is no such."""
     with outages_as_unavailable():
-        async with snapshot(engine) as connection:
+        async with confirmed_snapshot(engine) as connection:
             player = await _player(connection, player_id)
             if player is None:
                 return None
@@ -81,7 +82,7 @@ async def list_transfers(
     of = ("player", player_id)
     before = read_cursor(of, page.cursor) if page.cursor is not None else None
     with outages_as_unavailable():
-        async with snapshot(engine) as connection:
+        async with confirmed_snapshot(engine) as connection:
             if await _player(connection, player_id) is None:
                 return None
             rows = (await connection.execute(_transfers_of(player_id, before, page.limit + 1))).all()
@@ -117,7 +118,7 @@ async def show_round(
     of = ("round", integration, round_id)
     after = read_cursor(of, page.cursor) if page.cursor is not None else None
     with outages_as_unavailable():
-        async with snapshot(engine) as connection:
+        async with confirmed_snapshot(engine) as connection:
             rows = (await connection.execute(_wins_of(integration, round_id, after, page.limit + 1))).all()
     if not rows and after is None:
         return None
@@ -159,7 +160,7 @@ async def _player(connection: AsyncConnection, player_id: str) -> Row[Any] | Non
 
 async def _wallet_rows(engine: AsyncEngine, player_id: str) -> Sequence[Row[Any]] | None:
     with outages_as_unavailable():
-        async with snapshot(engine) as connection:
+        async with confirmed_snapshot(engine) as connection:
             if await _player(connection, player_id) is None:
                 return None
             rows: Sequence[Row[Any]] = (await connection.execute(_wallets_of(player_id))).all()
@@ -170,7 +171,7 @@ async def _transfer(
     engine: AsyncEngine, currencies: Currencies, which: ColumnElement[bool]
 ) -> TransferAnswer | None:
     with outages_as_unavailable():
-        async with snapshot(engine) as connection:
+        async with confirmed_snapshot(engine) as connection:
             row = (await connection.execute(select(transfers).where(which))).one_or_none()
             if row is None:
                 return None

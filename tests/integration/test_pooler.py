@@ -19,9 +19,10 @@ from tests.ledgers import add_players, assert_books_hold, post
 from tests.servers import Servers, drop_database, fresh_database
 from tests.support.pgbouncer import running_pgbouncer
 from worker.cli.ends import End
-from worker.database import create_engine, migrate, require_migrated, snapshot
+from worker.database import create_engine, migrate, require_migrated
 from worker.ledger import Ledger
 from worker.pooler import is_pooled_by_transaction
+from worker.transactions import snapshot
 
 WORKERS = 3
 WINS = 60

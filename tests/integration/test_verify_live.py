@@ -18,9 +18,10 @@ from tests.audits import audit_of, broken
 from tests.bench.books import fill
 from tests.credits import win
 from tests.servers import fresh_database
-from worker.database import create_engine, migrate, snapshot
+from worker.database import create_engine, migrate
 from worker.holders import add_player
 from worker.ledger import Ledger
+from worker.transactions import snapshot
 from worker.verify import verify
 
 PLAYERS = ("anna", "ben", "cleo")

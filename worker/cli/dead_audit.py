@@ -11,6 +11,7 @@ from shared.settings import Settings
 from worker.audit_log import Action, Actor, clipped, record
 from worker.cli.ledger import ask
 from worker.database import outages_as_unavailable
+from worker.transactions import transaction
 
 if TYPE_CHECKING:
     from worker.dead import DeadMessage
@@ -42,7 +43,7 @@ async def _record(
     engine: AsyncEngine, by: Actor, action: Action, outcome: str, messages: "Sequence[DeadMessage]"
 ) -> None:
     with outages_as_unavailable():
-        async with engine.begin() as connection:
+        async with transaction(engine) as connection:
             for message in messages:
                 for detail in _details(message):
                     await record(connection, by, action, f"message:{message.id}", outcome, detail)

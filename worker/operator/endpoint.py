@@ -20,6 +20,7 @@ from worker.database import outages_as_unavailable
 from worker.operator.operation import Desk, NoQuery, Operation
 from worker.operator.problems import JSON, Code, Refused, Reply, throttled
 from worker.operator.tokens import Caller
+from worker.transactions import transaction
 
 BODY_BYTES_MAX: Final = 65_536
 QUERY_FIELDS_MAX: Final = 20
@@ -66,7 +67,7 @@ class Endpoint:
             raise throttled(seconds)
         detail = {"operation": operation.name, "role": caller.role, "needed": operation.role}
         with outages_as_unavailable():
-            async with self._desk.engine.begin() as connection:
+            async with transaction(self._desk.engine) as connection:
                 by = Actor(caller.name, Via.API)
                 await record(connection, by, Action.ACCESS, subject, "forbidden", detail)
         raise Refused(Code.FORBIDDEN, f"this takes the role {operation.role}; yours is {caller.role}")

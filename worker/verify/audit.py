@@ -23,7 +23,8 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
-from worker.database import outages_as_unavailable, snapshot
+from worker.database import outages_as_unavailable
+from worker.transactions import snapshot
 from worker.verify.inquiry import Finding, Inquiry, Progress
 from worker.verify.points import Point, keep, last_point, state_read
 from worker.views import Amount, amount_of

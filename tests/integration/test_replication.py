@@ -1,0 +1,236 @@
+"""A database with replicas: nobody is told what they don't hold, and a promoted one begins a new epoch."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from typing import Any
+
+import asyncpg
+import pytest
+import structlog
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.errors import LedgerUnavailable
+from shared.money import Currencies
+from shared.outcome import Result
+from shared.settings import LedgerSettings, Settings
+from shared.wire import FindPlayer
+from tests.caches import cache_on
+from tests.credits import WIN, win
+from tests.ledgers import add_players, assert_books_hold, balance_minor
+from tests.servers import Servers
+from tests.servers.server import PASSWORD, USER
+from worker.audit_reading import AuditQuery, list_audit
+from worker.bookkeeper import Bookkeeper, open_bookkeeper
+from worker.database import create_engine
+from worker.dedup import MemoryCache
+from worker.holders import add_player, open_session
+from worker.ledger import Ledger
+from worker.reading import show_balances, show_player, show_transfer
+from worker.replication import find_weaknesses
+from worker.schema import transfers
+
+UNTIL_SECONDS = 20
+
+Act = Callable[[AsyncEngine], Coroutine[Any, Any, object]]
+
+
+class Cluster:
+    """The tests' one PostgreSQL, which may wait for a replica that is not there."""
+
+    def __init__(self, servers: Servers) -> None:
+        self._url = servers.database_url.replace("+asyncpg", "")
+
+    async def wait_for(self, standby_names: str) -> None:
+        """Have every commit of all databases wait for standbys."""
+        connection = await asyncpg.connect(self._url)
+        try:
+            await connection.execute("SET synchronous_commit = local")
+            await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standby_names}'")
+            await connection.execute("SELECT pg_reload_conf()")
+        finally:
+            await connection.close()
+        async with asyncio.timeout(UNTIL_SECONDS):
+            while await self.value("SHOW synchronous_standby_names") != standby_names:
+                await asyncio.sleep(0.02)
+
+    async def value(self, statement: str) -> object:
+        connection = await asyncpg.connect(self._url)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
+
+    async def cancel_one_wait(self) -> None:
+        """Cancel a commit that waits, as an administrator may, once there is one."""
+        statement = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' LIMIT 1"
+        async with asyncio.timeout(UNTIL_SECONDS):
+            while not await self.value(statement):
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def cluster(servers: Servers, postgres: AsyncEngine) -> AsyncIterator[Cluster]:
+    del postgres  # which is dropped after the wait has ended
+    made = Cluster(servers)
+    try:
+        yield made
+    finally:
+        await made.wait_for("")
+
+
+@pytest.fixture
+async def hurried(postgres: AsyncEngine) -> AsyncIterator[AsyncEngine]:
+    """The database with players, waited for no longer than a second."""
+    await add_players(postgres)
+    url = postgres.url.render_as_string(hide_password=False)
+    engine = create_engine(LedgerSettings(database_url=url, statement_seconds_max=1))
+    yield engine
+    await engine.dispose()
+
+
+async def count(engine: AsyncEngine) -> int:
+    async with engine.connect() as connection:
+        return int(await connection.scalar(select(func.count()).select_from(transfers)) or 0)
+
+
+async def test_win_that_no_replica_holds_is_told_as_paid_to_nobody(
+    cluster: Cluster, hurried: AsyncEngine
+) -> None:
+    bookkeepers = [Bookkeeper(Ledger(hurried), MemoryCache()) for _ in range(2)]
+    await cluster.wait_for("nobody")
+    for bookkeeper in (*bookkeepers, *bookkeepers):
+        with pytest.raises(LedgerUnavailable):
+            await bookkeeper.settle([WIN])
+    assert await count(hurried) == 1  # visible to all, and perhaps to be lost
+    await cluster.wait_for("")
+    for bookkeeper in bookkeepers:
+        bookkeeper.epoch_known_until = 0
+        (outcome,) = await bookkeeper.settle([WIN])
+        assert outcome.result is Result.REPLAYED
+    await assert_books_hold(hurried)
+
+
+QUESTIONS: dict[str, Act] = {
+    "balance for a provider": lambda engine: Ledger(engine).find([FindPlayer("anna")]),
+    "balances": lambda engine: show_balances(engine, Currencies(), "anna"),
+    "player": lambda engine: show_player(engine, Currencies(), "anna"),
+    "transfer": lambda engine: show_transfer(engine, Currencies(), *WIN.identity),
+    "audit log": lambda engine: list_audit(engine, AuditQuery()),
+}
+
+
+@pytest.mark.parametrize("ask", QUESTIONS.values(), ids=QUESTIONS)
+async def test_question_is_not_answered_with_what_no_replica_holds(
+    cluster: Cluster, hurried: AsyncEngine, ask: Act
+) -> None:
+    answered = await ask(hurried)
+    assert answered
+    await cluster.wait_for("nobody")
+    with pytest.raises(LedgerUnavailable):
+        await ask(hurried)
+    await cluster.wait_for("")
+    assert await ask(hurried) == answered
+
+
+WRITES: dict[str, Act] = {
+    "new win": lambda engine: Ledger(engine).post_new([win("another")]),
+    "win under locks": lambda engine: Ledger(engine).post([win("another")]),
+    "repeat": lambda engine: Ledger(engine).post([WIN]),
+    "conflict": lambda engine: Ledger(engine).post([win(WIN.provider_tx_id, amount_minor=1)]),
+    "balance": lambda engine: Ledger(engine).find([FindPlayer("anna")]),
+    "player": lambda engine: add_player(engine, "carl", "EUR"),
+    "session": lambda engine: open_session(engine, "klas", "session-9", "anna"),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+async def test_wait_that_somebody_cancels_is_no_confirmation(
+    cluster: Cluster, postgres: AsyncEngine, write: Act
+) -> None:
+    """PostgreSQL says of it in a warning that it has committed here, and replies as if all were well."""
+    await add_players(postgres)
+    await Bookkeeper(Ledger(postgres), MemoryCache()).settle([WIN])
+    await cluster.wait_for("nobody")
+    written = asyncio.create_task(write(postgres))
+    await cluster.cancel_one_wait()
+    with pytest.raises(LedgerUnavailable, match="canceled"):
+        await written
+
+
+async def test_epoch_is_another_after_a_promotion(servers: Servers, postgres: AsyncEngine) -> None:
+    """The server is stopped, started as a replica, and promoted: it may lack what its primary has told."""
+    await add_players(postgres)
+    ledger = Ledger(postgres)
+    before = await ledger.keyed_epoch()
+    async with cache_on(servers.cache_url, before) as cache:
+        (posted,) = await Bookkeeper(ledger, cache).settle([WIN])
+        assert posted.result is Result.POSTED
+        async with postgres.connect() as connection:
+            directory = await connection.scalar(text("SHOW data_directory"))
+        await postgres.dispose()
+        await asyncio.to_thread(servers.postgres.run, "touch", f"{directory}/standby.signal")
+        await asyncio.to_thread(servers.postgres.stop)
+        await asyncio.to_thread(servers.postgres.start)
+        try:
+            with pytest.raises(LedgerUnavailable, match="replica"):
+                await ledger.keyed_epoch()
+        finally:
+            async with postgres.connect() as connection:
+                await connection.execute(text("SELECT pg_promote()"))
+        after = await ledger.keyed_epoch()
+        assert after.name != before.name
+        assert cache.recall([WIN.identity])
+        cache.enter(after)
+        assert not cache.recall([WIN.identity])
+        assert not await cache.get([WIN.identity])
+        assert await ledger.keyed_epoch() == after
+    assert await balance_minor(ledger) == WIN.amount_minor
+
+
+@pytest.mark.parametrize(
+    ("statement", "weakness"),
+    [
+        ("SET synchronous_commit = off", "synchronous_commit is off"),
+        ("SET synchronous_commit = local", "synchronous_commit is local"),
+        ("SET synchronous_commit = remote_apply", None),
+    ],
+)
+async def test_setting_that_loses_wins_is_named(
+    cluster: Cluster, postgres: AsyncEngine, statement: str, weakness: str | None
+) -> None:
+    await cluster.wait_for("nobody")
+    async with postgres.connect() as connection:
+        await connection.execute(text(statement))
+        found = await find_weaknesses(connection)
+    assert [each.partition(":")[0] for each in found] == [weakness] * (weakness is not None)
+
+
+async def test_replica_that_no_commit_waits_for_is_named_at_the_start(
+    servers: Servers, cluster: Cluster, postgres: AsyncEngine
+) -> None:
+    """Whoever receives the log is a replica to the server, and may be made the primary."""
+    url = postgres.url.render_as_string(hide_password=False)
+    settings = Settings.model_validate({"ledger": {"database_url": url}})
+    async with open_bookkeeper(settings):
+        pass
+    receiving = asyncio.create_task(asyncio.to_thread(receive_log, servers, await cluster.value("SHOW port")))
+    while not (lines := await logged_at_start(settings)):
+        assert not receiving.done()
+    assert lines[0]["event"] == "wins can be lost"
+    assert lines[0]["reason"].startswith("synchronous_standby_names is empty and there are replicas")
+    await cluster.value("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
+    await receiving
+
+
+async def logged_at_start(settings: Settings) -> list[MutableMapping[str, Any]]:
+    with structlog.testing.capture_logs() as lines:
+        async with open_bookkeeper(settings):
+            return lines
+
+
+def receive_log(servers: Servers, port: object) -> None:
+    """Receive the server's log, as a replica does, until the server ends it."""
+    url = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}"
+    receive = f"pg_receivewal -d {url} -D $directory --no-loop --synchronous"
+    servers.postgres.run("sh", "-c", f"directory=$(mktemp -d); {receive}; rm -r $directory")

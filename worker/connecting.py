@@ -1,0 +1,69 @@
+"""Connecting to one of several servers: all are asked at once, so a silent one keeps nobody from the others.
+
+The driver asks one after the other within one time limit, which a server that is frozen or powered off takes
+for itself.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+import asyncpg
+
+PRIMARY: Final = "primary"
+"""What is looked for among several servers, unless the URL says otherwise: a replica can't post."""
+
+_AMONG_ALL: Final = "prefer-standby"
+"""Of which the driver decides when it has heard from every server."""
+
+
+_Attempt = asyncio.Future[asyncpg.Connection]
+
+
+async def connect(**arguments: Any) -> asyncpg.Connection:
+    """Return the first connection that a server accepts; the arguments are asyncpg's.
+
+    Raises what asyncpg raises: where all servers fail, what says most of the fault.
+    """
+    hosts, ports = arguments.get("host"), arguments.get("port")
+    if not isinstance(hosts, list) or arguments.get("target_session_attrs") == _AMONG_ALL:
+        return await asyncpg.connect(**arguments)
+    if not isinstance(ports, list):
+        ports = [ports] * len(hosts)
+    sought = {"target_session_attrs": PRIMARY, **arguments}
+    attempts: list[_Attempt] = [
+        asyncio.create_task(asyncpg.connect(**{**sought, "host": host, "port": port}))
+        for host, port in zip(hosts, ports, strict=True)
+    ]
+    try:
+        first = await _first(attempts)
+        attempts.remove(first)
+        return first.result()
+    finally:
+        for attempt in attempts:
+            attempt.add_done_callback(_give_up)
+            attempt.cancel()
+
+
+async def _first(attempts: Iterable[_Attempt]) -> _Attempt:
+    """Return the first attempt that succeeds. Raises where all fail."""
+    waiting, errors = set(attempts), list[BaseException]()
+    while waiting:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for attempt in done:
+            if (error := attempt.exception()) is None:
+                return attempt
+            errors.append(error)
+    raise min(errors, key=_says_little)
+
+
+def _give_up(attempt: _Attempt) -> None:
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()
+
+
+def _says_little(error: BaseException) -> int:
+    """Rank an error: what a server says of our account tells more than that another is down."""
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+        return 0
+    return 2 if isinstance(error, asyncpg.TargetServerAttributeNotMatched) else 1

@@ -91,9 +91,17 @@ class Connection(MemberProtocol):
                 self._take(request)
         if refusal is not None and not (self._is_last and self._arriving is None):
             self._refuse(refusal)
+        elif self._is_at_rest():  # as after a request that was answered at the door
+            self._registry.move(self, Phase.IDLE, is_new=bool(requests))
         elif not self._is_ending:
             self._settle(is_new=bool(requests))
             self._hold()
+
+    def _is_at_rest(self) -> bool:
+        """Tell whether there is nothing to answer, to read on, to hold or to send."""
+        is_reading = self._is_fresh or self._arriving is not None or self._reader.is_in_head
+        is_writing = self._is_ending or self._cannot_write
+        return self._exchange is None and not (self._queue or is_reading or is_writing or self.held_bytes)
 
     def eof_received(self) -> bool:
         """Answer what came whole, though the client sends no more; close where there is nothing to answer."""

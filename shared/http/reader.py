@@ -141,7 +141,12 @@ class RequestReader:
             self._line_end = b""
             self._parse_up_to_rtsp(before + data, len(before))
         else:
-            self._parse(data)
+            try:
+                self._parser.feed_data(data)
+            except HttpParserUpgrade as offer:
+                self._feed_on(memoryview(data)[offer.args[0] :])
+            except HttpParserError:
+                self._refusal = self._refusal or Refusal.BAD_REQUEST
         if self._refusal is None and (self.is_in_head or self.unfinished is not None):
             if self.is_in_head and not self._headers:
                 self._line_end = (before + data)[-rtsp.LINE_END_BYTES :]

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from enum import Enum
 from hashlib import sha256
 from typing import Final
+from uuid import uuid4
 
 import msgspec
 from aio_pika.abc import AbstractChannel
@@ -47,6 +48,9 @@ from shared.wire import (
 
 ID_DIGITS: Final = 32
 """So many that nobody can make two messages of one id, to have one looked at and the other sent back."""
+
+UNCOUNTED_MAX: Final = 1_000
+"""So many more than a queue says are looked at: two who look at once would take turns without end."""
 
 REASON_CHARACTERS_MAX: Final = 1_000
 
@@ -129,24 +133,31 @@ async def count_unsigned(settings: BrokerSettings) -> int:
 async def _sort(
     settings: BrokerSettings, queues: Sequence[str], decide: Decide
 ) -> list[tuple[DeadMessage, _Fate]]:
-    """Take each message out once, and put it where it is to go."""
+    """Take each message out once, and put it where it is to go.
+
+    What is put back is marked, and the first mark that comes again ends the round: the number that a quorum
+    queue tells of its messages may be out of date.
+    """
     _require_broker(settings)
-    keys, sorted_ = read_message_keys(settings), []
+    keys, mark, sorted_ = read_message_keys(settings), uuid4().hex, []
     async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
         wire = await wire_channel(channel)
         for queue in queues:
             held: list[tuple[DeliveredMessage, DeadMessage]] = []
-            for _ in range(await _count(channel, queue)):
+            for _ in range(await _count(channel, queue) + UNCOUNTED_MAX):
                 taken = await wire.basic_get(queue)
-                if isinstance(taken.delivery, Basic.GetEmpty):  # somebody else has taken some meanwhile
+                if isinstance(taken.delivery, Basic.GetEmpty):
+                    break
+                if taken.header.properties.message_id == mark:
+                    await wire.basic_reject(taken.delivery_tag or 0, requeue=True)
                     break
                 message = _read(keys, taken, queue)
                 fate = decide(message)
-                if not await _settle(wire, keys, taken, message, fate):
+                if not await _settle(wire, keys, taken, message, fate, mark):
                     held.append((taken, message))
                 sorted_.append((message, fate))
             for taken, message in held:
-                if not await _settle(wire, keys, taken, message, _Fate.STAYS):
+                if not await _settle(wire, keys, taken, message, _Fate.STAYS, mark):
                     await wire.basic_reject(taken.delivery_tag or 0, requeue=True)
     return sorted_
 
@@ -181,8 +192,13 @@ async def _count(channel: AbstractChannel, queue: str) -> int:
     return (await channel.get_queue(queue)).declaration_result.message_count or 0
 
 
-async def _settle(
-    channel: Channel, keys: MessageKeys, taken: DeliveredMessage, message: DeadMessage, fate: _Fate
+async def _settle(  # noqa: PLR0913, PLR0917  (a message, its fate, and what that takes)
+    channel: Channel,
+    keys: MessageKeys,
+    taken: DeliveredMessage,
+    message: DeadMessage,
+    fate: _Fate,
+    mark: str,
 ) -> bool:
     """Do with a message what was decided; return when the broker has it where it is to be.
 
@@ -197,6 +213,7 @@ async def _settle(
         for queue, message_type, body in copies:
             properties = Basic.Properties(
                 delivery_mode=2,
+                message_id=mark,
                 headers={"reason": message.reason},
                 message_type=repeated_type(message_type),
                 timestamp=taken.header.properties.timestamp,

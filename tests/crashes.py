@@ -59,7 +59,7 @@ class UnluckyLedger(Ledger):
     def __init__(self, engine: AsyncEngine, luck: Luck) -> None:
         super().__init__(engine)
         self._luck = luck
-        self._statements = UnluckyStatements(self._statements, luck)  # type: ignore[misc]
+        self._statements = UnluckyStatements(self._statements, luck)  # type: ignore[assignment,misc]
 
     async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
         planned = await super().post_new(credits_)

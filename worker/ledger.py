@@ -22,7 +22,8 @@ from worker.pooler import is_pooled_by_transaction
 from worker.posting import Account, AccountKey, Known, Plan, SignedIdentity, Transfer, plan
 from worker.replication import commit, confirm, find_weaknesses, read_state, require_confirmed
 from worker.schema import CACHE_KEY_BYTES, ledger, players, sessions, wallets
-from worker.statements import PostgresStatements, SqliteStatements, Statements
+from worker.statements_postgres import PostgresStatements
+from worker.statements_sqlite import SqliteStatements
 from worker.transactions import transaction
 
 ATTEMPTS_MAX: Final = 4
@@ -40,7 +41,7 @@ class Ledger:
         self._engine: Final = engine
         self._reading: Final = for_reading(engine)
         on_postgresql = engine.dialect.name == "postgresql"
-        self._statements: Final[Statements] = PostgresStatements() if on_postgresql else SqliteStatements()
+        self._statements: Final = PostgresStatements() if on_postgresql else SqliteStatements()
         self._single_statements: Final = single_statements(engine) if on_postgresql else None
         self._has_to_commit: Final = is_pooled_by_transaction(engine)
         self._accounts: Final = RecentAccounts()

@@ -13,7 +13,7 @@ from typing import Any, Final
 from worker.bookkeeper import Bookkeeper
 from worker.cli import app
 from worker.ledger import Ledger
-from worker.statements import PostgresStatements
+from worker.statements_postgres import PostgresStatements
 from worker.turns import Turns
 
 TURNS_BEFORE: Final = 20

@@ -1,4 +1,5 @@
-FROM credits-test/debian:trixie
+ARG SUITE=trixie
+FROM credits-test/debian:$SUITE
 
 RUN apt-get update -q \
     && apt-get install -qy --no-install-recommends rabbitmq-server \

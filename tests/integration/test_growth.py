@@ -19,9 +19,11 @@ async def plans_of_a_batch(engine: AsyncEngine) -> dict[str, str]:
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
         asked[statement] = parameters
 
+    ledger = Ledger(engine)
+    await ledger.keyed_epoch()  # by which it knows that no replica is waited for
     event.listen(engine.sync_engine, "before_cursor_execute", note)
-    assert await Ledger(engine).post_new(BATCH) is not None
-    await Ledger(engine).post(BATCH)
+    assert await ledger.post_new(BATCH) is not None
+    await ledger.post(BATCH)
     event.remove(engine.sync_engine, "before_cursor_execute", note)
     plans = {}
     async with engine.connect() as connection:
@@ -49,6 +51,7 @@ async def test_batch_of_repeats_waits_for_no_disk(postgres: AsyncEngine) -> None
     """What nobody will read again need not be on disk: a repeat changed nothing."""
     await add_player(postgres, "anna", "EUR")
     ledger = Ledger(postgres)
+    await ledger.keyed_epoch()
     await ledger.post(BATCH)
     ended: list[str] = []
     event.listen(postgres.sync_engine, "commit", lambda _: ended.append("commit"))

@@ -119,7 +119,7 @@ class Ledger:
             if planned.writes:
                 await self._write(connection, planned)
                 await commit(connection)
-            elif planned.transfers and self._is_replicated:
+            elif self._is_replicated:  # what is refused is told, too
                 await confirm(connection)
         self._accounts.keep(planned.accounts)
         return planned

@@ -25,14 +25,12 @@ _WAITING: Final = "SyncRepWaitForLSN"
 
 _UNCONFIRMED: Final = "credits_unconfirmed"
 
-
 _STATE: Final = text(
     "SELECT pg_is_in_recovery() AS is_replica,"
     " current_setting('synchronous_standby_names') <> '' AS is_replicated,"
     " CASE WHEN NOT pg_is_in_recovery()"
     " THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END AS timeline"
 )
-
 
 _DURABILITY: Final = text(
     "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,"
@@ -105,7 +103,7 @@ async def commit(connection: AsyncConnection) -> None:
 
 
 async def confirm(connection: AsyncConnection) -> None:
-    """Return when the replicas hold all that was visible, on a connection that is in no transaction.
+    """Commit, and return when the replicas hold all that this connection has seen.
 
     Raises what the database raises when they don't within its time limit, or LedgerUnavailable.
     """

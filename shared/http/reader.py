@@ -141,12 +141,7 @@ class RequestReader:
             self._line_end = b""
             self._parse_up_to_rtsp(before + data, len(before))
         else:
-            try:
-                self._parser.feed_data(data)
-            except HttpParserUpgrade as offer:
-                self._feed_on(memoryview(data)[offer.args[0] :])
-            except HttpParserError:
-                self._refusal = self._refusal or Refusal.BAD_REQUEST
+            self._parse(data)
         if self._refusal is None and (self.is_in_head or self.unfinished is not None):
             if self.is_in_head and not self._headers:
                 self._line_end = (before + data)[-rtsp.LINE_END_BYTES :]

@@ -7,8 +7,7 @@ import pytest
 
 from shared.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_BYTES_MAX, UNSIGNED_QUEUE, shard_queue
 from shared.wire import MESSAGE_BYTES_MAX
-from tests.servers import Servers
-from tests.support.attacked import attacked_system, counted, pay, queued, until
+from tests.support.attacked import counted, pay, queued, until
 from tests.support.stranger import Stranger, stranger_to
 from tests.system import System
 from worker.inbox import LIVE_BYTES_MAX
@@ -24,12 +23,6 @@ LARGE_MESSAGES = 128
 
 OVERHEAD_BYTES = 64 * MEBIBYTE
 """What the allocator may keep, and copies on their way to the broker."""
-
-
-@pytest.fixture(scope="module")
-async def system(servers: Servers) -> AsyncIterator[System]:
-    async with attacked_system(servers) as started:
-        yield started
 
 
 @pytest.fixture

@@ -138,6 +138,7 @@ WRITES: dict[str, Act] = {
     "win under locks": lambda engine: Ledger(engine).post([win("another")]),
     "repeat": lambda engine: Ledger(engine).post([WIN]),
     "conflict": lambda engine: Ledger(engine).post([win(WIN.provider_tx_id, amount_minor=1)]),
+    "refusal": lambda engine: Ledger(engine).post([win("another", player_id="nobody")]),
     "balance": lambda engine: Ledger(engine).find([FindPlayer("anna")]),
     "player": lambda engine: add_player(engine, "carl", "EUR"),
     "session": lambda engine: open_session(engine, "klas", "session-9", "anna"),

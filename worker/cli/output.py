@@ -72,10 +72,6 @@ def audit_log_text(page: AuditPage) -> str:
     return (aligned([heading, *rows]) if rows else "none") + _more(page.next_cursor)
 
 
-def _compact(detail: dict[str, Any]) -> str:
-    return msgspec.json.encode(detail).decode()
-
-
 def _lines(transfers: Sequence[TransferLine]) -> str:
     heading = ("posted", "amount", "kind", "balance after", "integration", "provider's id")
     rows = [(t.posted_at, t.amount, t.kind, t.balance, t.integration, t.provider_tx_id) for t in transfers]

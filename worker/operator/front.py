@@ -24,7 +24,10 @@ from worker.operator.tokens import Caller, Tokens
 IN_FLIGHT_MAX: Final = 500
 
 UNAUTHORIZED_LINES_MAX: Final = 1_000
-"""In a minute, of requests without a good token, from however many addresses. Beyond, they are summed up."""
+"""In the log, of requests without a good token, from however many addresses. Beyond, they are summed up."""
+
+UNAUTHORIZED_LINES_SECONDS: Final = 60.0
+"""The window in which there may be so many."""
 
 _HEADERS: Final = ((b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff"))
 """Of every response: it may be about somebody's money, and is what it says it is."""
@@ -43,7 +46,7 @@ class Front:
         self._tokens: Final = tokens
         self._open_paths: Final = open_paths
         self._desk: Final = desk
-        self._lines: Final = Throttle(UNAUTHORIZED_LINES_MAX, 60)
+        self._lines: Final = Throttle(UNAUTHORIZED_LINES_MAX, UNAUTHORIZED_LINES_SECONDS)
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -16,8 +16,8 @@ run: $(VENV)/runtime.stamp  ## serve everything embedded in one process, and pri
 	@mkdir -p var
 	@CREDITS_CONFIG="$${CREDITS_CONFIG:-gateway/demo.toml}" exec $(PY) -m gateway demo
 
-test: $(VENV)/dev.stamp  ## run every test, on a real RabbitMQ, PostgreSQL and Redis started for it (ARGS="-k ..." for pytest)
-	@$(PY) -m pytest $(ARGS)
+test: $(VENV)/dev.stamp  ## run every test, on real servers started for it (ARGS="-k ..." for pytest; ARGS=-n0: one after the other)
+	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## measure the whole way of a credit beside pgbench and a direct baseline, in three minutes
 	@$(PY) -m tests.bench $(ARGS)

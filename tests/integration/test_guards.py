@@ -121,7 +121,7 @@ async def test_win_is_of_a_player_with_a_wallet_for_it(
         "UPDATE wallets SET player_id = 'ben' WHERE currency = 'USD'",
         "UPDATE wallets SET currency = 'SEK' WHERE currency = 'USD'",
         "UPDATE wallets SET kind = 'BONUS'",
-        f"UPDATE wallets SET id = '{uuid4().hex}' WHERE player_id = 'ben' AND kind = 'REAL'",
+        f"UPDATE wallets SET id = '{'f' * 32}' WHERE player_id = 'ben' AND kind = 'REAL'",
     ],
 )
 async def test_wallet_stays_and_stays_its_players(books: AsyncEngine, change: str) -> None:

@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
 from gateway.providers.contract import Win
 from tests.audits import audit_of
-from tests.servers import Servers
+from tests.servers import Server, Servers
 from tests.servers.restorable import RestorableServer, running_restorable_server
 from tests.simulator.history import Said
 from tests.simulator.senders import Manners, Senders
@@ -101,12 +102,21 @@ class Drill:
         await asyncio.to_thread(self.database.server.stop)
         await self.system.engine.dispose()
 
-    async def start_restored(self) -> None:
-        """Start the database, and return when it is the primary."""
-        await asyncio.to_thread(self.database.server.start)
-        async with asyncio.timeout(UNTIL_SECONDS):
-            while (await self.system.query("SELECT pg_is_in_recovery()"))[0][0]:
-                await asyncio.sleep(0.05)
+
+async def start_restored(server: Server) -> None:
+    """Start the server, and return when it has replayed all that it should and is a primary."""
+    await asyncio.to_thread(server.start)
+    async with asyncio.timeout(UNTIL_SECONDS):
+        while await execute(server, "SELECT pg_is_in_recovery()"):
+            await asyncio.sleep(0.05)
+
+
+async def execute(server: Server, statement: str) -> object:
+    connection = await asyncpg.connect(server.url.replace("+asyncpg", ""))
+    try:
+        return await connection.fetchval(statement)
+    finally:
+        await connection.close()
 
 
 @pytest.fixture
@@ -147,7 +157,7 @@ async def test_wins_lost_by_a_restore_are_paid_when_they_come_again(drill: Drill
         await asyncio.gather(*(process.end() for process in system.processes))
     old_data = await asyncio.to_thread(database.restore, base, "name", processes)
     assert old_data
-    await drill.start_restored()
+    await start_restored(database.server)
     assert await drill.posted(kept) == told_of_kept
     assert not await drill.posted(lost)
     await system.add_players([NEWCOMER])
@@ -170,3 +180,25 @@ async def test_wins_lost_by_a_restore_are_paid_when_they_come_again(drill: Drill
     assert (await ledger.keyed_epoch()).name != epoch.name
     assert (await verified(system)).coverage.since == verified_at, "of which the restored books know"
     assert (await verified(system, full=True)).coverage.since is None
+
+
+async def test_archive_has_what_a_restore_has_undone(restorable: RestorableServer) -> None:
+    """So the wins that were lost can be looked up in it, or the restore be undone."""
+    server = restorable.server
+    base = await asyncio.to_thread(restorable.back_up)
+    await execute(server, "CREATE TABLE kept (number int)")
+    timeline = await execute(server, "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)")
+    moment = str(await execute(server, "SELECT clock_timestamp()::text"))
+    await execute(server, "CREATE TABLE lost (number int)")
+
+    async def restore(*target: str, timeline: str = "") -> object:
+        await asyncio.to_thread(server.stop)
+        await asyncio.to_thread(restorable.restore, base, *target, timeline=timeline)
+        await start_restored(server)
+        tables = (
+            "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relname IN ('kept', 'lost')"
+        )
+        return await execute(server, tables)
+
+    assert await restore("time", moment) == ["kept"]
+    assert await restore("latest", timeline=str(int(str(timeline), 16))) == ["kept", "lost"]

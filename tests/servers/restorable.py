@@ -37,12 +37,13 @@ class RestorableServer:
         """Make a base backup, and return its directory."""
         return self._script("base-backup", f"{self.home}/base").strip()
 
-    def restore(self, base: str, *target: str) -> str:
+    def restore(self, base: str, *target: str, timeline: str = "") -> str:
         """Restore the stopped server to a target; return where its old data are kept."""
-        return self._script("restore", base, f"{self.home}/wal", self.data, *target).strip()
+        arguments = (base, f"{self.home}/wal", self.data, *target)
+        return self._script("restore", *arguments, variables=(f"TIMELINE={timeline}",)).strip()
 
-    def _script(self, name: str, *arguments: str) -> str:
-        return self.run_as_owner((f"{self.home}/{name}", *arguments))
+    def _script(self, name: str, *arguments: str, variables: Sequence[str] = ()) -> str:
+        return self.run_as_owner(("env", *variables, f"{self.home}/{name}", *arguments))
 
 
 @contextmanager

@@ -21,8 +21,12 @@ from shared.server_url import (
     refuse_tls_files,
 )
 
-_OPTIONS: Final = frozenset({"auth", "heartbeat", "name", "timeout"})
-"""Heartbeat and time limit may stand here, but `[broker] heartbeat_seconds` and our own limit count."""
+_OPTIONS: Final = frozenset({"auth", "name"})
+_NOT_HERE: Final = {
+    "heartbeat": "heartbeat does not stand in the URL: set [broker] heartbeat_seconds",
+    "timeout": "timeout does not stand in the URL, and can't be set: a node has 5 s for its answer",
+}
+"""The driver knows these, but what would stand here does not count."""
 
 _TLS_OPTIONS: Final = frozenset({"cafile", "capath", "certfile", "keyfile", "no_verify_ssl"})
 VHOST_BYTES_MAX: Final = 255
@@ -86,6 +90,9 @@ def _refuse_options(parts: SplitResult) -> str | None:
     options = read_options(parts.query)
     if any(name in _TLS_OPTIONS for name in options) and parts.scheme != "amqps":
         return "options of TLS need amqps://"
+    for name, defect in _NOT_HERE.items():
+        if name in options:
+            return defect
     known = _OPTIONS | _TLS_OPTIONS if parts.scheme == "amqps" else _OPTIONS
     if options.get("auth", "plain").lower() not in _MECHANISMS:
         return f"auth is one of {', '.join(_MECHANISMS)}"

@@ -5,7 +5,7 @@ CreditsError
 +-- MoneyError           a text is no amount of that currency, or the currency is unknown
 +-- CursorError          a text is no cursor of that list
 +-- LedgerUnavailable    no answer from the ledger in time: whether money moved is unknown
-|   +-- LedgerRefused    its database's certificate or our account there is wrong: a person must act
+|   +-- LedgerRefused    its database's certificate, our account or its rights are wrong: a person must act
 +-- BrokerUnavailable    no answer from the broker
 +-- PoisonMessage        a message that can't be decoded, or that nobody of ours has signed
 """
@@ -40,7 +40,7 @@ class LedgerUnavailable(CreditsError):  # noqa: N818  (it says a state, as in th
 
 
 class LedgerRefused(LedgerUnavailable):
-    """The database's certificate does not verify, or it refuses our account."""
+    """The database's certificate does not verify, or it refuses our account, or what that may not do."""
 
 
 class BrokerUnavailable(CreditsError):  # noqa: N818

@@ -20,15 +20,11 @@ from pydantic_settings import (
 from shared import broker_url, cache_url
 from shared.errors import SettingsError
 from shared.networks import Networks
+from shared.settings_defects import defects_of
 from shared.settings_sources import origin, read_config_file, read_environment
 
 MEMORY: Final = "memory://"
 """The URL of a broker or cache inside this process."""
-
-DEFECTS_MAX: Final = 5
-"""So many wrong values are named at once."""
-
-KEY_CHARACTERS_MAX: Final = 64
 
 INTEGRATION_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 IntegrationName = Annotated[str, Field(pattern=INTEGRATION_NAME)]
@@ -271,29 +267,5 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        defects = [f"{origin(keys)}{defect}" for keys, defect in _defects(error)]
+        defects = [f"{origin(keys)}{defect}" for keys, defect in defects_of(error)]
         raise SettingsError("; ".join(defects)) from None
-
-
-def describe(error: ValidationError, table: str = "") -> str:
-    """Return pydantic's findings as one line, without the values: one of them may be a secret."""
-    return "; ".join(f"[{table}] " * bool(table) + defect for _, defect in _defects(error))
-
-
-def _defects(error: ValidationError) -> list[tuple[list[str], str]]:
-    """Return the first DEFECTS_MAX wrong values: the keys to each, and the same in words."""
-    found = error.errors(include_input=False, include_url=False)[:DEFECTS_MAX]
-    places = [[_key(part) for part in each["loc"]] for each in found]
-    return [(keys, f"{'.'.join(keys)}: {_words(each)}") for keys, each in zip(places, found, strict=True)]
-
-
-def _key(part: int | str) -> str:
-    """Return one key of a place as printable text: keys are the operator's own, and may be anything."""
-    text = str(part)[:KEY_CHARACTERS_MAX]
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _words(defect: Any) -> str:
-    if defect["type"] == "extra_forbidden":
-        return "there is no such setting"
-    return " ".join(str(defect["msg"]).removeprefix("Value error, ").split())

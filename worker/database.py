@@ -74,6 +74,7 @@ _OUTAGE_SQLITE_CODES: Final = frozenset(
 """A damaged file is an outage here too. A missing table is not: SQLite has one code for all wrong statements,
 those among them that only a batch of this size makes wrong."""
 
+_NOT_PERMITTED_SQLSTATE: Final = "42501"
 _NO_TEXT_SQLSTATE: Final = "22021"
 """A character that is none to PostgreSQL: NUL."""
 
@@ -169,9 +170,9 @@ def is_no_text(error: Exception) -> bool:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell whether the database's certificate does not verify, or it refuses our account."""
+    """Tell whether the database's certificate does not verify, or it refuses our account or what it asks."""
     if isinstance(error, DBAPIError):
-        return _sqlstate(error).startswith(_LOGIN_CLASS)
+        return _sqlstate(error).startswith(_LOGIN_CLASS) or _sqlstate(error) == _NOT_PERMITTED_SQLSTATE
     return isinstance(error, ssl.SSLCertVerificationError)
 
 

@@ -45,6 +45,7 @@ class Ledger:
         self._single_statements: Final = single_statements(engine) if on_postgresql else None
         self._has_to_commit: Final = is_pooled_by_transaction(engine)
         self._accounts: Final = RecentAccounts()
+        self._opened: Final = uuid7().hex
         self._is_replicated = on_postgresql
         """Whether replicas may have to hold what is told, as of when the epoch was last asked for."""
 
@@ -161,15 +162,16 @@ class Ledger:
     async def keyed_epoch(self) -> Epoch:
         """Return the ledger's epoch with the key of its cached values. Raises LedgerUnavailable.
 
-        A promoted replica may lack what its primary has told, so the epoch ends with its timeline: the number
-        that PostgreSQL gives to what is written from a promotion on.
+        The database may be replaced by an older copy of itself, which lacks what was told: by a promoted
+        replica, a backup, a dump. So the epoch's name ends with that of the copy. A SQLite file has none, and
+        must not be replaced under a process that has it open: each process has an epoch of its own.
         """
         with outages_as_unavailable():
             async with self._reading.connect() as connection:
                 row = (await connection.execute(select(ledger.c.epoch, ledger.c.cache_key))).one()
                 state = await read_state(connection)
         self._is_replicated = state.is_replicated
-        return Epoch(f"{row.epoch}{state.timeline}", row.cache_key)
+        return Epoch(f"{row.epoch}.{state.copy or self._opened}", row.cache_key)
 
     async def find_weaknesses(self) -> list[str]:
         """Return by which settings of the database wins may be lost that were told as paid.
@@ -181,9 +183,9 @@ class Ledger:
                 return await find_weaknesses(connection)
 
     async def bump_epoch(self, *, by: Actor = PROCESS) -> str:
-        """Begin a new epoch with a new key, due after a restore of the database, and return its name.
+        """Begin a new epoch with a new key, and return its name.
 
-        The old key is in the backup, and known to whoever has that. Raises LedgerUnavailable.
+        The old key is in every backup, and known to whoever has one. Raises LedgerUnavailable.
         """
         with outages_as_unavailable():
             async with transaction(self._engine) as connection:

@@ -28,8 +28,11 @@ _UNCONFIRMED: Final = "credits_unconfirmed"
 _STATE: Final = text(
     "SELECT pg_is_in_recovery() AS is_replica,"
     " current_setting('synchronous_standby_names') <> '' AS is_replicated,"
-    " CASE WHEN NOT pg_is_in_recovery()"
-    " THEN left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) END AS timeline"
+    " CASE WHEN NOT pg_is_in_recovery() THEN concat_ws('-',"
+    " left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),"
+    " to_hex((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint),"
+    " (SELECT oid FROM pg_database WHERE datname = current_database()),"
+    " pg_relation_filenode('ledger')) END AS copy"
 )
 
 _DURABILITY: Final = text(
@@ -42,7 +45,14 @@ _DURABILITY: Final = text(
 class State(NamedTuple):
     """What a server is among its replicas."""
 
-    timeline: str = ""
+    copy: str = ""
+    """Names the copy of the books that the server has; empty on SQLite.
+
+    It is another after a promotion or a restore to a moment, which begin a timeline; after the server was
+    started, perhaps on an older snapshot of its disk; and after a database or its tables were made, as by
+    pg_restore.
+    """
+
     is_replicated: bool = False
     """Whether its commits wait for replicas."""
 
@@ -54,7 +64,7 @@ async def read_state(connection: AsyncConnection) -> State:
     row = (await connection.execute(_STATE)).one()
     if row.is_replica:
         raise LedgerUnavailable("the database: the server is a replica")
-    return State(f".{row.timeline}", row.is_replicated)
+    return State(row.copy, row.is_replicated)
 
 
 async def find_weaknesses(connection: AsyncConnection) -> list[str]:

@@ -147,8 +147,8 @@ async def test_overload_tells_no_stranger_to_ask_again() -> None:
             '["10.0.0.1/8"]',
             "[integrations.klas] allowed_addresses: ",
         ),
-        ("GATEWAY__TRUSTED_PROXIES", "hunter2", "gateway.trusted_proxies: number 1"),
-        ("GATEWAY__OPERATIONS_PORT", "0", "gateway.operations_port: "),
+        ("GATEWAY__TRUSTED_PROXIES", "hunter2", "[gateway] trusted_proxies: number 1"),
+        ("GATEWAY__OPERATIONS_PORT", "0", "[gateway] operations_port: "),
     ],
 )
 async def test_setting_that_is_none_is_one_line(

@@ -153,12 +153,12 @@ async def test_what_nobody_signed_is_sent_back_only_by_name_and_with_a_word_for_
     together = await system.command("dead", "send-back", "--all", "--unsigned")
     assert together.returncode == End.USAGE
     sent = await system.command("dead", "send-back", "--all")
-    assert (sent.returncode, sent.stdout) == (0, f"sent back: {found['ours']['id']}, 1 credits\n")
+    assert (sent.returncode, sent.stdout) == (0, f"sent back: {found['ours']['id']}, 1 credit\n")
     refused = await system.command("dead", "send-back", forged, before)
     assert (refused.returncode, refused.stdout) == (End.NO, "nothing was sent back\n")
     assert refused.stderr.count("(not signed: needs --unsigned)") == 2
     sent = await system.command("dead", "send-back", before, "--unsigned")
-    assert (sent.returncode, sent.stdout) == (0, f"sent back: {before}, 1 credits\n")
+    assert (sent.returncode, sent.stdout) == (0, f"sent back: {before}, 1 credit\n")
     await until_balances(system, {"anna": 1050, "ben": 1050})
     assert [message["id"] for message in await until_dead(system, 1)] == [forged]
 

@@ -208,6 +208,14 @@ async def test_right_that_was_given_by_hand_is_taken_again(roles: Roles, how: st
             await _execute(roles.engines["reader"], statement)
 
 
+@pytest.mark.parametrize("command", ["player add carl --currency EUR", "ledger epoch --bump"])
+async def test_command_that_is_not_permitted_ends_as_with_wrong_settings(roles: Roles, command: str) -> None:
+    ended = await run(roles.url_of("reader"), *command.split())
+    assert "[ledger] database_url: " in (error := ended.error(End.SETTINGS))
+    assert "permission denied for table" in error
+    assert "a-password" not in error
+
+
 async def test_only_the_owner_begins_an_epoch(roles: Roles) -> None:
     with pytest.raises(LedgerUnavailable, match="permission denied"):
         await Ledger(roles.engines["worker"]).bump_epoch()

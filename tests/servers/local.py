@@ -164,11 +164,9 @@ def make_postgres(directory: Path, reaper: Reaper) -> LocalServer:
     """Prepare a database cluster. It refuses to run as root, so root runs it as the user `postgres`."""
     home = directory / "postgres"
     home.mkdir()
-    as_owner: tuple[str, ...] = ()
     if os.geteuid() == 0:
         directory.chmod(0o711)
         shutil.chown(home, "postgres", "postgres")
-        as_owner = ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
     password_file = home / "password"
     password_file.write_text(PASSWORD)
     data = str(home / "data")
@@ -179,7 +177,7 @@ def make_postgres(directory: Path, reaper: Reaper) -> LocalServer:
         "--auth=scram-sha-256",
         f"--pwfile={password_file}",
     ]
-    initdb = [*as_owner, binary("initdb"), "-D", data, "-U", USER, *options]
+    initdb = [*as_owner(), binary("initdb"), "-D", data, "-U", USER, *options]
     done = subprocess.run(
         initdb, check=False, cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
@@ -197,12 +195,19 @@ def make_postgres(directory: Path, reaper: Reaper) -> LocalServer:
     return LocalServer(
         name="postgres",
         port=port,
-        command=(*as_owner, binary("postgres"), "-D", data, *arguments),
+        command=(*as_owner(), binary("postgres"), "-D", data, *arguments),
         directory=home,
         reaper=reaper,
         stop_signal=signal.SIGINT,  # its 'fast' shutdown
         kill_signal=signal.SIGQUIT,  # its 'immediate' one: no checkpoint, recovery at the next start
     )
+
+
+def as_owner() -> tuple[str, ...]:
+    """Return what begins a command that is to run as PostgreSQL's user."""
+    if os.geteuid() != 0:
+        return ()
+    return ("setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups")
 
 
 def make_redis(directory: Path, reaper: Reaper) -> LocalServer:

@@ -41,7 +41,7 @@ def test_mistake_is_told_in_one_line_without_the_password(
 ) -> None:
     monkeypatch.setenv("CREDITS_CACHE__URL", url)
     message = refusal()
-    assert message.startswith("CREDITS_CACHE__URL: cache.url: ")
+    assert message.startswith("CREDITS_CACHE__URL: [cache] url: ")
     assert defect in message
     assert "hunter2" not in message
 

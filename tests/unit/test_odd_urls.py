@@ -97,10 +97,10 @@ DATABASES: Final = {
     "postgresql+asyncpg://a/db?password=hunter2%00": "%00",
 }
 
-KEYS: Final = {"broker.url": BROKERS, "cache.url": CACHES, "[ledger] database_url": DATABASES}
+KEYS: Final = {"[broker] url": BROKERS, "[cache] url": CACHES, "[ledger] database_url": DATABASES}
 VARIABLES: Final = {
-    "broker.url": "CREDITS_BROKER__URL",
-    "cache.url": "CREDITS_CACHE__URL",
+    "[broker] url": "CREDITS_BROKER__URL",
+    "[cache] url": "CREDITS_CACHE__URL",
     "[ledger] database_url": "CREDITS_LEDGER__DATABASE_URL",
 }
 CASES: Final = [(key, url, defect) for key, table in KEYS.items() for url, defect in table.items()]

@@ -44,11 +44,11 @@ WRONG_EVERYWHERE: dict[str, dict[str, str]] = {
     "latin.toml: line 1": {"CREDITS_CONFIG": "latin.toml"},
     "broken.toml: ": {"CREDITS_CONFIG": "broken.toml"},
     "CREDITS_BROKR__URL": {"CREDITS_BROKR__URL": "amqp://me:hunter2@broker"},
-    "CREDITS_BROKER__URL: broker.url": {"CREDITS_BROKER__URL": "amqp://me:hunter2/x@broker"},
-    "CREDITS_CACHE__URL: cache.url": {"CREDITS_CACHE__URL": "redis://:hunter2@cache/0?family=0"},
-    "CREDITS_GATEWAY__PORT: gateway.port": {"CREDITS_GATEWAY__PORT": "99999"},
-    "CREDITS_OPERATOR__TOKENS: operator.tokens": {"CREDITS_OPERATOR__TOKENS": '["hunter2'},
-    "CREDITS_CURRENCIES__mBTC: currencies.mBTC": {"CREDITS_CURRENCIES__mBTC": "5"},
+    "CREDITS_BROKER__URL: [broker] url": {"CREDITS_BROKER__URL": "amqp://me:hunter2/x@broker"},
+    "CREDITS_CACHE__URL: [cache] url": {"CREDITS_CACHE__URL": "redis://:hunter2@cache/0?family=0"},
+    "CREDITS_GATEWAY__PORT: [gateway] port": {"CREDITS_GATEWAY__PORT": "99999"},
+    "CREDITS_OPERATOR__TOKENS: [operator] tokens": {"CREDITS_OPERATOR__TOKENS": '["hunter2'},
+    "CREDITS_CURRENCIES__mBTC: [currencies] mBTC": {"CREDITS_CURRENCIES__mBTC": "5"},
 }
 
 WRONG_DATABASES = [

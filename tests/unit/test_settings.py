@@ -1,6 +1,5 @@
 """Settings: what an operator set is in force; what is wrong is said in one clear line without secrets."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -70,12 +69,12 @@ def test_empty_name_of_the_file_means_that_no_file_is_read(monkeypatch: pytest.M
 
 def test_misspelt_key_is_named(write_file: WriteFile) -> None:
     write_file("[broker]\nshard = 3\n")
-    assert "broker.shard:" in refusal()
+    assert "[broker] shard:" in refusal()
 
 
 def test_misspelt_table_is_named(write_file: WriteFile) -> None:
     write_file("[brokr]\nshards = 3\n")
-    assert "brokr:" in refusal()
+    assert "[brokr]:" in refusal()
 
 
 def test_misspelt_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -85,7 +84,7 @@ def test_misspelt_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_misspelt_key_of_a_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CREDITS_BROKER__ULR", "amqp://somewhere")
-    assert "broker.ulr:" in refusal()
+    assert "[broker] ulr:" in refusal()
 
 
 def test_missing_file_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,30 +123,33 @@ def test_settings_show_no_secret() -> None:
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("[broker]\nshards = 0\n", "broker.shards"),
-        ('[broker]\nshards = "many"\n', "broker.shards"),
-        ('[broker]\nurl = "http://localhost"\n', "broker.url"),
-        ("[gateway]\nport = 65536\n", "gateway.port"),
-        ("[worker]\nbatch_credits_max = 100000\n", "worker.batch_credits_max"),
-        ('[log]\nformat = "xml"\n', "log.format"),
-        ("[operator]\nport = -1\n", "operator.port"),
-        ("[operator]\ntoken = []\n", "operator.token"),
+        ("[broker]\nshards = 0\n", "[broker] shards"),
+        ('[broker]\nshards = "many"\n', "[broker] shards"),
+        ('[broker]\nurl = "http://localhost"\n', "[broker] url"),
+        ("[gateway]\nport = 65536\n", "[gateway] port"),
+        ("[worker]\nbatch_credits_max = 100000\n", "[worker] batch_credits_max"),
+        ('[log]\nformat = "xml"\n', "[log] format"),
+        ("[operator]\nport = -1\n", "[operator] port"),
+        ("[operator]\ntoken = []\n", "[operator] token"),
         (
             f'[operator.users.Ben]\nrole = "admin"\ntoken_sha256 = ["{0:064}"]\n',
-            "operator.users.Ben",
+            "[operator.users] Ben",
         ),
-        ('[operator.users.ben]\nrole = "root"\ntoken_sha256 = []\n', "operator.users.ben.role"),
-        ('[operator.users.ben]\nrole = "admin"\ntoken_sha256 = []\n', "operator.users.ben.token_sha256"),
-        ('[operator.users.ben]\nrole = "admin"\ntoken_sha256 = ["A"]\n', "operator.users.ben.token_sha256"),
-        ('[currencies]\n"B/C" = 8\n', "currencies.B/C"),
-        ("[currencies]\nBTC = 19\n", "currencies.BTC"),
-        ('[integrations."Klas/1"]\nprovider = "klas"\n', "integrations.Klas/1"),
-        ("broker = 1\n", "broker"),
+        ('[operator.users.ben]\nrole = "root"\ntoken_sha256 = []\n', "[operator.users.ben] role"),
+        ('[operator.users.ben]\nrole = "admin"\ntoken_sha256 = []\n', "[operator.users.ben] token_sha256"),
+        (
+            '[operator.users.ben]\nrole = "admin"\ntoken_sha256 = ["A"]\n',
+            "[operator.users.ben] token_sha256, number 1",
+        ),
+        ('[currencies]\n"B/C" = 8\n', "[currencies] B/C"),
+        ("[currencies]\nBTC = 19\n", "[currencies] BTC"),
+        ('[integrations."Klas/1"]\nprovider = "klas"\n', "[integrations] Klas/1"),
+        ("broker = 1\n", "[broker]"),
     ],
 )
 def test_bad_value_is_named_by_its_place(write_file: WriteFile, text: str, where: str) -> None:
     write_file(text)
-    assert re.search(rf"\b{re.escape(where)}\b", refusal())
+    assert f"{where}: " in refusal()
 
 
 @pytest.mark.parametrize(

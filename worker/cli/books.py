@@ -117,7 +117,7 @@ class EpochAnswer(msgspec.Struct, frozen=True):
 def epoch(
     *,
     bump: Annotated[
-        bool, typer.Option("--bump", help="Begin a new one: after the database was restored.")
+        bool, typer.Option("--bump", help="Begin a new one, with a new key for cached values.")
     ] = False,
     acting_as: ActingAs = None,
     as_json: AsJson = False,

@@ -18,7 +18,7 @@ from worker.cli.dead_audit import audited
 from worker.cli.ends import End, end, note
 from worker.cli.ledger import read
 from worker.cli.options import ActingAs, AsJson, actor_named
-from worker.cli.output import aligned, say
+from worker.cli.output import aligned, counted, say
 from worker.views import amount_of
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def send_back_dead(
     chosen = {message.id: message for message in messages if is_chosen(message)}
     with audited(settings, actor_named(acting_as), Action.DEAD_SEND_BACK, chosen) as sent:
         sent.extend(asyncio.run(send_back(settings.broker, lambda m: m.id in chosen, _queues(chosen))))
-        lines = [f"sent back: {message.id}, {len(message.credits)} credits" for message in sent]
+        lines = [f"sent back: {message.id}, {counted(len(message.credits), 'credit')}" for message in sent]
         say(sent, "\n".join(lines) or "nothing was sent back", as_json=as_json)
     if missing := wanted - {message.id for message in sent}:
         found = {message.id: message for message in messages}

@@ -14,7 +14,7 @@ class End(IntEnum):
 
     USAGE = 2
     SETTINGS = 3
-    """The settings are wrong, or the tables are not this version's."""
+    """The settings are wrong, the tables are not this version's, or a server refuses what is asked."""
 
     DATABASE = 4
     NOT_PAID = 5

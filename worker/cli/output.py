@@ -27,6 +27,15 @@ LINE_CELLS_MAX = 100_000
 """Lines are never folded: a terminal folds them itself, and `grep` wants them whole."""
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return a number of things in words.
+
+    >>> counted(1, "credit"), counted(2, "credit"), counted(0, "entry", "entries")
+    ('1 credit', '2 credits', '0 entries')
+    """
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def say(answer: Any, text: str, *, as_json: bool) -> None:
     """Print an answer."""
     typer.echo(msgspec.json.encode(answer).decode() if as_json else text)
@@ -34,7 +43,9 @@ def say(answer: Any, text: str, *, as_json: bool) -> None:
 
 def player_text(player: PlayerView) -> str:
     """Return a player as text."""
-    wallets = [(w.kind, w.balance, f"{w.entries} entries", w.wallet_id) for w in player.wallets]
+    wallets = [
+        (w.kind, w.balance, counted(w.entries, "entry", "entries"), w.wallet_id) for w in player.wallets
+    ]
     return "\n".join(
         (
             aligned(
@@ -130,7 +141,7 @@ def round_text(round_: RoundView) -> str:
         )
         for win in round_.wins
     ]
-    count = "1 win" if len(rows) == 1 else f"{len(rows)} wins"
+    count = counted(len(rows), "win")
     here = " on this page" if round_.next_cursor is not None else ""
     title = f"round {plain(round_.round_id)} of {round_.integration}: {count}{here}\n"
     return "\n".join((title, aligned([heading, *rows], right={2}))) + _more(round_.next_cursor)
@@ -157,14 +168,20 @@ def _entries(entries: Iterable[EntryView]) -> str:
 
 def audit_text(audit: Audit) -> str:
     """Return an audit as text: what was read, then each invariant with the cases that break it."""
-    totals = f"{audit.transfers} transfers, {audit.entries} entries, {audit.wallets} wallets"
-    sums = [("paid", s.paid, f"in {s.transfers} transfers") for s in audit.sums]
+    totals = ", ".join(
+        (
+            counted(audit.transfers, "transfer"),
+            counted(audit.entries, "entry", "entries"),
+            counted(audit.wallets, "wallet"),
+        )
+    )
+    sums = [("paid", s.paid, f"in {counted(s.transfers, 'transfer')}") for s in audit.sums]
     blocks = [_coverage(audit.coverage), totals, *([aligned(sums, right={1, 2})] if sums else []), ""]
     blocks.append(aligned((f.broken or "holds", f.invariant, f.promise) for f in audit.findings))
     for finding in audit.findings:
         if finding.broken:
             told = "" if finding.broken == len(finding.cases) else f", the first {len(finding.cases)}"
-            blocks.append(f"\n{finding.invariant}: broken in {finding.broken} cases{told}")
+            blocks.append(f"\n{finding.invariant}: broken in {counted(finding.broken, 'case')}{told}")
             blocks.append(aligned([list(finding.cases[0]), *(list(c.values()) for c in finding.cases)]))
     return "\n".join(blocks)
 

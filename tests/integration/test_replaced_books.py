@@ -1,0 +1,162 @@
+"""The database is replaced by an older copy of itself, on the same timeline: no cache tells of lost wins."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.outcome import Result
+from shared.settings import LedgerSettings
+from tests.caches import cache_on
+from tests.credits import WIN
+from tests.ledgers import add_players, assert_books_hold, balance_minor
+from tests.servers import Servers
+from tests.servers.server import PASSWORD, USER
+from worker.bookkeeper import Bookkeeper
+from worker.database import create_engine, migrate
+from worker.ledger import Ledger
+
+
+class Books:
+    """A database of the tests' PostgreSQL, to be saved and replaced."""
+
+    def __init__(self, servers: Servers, engine: AsyncEngine) -> None:
+        self._servers, self._engine = servers, engine
+        self.name = str(engine.url.database)
+
+    async def dump(self) -> str:
+        """Return the file on the server's machine that pg_dump has written."""
+        file = (await self._run("mktemp")).strip()
+        await self._run("pg_dump", "--format=custom", f"--file={file}", "--dbname", await self._url())
+        return file
+
+    async def load(self, file: str, *options: str) -> None:
+        options = (*options, "--single-transaction", "--exit-on-error")
+        await self._run("pg_restore", *options, "--dbname", await self._url(), file)
+        await self._run("rm", file)
+
+    async def administer(self, *statements: str) -> None:
+        """Do what can be done only from another database, while nobody is connected to this one."""
+        await self._engine.dispose()
+        connection = await asyncpg.connect(self._servers.database_url.replace("+asyncpg", ""))
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def _url(self) -> str:
+        connection = await asyncpg.connect(self._servers.database_url.replace("+asyncpg", ""))
+        try:
+            port = await connection.fetchval("SHOW port")
+        finally:
+            await connection.close()
+        return f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}/{self.name}"
+
+    async def _run(self, *command: str) -> str:
+        return await asyncio.to_thread(self._servers.postgres.run, *command)
+
+
+Replace = Callable[[], Coroutine[Any, Any, None]]
+Save = Callable[[Books], Coroutine[Any, Any, Replace]]
+"""Saves the books, and returns what puts them back."""
+
+
+async def by_dump_into_the_tables(books: Books) -> Replace:
+    file = await books.dump()
+    return lambda: books.load(file, "--clean")
+
+
+async def by_dump_into_a_new_database(books: Books) -> Replace:
+    file = await books.dump()
+
+    async def put_back() -> None:
+        await books.administer(f"DROP DATABASE {books.name}", f"CREATE DATABASE {books.name}")
+        await books.load(file)
+
+    return put_back
+
+
+async def by_copy_of_the_database(books: Books) -> Replace:
+    copy = f"test_{uuid4().hex}"
+    await books.administer(f"CREATE DATABASE {copy} TEMPLATE {books.name}")
+    return lambda: books.administer(
+        f"DROP DATABASE {books.name}", f"ALTER DATABASE {copy} RENAME TO {books.name}"
+    )
+
+
+@pytest.mark.parametrize(
+    "save", [by_dump_into_the_tables, by_dump_into_a_new_database, by_copy_of_the_database]
+)
+async def test_win_lost_with_the_database_is_paid_when_it_comes_again(
+    servers: Servers, postgres: AsyncEngine, save: Save
+) -> None:
+    await add_players(postgres)
+    put_back = await save(Books(servers, postgres))
+    ledger = Ledger(postgres)
+    async with cache_on(servers.cache_url, await ledger.keyed_epoch()) as cache:
+        bookkeeper = Bookkeeper(ledger, cache)
+        for expected in (Result.POSTED, Result.REPLAYED):
+            (outcome,) = await bookkeeper.settle([WIN])
+            assert outcome.result is expected
+        assert await cache.get([WIN.identity])
+        await put_back()
+        bookkeeper.epoch_known_until = 0.0  # as a moment later
+        (outcome,) = await bookkeeper.settle([WIN])
+        assert outcome.result is Result.POSTED
+    assert await balance_minor(ledger) == WIN.amount_minor
+    await assert_books_hold(postgres)
+
+
+async def test_server_that_has_started_anew_is_in_another_epoch(
+    servers: Servers, postgres: AsyncEngine
+) -> None:
+    """It may run on a snapshot of its disk, which has the same timeline."""
+    ledger = Ledger(postgres)
+    before = await ledger.keyed_epoch()
+    await asyncio.to_thread(servers.postgres.stop)
+    await asyncio.to_thread(servers.postgres.start)
+    await postgres.dispose()
+    after = await ledger.keyed_epoch()
+    assert after.name != before.name
+    assert await ledger.keyed_epoch() == after
+
+
+@asynccontextmanager
+async def engine_of(path: Path) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(LedgerSettings(database_url=f"sqlite+aiosqlite:///{path}"))
+    yield engine
+    await engine.dispose()
+
+
+@asynccontextmanager
+async def started(path: Path, cache_url: str) -> AsyncIterator[Bookkeeper]:
+    """A process that has just started on a database file."""
+    async with engine_of(path) as engine:
+        ledger = Ledger(engine)
+        async with cache_on(cache_url, await ledger.keyed_epoch()) as cache:
+            yield Bookkeeper(ledger, cache)
+
+
+async def test_win_lost_with_a_file_is_paid_when_it_comes_again(servers: Servers, tmp_path: Path) -> None:
+    path, copy = tmp_path / "credits.db", tmp_path / "copy.db"
+    async with engine_of(path) as engine:
+        await migrate(engine)
+        await add_players(engine)
+    shutil.copyfile(path, copy)
+    async with started(path, servers.cache_url) as bookkeeper:
+        (outcome,) = await bookkeeper.settle([WIN])
+        assert outcome.result is Result.POSTED
+    path.unlink()
+    shutil.copyfile(copy, path)
+    async with started(path, servers.cache_url) as bookkeeper:
+        assert not await bookkeeper.cache.get([WIN.identity])
+        (outcome,) = await bookkeeper.settle([WIN])
+        assert outcome.result is Result.POSTED

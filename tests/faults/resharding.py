@@ -12,8 +12,8 @@ from tests.faults.trial import Strike
 from tests.system import Process
 
 NUMBERS: Final = (32, 8)
-PAUSE_SECONDS: Final = 1.5
-IN_USE_WITHIN_SECONDS: Final = 20.0
+SERVING: Final = '"worker serves"'
+WITHIN_SECONDS: Final = 30.0
 
 ORDERS: Final[Mapping[str, Callable[[Rig], Sequence[Process]]]] = {
     "gateways": lambda rig: [rig.system.gateway, *rig.system.workers],
@@ -28,15 +28,25 @@ def reshard(first: str) -> Strike:
     async def strike(rig: Rig) -> None:
         for shards in NUMBERS:
             for process in ORDERS[first](rig):
-                process.environment = {**process.environment, "CREDITS_BROKER__SHARDS": str(shards)}
-                await rig.restart(process)
-                await asyncio.sleep(PAUSE_SECONDS)
-            await rig.system.until_ready()
-            async with asyncio.timeout(IN_USE_WITHIN_SECONDS):
+                await _restart(rig, process, shards)
+            async with asyncio.timeout(WITHIN_SECONDS):
                 while await _in_use(rig) != shards:
                     await asyncio.sleep(0.2)
 
     return strike
+
+
+async def _restart(rig: Rig, process: Process, shards: int) -> None:
+    """Restart a process with so many shards; return when it serves, as an operator waits for that."""
+    process.environment = {**process.environment, "CREDITS_BROKER__SHARDS": str(shards)}
+    before = process.log.read_text().count(SERVING)
+    await rig.restart(process)
+    if process is rig.system.gateway:
+        await rig.system.until_ready()
+        return
+    async with asyncio.timeout(WITHIN_SECONDS):
+        while process.log.read_text().count(SERVING) == before:
+            await asyncio.sleep(0.1)
 
 
 async def _in_use(rig: Rig) -> int:

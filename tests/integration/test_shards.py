@@ -55,10 +55,6 @@ class Resized:
         self.gateway = gateway
         return gateway
 
-    async def restart_workers(self, shards: int) -> None:
-        """Restart all workers with a setting. What is sent meanwhile waits in the queues."""
-        await asyncio.gather(*(self.restart(worker, shards) for worker in self.system.workers))
-
     async def restart(self, worker: Process, shards: int) -> None:
         """Restart a worker with a setting."""
         served = worker.log.read_text().count('"worker serves"')
@@ -86,10 +82,12 @@ class Resized:
         enough = len(self.outcomes) + 2 * len(PLAYERS)
         await until(lambda: len(self.outcomes) >= enough)
 
-    async def all_are_consumed(self, shards: int) -> bool:
-        """Tell whether the queue of each of so many shards has a consumer."""
-        declared = [await self.owner.queue_declare(shard_queue(n), passive=True) for n in range(shards)]
-        return all(one.consumer_count for one in declared)
+    async def until_consumed(self, shards: int) -> None:
+        """Return when the queue of each of so many shards has a consumer."""
+        async with asyncio.timeout(SECONDS_MAX):
+            for shard in range(shards):
+                while not (await self.owner.queue_declare(shard_queue(shard), passive=True)).consumer_count:
+                    await asyncio.sleep(0.05)
 
 
 async def until(holds: Callable[[], bool]) -> None:
@@ -100,7 +98,7 @@ async def until(holds: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def resized(servers: Servers, workers: int) -> AsyncIterator[Resized]:
-    """Start workers and a gateway with BEFORE shards, and send wins; in the end each must be paid."""
+    """Start workers and a gateway with BEFORE shards, and send wins: no provider may be told to ask again."""
     owner_url = await fresh_vhost(servers)
     gateway_url = await url_of(servers, owner_url, "gateway")
     async with (
@@ -130,42 +128,35 @@ async def resized(servers: Servers, workers: int) -> AsyncIterator[Resized]:
         assert {outcome.result for outcome in made.outcomes} <= {Result.POSTED, Result.REPLAYED}
 
 
-async def test_gateways_first_grow_and_shrink_under_traffic(servers: Servers) -> None:
+async def test_gateways_grow_first_and_workers_shrink_first(servers: Servers) -> None:
     async with resized(servers, workers=1) as made:
         gateway = await made.switch_gateway(MORE, used=BEFORE)
         await made.some_are_paid()
-        await made.restart_workers(MORE)
+        (worker,) = made.system.workers
+        await made.restart(worker, MORE)
         await until(lambda: shards_in_use(gateway) == MORE)
         await made.some_are_paid()
-        await made.switch_gateway(FEWER, used=FEWER)
-        await made.restart_workers(FEWER)
-
-
-async def test_workers_first_grow_and_shrink_under_traffic_and_queues_are_deleted(servers: Servers) -> None:
-    async with resized(servers, workers=1) as made:
-        await made.restart_workers(MORE)
-        gateway = await made.switch_gateway(MORE, used=MORE)
-        await made.some_are_paid()
-        await made.restart_workers(FEWER)
+        await made.restart(worker, FEWER)
+        await made.until_consumed(MORE)
         await made.some_are_paid()
         assert shards_in_use(gateway) == MORE
-        assert await made.all_are_consumed(MORE)
+
+
+async def test_workers_grow_first_and_gateways_shrink_first_and_queues_are_deleted(servers: Servers) -> None:
+    async with resized(servers, workers=2) as made:
+        with_more, worker = made.system.workers
+        await made.restart(with_more, MORE)
+        await until(lambda: '"more shards served"' in worker.log.read_text())
+        await made.switch_gateway(MORE, used=MORE)
+        await made.some_are_paid()
+        with_more.send(signal.SIGKILL)  # the other, which is set to fewer, serves what it has made
+        await made.some_are_paid()
+        await made.until_consumed(MORE)
         await made.switch_gateway(FEWER, used=FEWER)
+        await made.restart(worker, FEWER)
+        await made.until_consumed(MORE)
         for shard in reversed(range(FEWER, MORE)):
             await made.owner.queue_delete(shard_queue(shard))
         await made.some_are_paid()
-        assert await made.all_are_consumed(FEWER)
-        (worker,) = made.system.workers
-        assert '"broker lost"' not in worker.log.read_text()
-
-
-async def test_worker_serves_the_shards_that_another_has_made(servers: Servers) -> None:
-    async with resized(servers, workers=2) as made:
-        with_more, with_fewer = made.system.workers
-        await made.restart(with_more, MORE)
-        await until(lambda: '"more shards served"' in with_fewer.log.read_text())
-        await made.switch_gateway(MORE, used=MORE)
-        await made.some_are_paid()
-        with_more.send(signal.SIGKILL)
-        await made.some_are_paid()
-        assert await made.all_are_consumed(MORE)
+        await made.until_consumed(FEWER)
+        assert worker.log.read_text().count('"worker serves"') == 2, "it has lost one consumer, no connection"

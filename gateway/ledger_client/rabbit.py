@@ -21,7 +21,7 @@ from aiormq import Channel
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
-from prometheus_client import Counter, Gauge
+from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
 from gateway.ledger_client.contract import LedgerClient
@@ -89,8 +89,6 @@ class RabbitLedgerClient(LedgerClient):
             ["reason"],
             registry=None,
         )
-        self._shards: Final = Gauge("credits_gateway_shards", "Shards in use", registry=None)
-        self._shards.set_function(lambda: self._lanes.shards)
         self._dropped_log: Final = LimitedLog("reply dropped", "warning")
         self._channel: Channel | None = None
         self._absence = _NO_BROKER
@@ -126,7 +124,7 @@ class RabbitLedgerClient(LedgerClient):
     @property
     def counters(self) -> Sequence[Collector]:
         """Replies that were dropped, and shards in use."""
-        return self._dropped, self._shards
+        return self._dropped, self._shard_search.gauge
 
     async def ask_all(
         self, questions: Sequence[Question], deadline: float

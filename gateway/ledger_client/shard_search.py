@@ -10,6 +10,7 @@ import asyncio
 from typing import Final
 
 import structlog
+from prometheus_client import Gauge
 
 from gateway.ledger_client.lanes import Lanes, Send
 from shared.errors import LedgerUnavailable
@@ -32,6 +33,8 @@ class ShardSearch:
         self._send: Final = send
         self._shards_max: Final = shards_max
         self._logged = 0
+        self.gauge: Final = Gauge("credits_gateway_shards", "Shards in use", registry=None)
+        self.gauge.set_function(lambda: lanes.shards)
 
     async def keep_looking(self) -> None:
         """Look for more shards, as often as there may be some, until cancelled."""

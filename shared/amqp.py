@@ -146,17 +146,26 @@ async def lost(connection: AbstractConnection, *channels: AbstractChannel) -> No
             end.cancel()
 
 
-async def wire_channel(channel: AbstractChannel) -> Channel:
+def _needs_every_consumer(_tag: str) -> bool:
+    return False
+
+
+async def wire_channel(
+    channel: AbstractChannel, goes_on_without: Callable[[str], bool] = _needs_every_consumer
+) -> Channel:
     """Return aiormq's channel under aio-pika's: its calls cost a fraction, and can leave out waiting.
 
     When the broker ends one of its consumers, because a queue was deleted or has lost its quorum, the channel
-    is closed, and with it found to be `lost`: nothing else would ever be delivered to that consumer.
+    is closed, and with it found to be `lost`: nothing else would ever be delivered to that consumer. Not so
+    where `goes_on_without`, which is called with the consumer's tag, says that it can be done without.
     """
     wire = cast("Channel", await channel.get_underlay_channel())
     ends: set[asyncio.Future[None]] = set()  # a task that nobody holds may be collected before it has run
 
     def on_cancel(frame: Basic.Cancel) -> None:
         _log.warning("consumer ended by the broker", consumer=frame.consumer_tag)
+        if goes_on_without(frame.consumer_tag or ""):
+            return
         ends.add(asyncio.ensure_future(_close_channel(channel)))
 
     wire.on_consumer_cancel_callbacks.add(on_cancel)

@@ -6,6 +6,7 @@ CreditsError
 +-- CursorError          a text is no cursor of that list
 +-- LedgerUnavailable    no answer from the ledger in time: whether money moved is unknown
 |   +-- LedgerRefused    its database's certificate, our account or its rights are wrong: a person must act
+|   +-- ShardMissing     the broker has no queue for a shard: nothing was sent
 +-- BrokerUnavailable    no answer from the broker
 +-- PoisonMessage        a message that can't be decoded, or that nobody of ours has signed
 """
@@ -41,6 +42,10 @@ class LedgerUnavailable(CreditsError):  # noqa: N818  (it says a state, as in th
 
 class LedgerRefused(LedgerUnavailable):
     """The database's certificate does not verify, or it refuses our account, or what that may not do."""
+
+
+class ShardMissing(LedgerUnavailable):
+    """The broker has no queue for a shard, so what was to go over it has reached nobody."""
 
 
 class BrokerUnavailable(CreditsError):  # noqa: N818

@@ -31,6 +31,9 @@ UNSIGNED_MESSAGES_MAX: Final = 5_000
 """Beyond either, what nobody has signed is dropped. What is there already stays: it may be of an upgrade, or
 of a process with other keys, and a flood of forgeries must not push it out."""
 
+SHARDS_MAX: Final = 256
+"""As many as `[broker] shards` may be."""
+
 SHARD_MESSAGES_MAX: Final = 20_000
 """Beyond this a shard refuses to be published to: the gateway is told at once. A policy may lower it."""
 

@@ -1,8 +1,8 @@
 """A worker's side of the broker: which queues it consumes, and when it takes from what was delivered.
 
-Every worker consumes every shard; single active consumers make one of them active on each, and priorities
-spread the shards over them. That is an optimization: should two workers ever be given the same credit, the
-ledger's unique index and locks decide.
+Every worker consumes every shard that has a queue; single active consumers make one of them active on each,
+and priorities spread the shards over them. That is an optimization: should two workers ever be given the same
+credit, the ledger's unique index and locks decide.
 """
 
 import asyncio
@@ -18,12 +18,13 @@ from aiormq import Channel
 from shared.amqp import BROKER_FAULTS, lost, wire_channel
 from shared.amqp_bodies import gather_bodies_if
 from shared.message_keys import MessageKeys
-from shared.topology import LATE_QUEUE, bind_shards, consumer_priority, declare_topology, shard_queue
+from shared.topology import LATE_QUEUE, bind_shards, declare_topology
 from shared.wire import is_fit
 from worker.aside import Aside
 from worker.bookkeeper import Bookkeeper
 from worker.inbox import Inbox
 from worker.metrics import WorkerMetrics
+from worker.shards import ShardConsumers
 from worker.turns import Turns
 
 SHARD_PREFETCH_MESSAGES: Final = 32
@@ -32,7 +33,8 @@ SHARD_PREFETCH_MESSAGES: Final = 32
 LATE_PREFETCH_MESSAGES: Final = 8
 
 BIND_EVERY_SECONDS: Final = 2.0
-"""How often the exchange and its bindings are made again: nobody tells a worker that they were deleted."""
+"""How often the exchange and its bindings are made again, and shards looked for that others have made:
+nobody tells a worker of either."""
 
 _log = structlog.get_logger()
 
@@ -56,12 +58,13 @@ class Consumer:
             connection.channel(publisher_confirms=False) as live,
             connection.channel(publisher_confirms=False) as late,
             connection.channel(on_return_raises=True) as confirming,
-            connection.channel() as binding,
+            connection.channel(on_return_raises=True) as binding,
         ):
             await declare_topology(binding, self.shards)
             await live.set_qos(prefetch_count=SHARD_PREFETCH_MESSAGES)
             await late.set_qos(prefetch_count=LATE_PREFETCH_MESSAGES)
-            live_wire, late_wire = await wire_channel(live), await wire_channel(late)
+            shards = ShardConsumers(self.shards, self.worker_id, self.keys, inbox.intake(inbox.live))
+            live_wire, late_wire = await wire_channel(live, shards.can_do_without), await wire_channel(late)
             gather_bodies_if(live_wire, inbox.wants_live)
             gather_bodies_if(late_wire, is_fit)  # few are delivered at once
             turns = Turns(
@@ -74,30 +77,27 @@ class Consumer:
                 self.worker_id,
                 self.batch_credits_max,
             )
-            await self._consume(inbox, live_wire, late_wire)
+            await shards.consume_own(live_wire)
+            await late_wire.basic_consume(LATE_QUEUE, inbox.intake(inbox.late))
             _log.info("worker serves", worker=self.worker_id, shards=self.shards)
-            bound = asyncio.ensure_future(self._keep_bound(binding))
+            bound = asyncio.ensure_future(self._keep_bound(binding, shards, live_wire))
             try:
                 await self._work(turns, inbox, lost(connection, live, late, confirming, binding))
             finally:
                 bound.cancel()
                 turns.flush_logs()
 
-    async def _keep_bound(self, channel: AbstractChannel) -> None:
-        """Make the bindings again and again; where a shard's queue is gone, the broker closes the channel."""
-        with suppress(*BROKER_FAULTS):
-            while True:
-                await asyncio.sleep(BIND_EVERY_SECONDS)
-                await bind_shards(channel, self.shards)
+    async def _keep_bound(self, binding: AbstractChannel, shards: ShardConsumers, live: Channel) -> None:
+        """Look for more shards and make the bindings, again and again.
 
-    async def _consume(self, inbox: Inbox, live: Channel, late: Channel) -> None:
-        for shard in range(self.shards):
-            await live.basic_consume(
-                shard_queue(shard),
-                inbox.intake(inbox.live),
-                arguments={"x-priority": consumer_priority(self.worker_id, shard)},
-            )
-        await late.basic_consume(LATE_QUEUE, inbox.intake(inbox.late))
+        Where a queue of one of our own shards is gone, the broker closes the channel.
+        """
+        with suppress(*BROKER_FAULTS):
+            wire = await wire_channel(binding)
+            while True:
+                await shards.consume_others(live, wire)
+                await asyncio.sleep(BIND_EVERY_SECONDS)
+                await bind_shards(binding, self.shards)
 
     async def _work(self, turns: Turns, inbox: Inbox, lost_: Awaitable[None]) -> None:
         """Work turn by turn. To stop, take no more than was delivered: closing returns the rest.

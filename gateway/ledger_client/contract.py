@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
-from prometheus_client import Counter
+from prometheus_client.registry import Collector
 
 from shared.errors import LedgerUnavailable
 from shared.wire import Answer, Question
@@ -52,7 +52,7 @@ class LedgerClient(ABC):
         """Tell whether who asks now would only make all wait longer; so many more are about to ask."""
 
     @property
-    def counters(self) -> Sequence[Counter]:
+    def counters(self) -> Sequence[Collector]:
         """What the client counts itself, in no registry yet."""
         return ()
 

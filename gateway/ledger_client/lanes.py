@@ -16,7 +16,7 @@ from weakref import WeakSet
 import structlog
 
 from gateway.ledger_client.callers import Callers
-from shared.errors import LedgerUnavailable
+from shared.errors import LedgerUnavailable, ShardMissing
 from shared.topology import shard_of
 from shared.wire import BATCH_QUESTIONS_MAX, Answer, FindSession, Question
 
@@ -49,7 +49,6 @@ class Answered(NamedTuple):
 Send = Callable[[int, Sequence[Question], float], Awaitable[Answered]]
 """Send a shard's worker questions and return the answers by a deadline. Raises LedgerUnavailable."""
 
-
 _FutureAnswer = asyncio.Future[Answer | LedgerUnavailable]
 
 
@@ -73,6 +72,19 @@ class Lanes:
         self._in_flight_max: Final = in_flight_max
         self.in_flight = 0
         self._callers: Final = Callers()
+
+    @property
+    def shards(self) -> int:
+        """How many shards are used."""
+        return len(self._lanes)
+
+    def use_shards(self, shards: int) -> None:
+        """Use so many shards from the next batch on. What waits for one beyond them leaves over another."""
+        self._lanes[shards:] = self._lanes[:1] * (shards - len(self._lanes))
+        self._believed_until[shards:] = [0.0] * (shards - len(self._believed_until))
+        for lane in self._in_use:
+            if lane.shard is not None and lane.shard >= shards:
+                lane.shard = None
 
     def is_overloaded(self, more: int = 0) -> bool:
         """Tell whether who asks now would only make all wait longer; so many more are about to ask."""
@@ -133,13 +145,20 @@ class Lanes:
     async def _ask_worker(self, lane: "_Lane", batch: Sequence[_Call]) -> Sequence[Answer]:
         """Send a batch over a queue that the lane's worker serves, and learn who does serve it."""
         shard, deadline = self._shard_to_use(lane, batch[0].shard), max(call.deadline for call in batch)
+        questions = [call.question for call in batch]
         try:
-            worker_id, answers = await self._send(shard, [call.question for call in batch], deadline)
+            try:
+                worker_id, answers = await self._send(shard, questions, deadline)
+            except ShardMissing:  # the questions have reached nobody
+                shard = self._other_than(shard)
+                worker_id, answers = await self._send(shard, questions, deadline)
         except LedgerUnavailable:
             lane.shard = None
             raise
         if len(answers) != len(batch):
             raise LedgerUnavailable(f"{len(answers)} answers to {len(batch)} questions")
+        if shard >= len(self._lanes):  # it is used no more
+            return answers
         if self._lanes[shard].worker_id != worker_id:
             known = (lane for lane in self._lanes if lane.worker_id == worker_id)
             self._lanes[shard] = next(known, None) or _Lane(worker_id, self._ask_worker)
@@ -147,9 +166,15 @@ class Lanes:
         self._lanes[shard].shard = shard
         return answers
 
+    def _other_than(self, missing: int) -> int:
+        """Use none from the missing shard on, as long as the first is there; return another to send over."""
+        if 0 < missing < len(self._lanes):
+            self.use_shards(missing)
+        return 0 if missing else len(self._lanes) - 1
+
     def _shard_to_use(self, lane: "_Lane", shard: int) -> int:
         """Return the shard that the lane used last, unless it must be seen whether `shard` is still in it."""
-        now = asyncio.get_running_loop().time()
+        shard, now = shard % len(self._lanes), asyncio.get_running_loop().time()
         if lane.shard is not None and self._lanes[lane.shard] is lane and now < self._believed_until[shard]:
             return lane.shard
         self._believed_until[shard] = now + BELIEVED_SECONDS

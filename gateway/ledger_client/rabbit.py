@@ -19,14 +19,17 @@ import structlog
 from aio_pika.abc import AbstractConnection
 from aiormq import Channel
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError, PublishError
+from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 from prometheus_client import Counter
+from prometheus_client.registry import Collector
 
 from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import Answered, Lanes
+from gateway.ledger_client.shard_search import ShardSearch
 from gateway.ledger_client.silence import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SECONDS_MAX, Silence
-from shared.amqp import BROKER_FAULTS, keep_connected, lost, wire_channel
+from gateway.ledger_client.unconfirmed import as_unavailable
+from shared.amqp import keep_connected, lost, wire_channel
 from shared.amqp_bodies import gather_bodies_if
 from shared.broker_access import require_access
 from shared.credit import Credit
@@ -76,7 +79,8 @@ class RabbitLedgerClient(LedgerClient):
         """Take `[broker]`, its keys, and how many questions may wait at once."""
         self._settings: Final = settings
         self._keys: Final = keys
-        self._lanes: Final = Lanes(self._send, settings.shards, in_flight_max)
+        self._lanes: Final = Lanes(self._send, 1, in_flight_max)
+        self._shard_search: Final = ShardSearch(self._lanes, self._send, settings.shards)
         self._stop: Final = asyncio.Event()
         self._pending: Final[dict[int, asyncio.Future[Answered]]] = {}
         self._dropped: Final = Counter(
@@ -118,9 +122,9 @@ class RabbitLedgerClient(LedgerClient):
         return self._lanes.in_flight
 
     @property
-    def counters(self) -> Sequence[Counter]:
-        """Replies that were dropped."""
-        return (self._dropped,)
+    def counters(self) -> Sequence[Collector]:
+        """Replies that were dropped, and shards in use."""
+        return self._dropped, self._shard_search.gauge
 
     async def ask_all(
         self, questions: Sequence[Question], deadline: float
@@ -147,14 +151,16 @@ class RabbitLedgerClient(LedgerClient):
         await wire.basic_consume(replies.name, self._on_reply, no_ack=True)
         self._unconfirmed, self._unanswered = _silences()
         self._reply_queue, self._channel = replies.name, wire
-        _log.info("connected to the broker", shards=self._settings.shards)
+        _log.info("connected to the broker", shards=self._lanes.shards)
         ends = [
+            asyncio.ensure_future(self._shard_search.keep_looking()),
             asyncio.ensure_future(lost(connection, channel)),
             asyncio.ensure_future(self._stop.wait()),
         ]
         if len(self._settings.urls) > 1:
-            ends.append(asyncio.ensure_future(self._unconfirmed.has_lasted()))
-            ends.append(asyncio.ensure_future(self._unanswered.has_lasted()))
+            ends += map(
+                asyncio.ensure_future, (self._unconfirmed.has_lasted(), self._unanswered.has_lasted())
+            )
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -243,16 +249,16 @@ class RabbitLedgerClient(LedgerClient):
         parts = [questions[start : start + size] for start in range(0, len(questions), size)]
         sent = [asyncio.ensure_future(self._send(shard, part, deadline)) for part in parts]
         await asyncio.gather(*sent, return_exceptions=True)
-        worker_id, answers, reason = None, list[Answer](), ""
+        worker_id, answers, fault = None, list[Answer](), LedgerUnavailable("no part was sent")
         for part, answered in zip(parts, sent, strict=True):
             if isinstance(error := answered.exception(), LedgerUnavailable):
                 answers += [Outcome(Result.UNAVAILABLE)] * len(part)
-                reason = str(error)
+                fault = error
             else:
                 worker_id = answered.result().worker_id
                 answers += answered.result().answers
         if worker_id is None:
-            raise LedgerUnavailable(reason)
+            raise fault
         return Answered(worker_id, answers)
 
     async def _publish(self, channel: Channel, message: _Message) -> None:
@@ -291,11 +297,4 @@ def _fail_unconfirmed(reply: asyncio.Future[Answered], task: asyncio.Task[None])
     error = None if task.cancelled() else task.exception()
     if error is None or reply.done():
         return
-    reply.set_exception(LedgerUnavailable(_why_unconfirmed(error)))
-
-
-def _why_unconfirmed(error: BaseException) -> str:
-    if isinstance(error, PublishError):
-        return "the broker has no queue for this shard"
-    known = isinstance(error, (DeliveryError, *BROKER_FAULTS))
-    return "the broker refused the message" if known else f"publishing failed: {type(error).__name__}"
+    reply.set_exception(as_unavailable(error))

@@ -93,6 +93,13 @@ async def test_what_was_deleted_is_made_again_without_a_restart(
     await until(is_posted)
 
 
+async def test_win_whose_shard_has_no_queue_is_paid_over_another_at_once(
+    system: System, vandal: Stranger
+) -> None:
+    await unbind(vandal, SHARD)
+    assert await pay(system) == 1
+
+
 async def test_gateway_whose_reply_queue_is_deleted_makes_another(
     servers: Servers, system: System, stranger: Stranger
 ) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tests.faults import poison, strikes
+from tests.faults import poison, resharding, strikes
 from tests.faults.crashing import STEPS
 from tests.faults.rig import Rig
 from tests.faults.trial import Fault
@@ -47,6 +47,10 @@ _kinds = [
     Fault("the gateway is killed", strikes.kill(lambda rig: rig.system.gateway), in_ci=True),
     Fault("workers are restarted one after the other", strikes.rolling_restart),
     Fault("workers grow from 2 to 4 and shrink to 2", strikes.scaling),
+    *(
+        Fault(f"shards grow from 16 to 32 and shrink to 8, {first} first", resharding.reshard(first))
+        for first in resharding.ORDERS
+    ),
     Fault("the broker is killed", strikes.crash_server(_broker), in_ci=True),
     Fault("the broker is restarted", strikes.restart_server(_broker)),
     Fault("the broker stops for longer than anybody waits", strikes.pause_server(_broker)),

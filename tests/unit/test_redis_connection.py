@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
+from redis.asyncio.connection import SSLConnection
 
 from shared.errors import SettingsError
 from shared.settings import CacheSettings
-from worker.redis_connection import connection_pool, reason_of
+from worker.redis_connection import CacheServer, connection_pool, reason_of
+from worker.sentinels import PrimaryUnknown
 
 WRONG = (
     "",
@@ -23,6 +26,10 @@ WRONG = (
     "rediss://localhost/0?ssl_ciphers=none-such",
     "rediss://localhost/0?ssl_ca_certs=/no/such/file",
     "rediss://localhost/0?ssl_ca_certs=/etc",
+    "redis+sentinel://:pass/word@localhost/mymaster",
+    "redis+sentinel://localhost/0",
+    "redis+sentinel://localhost/mymaster?nothing=2",
+    "rediss+sentinel://localhost/mymaster?ssl_ciphers=none-such",
 )
 
 
@@ -61,6 +68,18 @@ def test_own_limits_count_whatever_the_url_says(url: str) -> None:
     options = connection_pool(settings_of(url)).connection_kwargs
     assert (options["socket_timeout"], options["protocol"]) == (0.05, 2)
     assert options["decode_responses"] is False
+
+
+async def test_redis_that_sentinels_name_gets_its_own_account_and_limits() -> None:
+    url = "rediss+sentinel://me:p%2Fw@a,[::1]:7/m/3?sentinel_username=I&sentinel_password=a+b%26&ssl_cert_reqs=none"
+    server = CacheServer(settings_of(url))
+    options = server.pool.connection_kwargs
+    assert not server.is_known
+    assert (options["username"], options["password"], options["db"]) == ("me", "p/w", 3)
+    assert (options["socket_timeout"], options["protocol"]) == (0.05, 2)
+    assert issubclass(server.pool.connection_class, SSLConnection)
+    with pytest.raises(PrimaryUnknown):
+        await Redis.from_pool(server.pool).ping()
 
 
 def test_what_redis_quotes_of_a_command_is_not_logged() -> None:

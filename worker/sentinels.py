@@ -6,6 +6,8 @@ sentinel answers is believed as little as what Redis does: at worst there is no 
 """
 
 import asyncio
+import os
+import ssl
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -142,7 +144,15 @@ def _read_answer(place: Sequence[str], state: Sequence[str]) -> _Answer:
 def _describe(error: Exception) -> str:
     if isinstance(error, (TimeoutError, RedisTimeoutError)):
         return f"no answer within {ANSWER_SECONDS_MAX} s"
-    if isinstance(error, OSError) or type(error) is RedisConnectionError:  # whose words name the place again
-        return "no connection"
+    if type(error) is RedisConnectionError:  # its words name the place again
+        return _describe_network(error.__cause__ or error.__context__)
     first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
     return first_line.partition(", with args")[0][:REASON_CHARACTERS_MAX]
+
+
+def _describe_network(error: BaseException | None) -> str:
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.lower().replace("_", " ")
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno) if error.errno > 0 else error.strerror or "no connection"
+    return "no connection"

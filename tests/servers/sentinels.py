@@ -7,15 +7,17 @@ and so each must have the same address for all.
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Final
+from typing import Any, Final
 
 from redis import Redis
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from redis.retry import Retry
 
 from tests.servers import local
 from tests.servers.reaper import Reaper
@@ -75,25 +77,24 @@ class RedisServers:
         links = [self.info(port, "replication").get("master_link_status") for port in self.servers]
         return known == [(1, 2)] * 3 and "up" in links
 
-    def info(self, port: int, section: str) -> dict[str, str]:
+    def info(self, port: int, section: str) -> Mapping[str, Any]:
         """Return what a Redis says of itself, or nothing while it is down."""
         try:
-            with Redis(port=port, username="sentinel", password=SENTINEL_PASSWORD) as redis:
-                return {key: str(value) for key, value in redis.info(section).items()}
+            with _client(port, "sentinel", SENTINEL_PASSWORD) as redis:
+                told: dict[str, Any] = redis.info(section)
+                return told
         except RedisError:
             return {}
 
-    def fail_over(self) -> None:
-        """Have a sentinel make the replica the primary, and the primary its replica."""
-        with Redis(
-            port=next(iter(self.sentinels)), username="sentinel", password="SENTINELS_PASSWORD"
-        ) as one:
-            one.execute_command("SENTINEL", "FAILOVER", PRIMARY_NAME)
+    def keys(self, port: int) -> int:
+        """Return how many keys a Redis has; none while it is down."""
+        database: dict[str, int] = self.info(port, "keyspace").get("db0", {})
+        return database.get("keys", 0)
 
     def _known_to(self, port: int) -> tuple[int, int]:
         """Return how many replicas and other sentinels a sentinel knows."""
         try:
-            with Redis(port=port, username="worker", password=WORKER_PASSWORD) as one:
+            with _client(port, "worker", WORKER_PASSWORD) as one:
                 state = one.execute_command("SENTINEL MASTER", PRIMARY_NAME)
         except RedisError:
             return 0, 0
@@ -125,6 +126,11 @@ def running_redis_servers() -> Iterator[RedisServers]:
         yield started
 
 
+def _client(port: int, username: str, password: str) -> Redis:
+    """Return a client that tries once: redis-py's default goes on for seconds where nobody listens."""
+    return Redis(port=port, username=username, password=password, retry=Retry(NoBackoff(), 0))
+
+
 def _replace(text: str, old: str, new: str) -> str:
     assert text.count(old) == 1, f"{old!r} in {text}"
     return text.replace(old, new)
@@ -140,7 +146,7 @@ def running_cluster_node() -> Iterator[str]:
         at_end.callback(node.kill)
         node.launch()
         node.wait_until_ready()
-        with Redis(port=port, password=WORKER_PASSWORD) as redis:
+        with _client(port, "default", WORKER_PASSWORD) as redis:
             redis.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, CLUSTER_SLOTS - 1)
             until(lambda: b"cluster_state:ok" in redis.execute_command("CLUSTER", "INFO"))
         yield f"redis://:{WORKER_PASSWORD}@127.0.0.1:{port}/0"

@@ -18,6 +18,7 @@ from tests.simulator.history import Said
 from tests.simulator.senders import Senders
 from tests.support.fake_sentinel import fake_sentinel
 from tests.system import System, _environment, running_system
+from worker import sentinels
 from worker.cli.ends import End
 
 PASSWORD = "not-the-password"
@@ -116,8 +117,9 @@ async def test_sentinel_and_the_redis_that_it_names_are_asked_over_tls(
 
 
 async def test_sentinel_of_another_authority_is_named_as_an_error(
-    tls: TlsServers, authority: Authority, other_authority: Authority
+    monkeypatch: pytest.MonkeyPatch, tls: TlsServers, authority: Authority, other_authority: Authority
 ) -> None:
+    monkeypatch.setattr(sentinels, "ANSWER_SECONDS_MAX", FOUND_WITHIN_SECONDS)
     async with sentinel_url(tls, authority) as url:
         with capture_logs() as logged:
             async with cache_on(f"{url}{other_authority.certificate}"), asyncio.timeout(FOUND_WITHIN_SECONDS):

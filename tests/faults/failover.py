@@ -4,13 +4,16 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 from typing import Final
 
 from tests.faults.rig import Rig
 from tests.faults.strikes import BRIEF_SECONDS
 from tests.servers.sentinels import RedisServers, running_redis_servers
+from tests.system import Process
 
-PROMOTED_WITHIN_SECONDS: Final = 60.0
+WITHIN_SECONDS: Final = 60.0
+SERVES: Final = '"worker serves"'
 POLL_SECONDS: Final = 0.2
 
 
@@ -29,7 +32,7 @@ async def cache_primary_killed(rig: Rig) -> None:
 
 @asynccontextmanager
 async def _behind_sentinels(rig: Rig) -> AsyncIterator[RedisServers]:
-    """Restart the workers, one after the other, on a cache of their own, and then on that of before."""
+    """Restart each worker on a cache of their own, while the other serves, and then on that of before."""
     at_end = ExitStack()
     redis = await asyncio.to_thread(at_end.enter_context, running_redis_servers())
     try:
@@ -44,12 +47,21 @@ async def _behind_sentinels(rig: Rig) -> AsyncIterator[RedisServers]:
 async def _restart_with(rig: Rig, cache_url: str) -> None:
     for worker in rig.system.workers:
         worker.environment = {**worker.environment, "CREDITS_CACHE__URL": cache_url}
+        before = _times_served(worker)
         await rig.restart(worker)
-        await asyncio.sleep(1)
+        await _until(partial(_serves_again, worker, before))
+
+
+def _times_served(worker: Process) -> int:
+    return worker.log.read_text().count(SERVES)
+
+
+def _serves_again(worker: Process, before: int) -> bool:
+    return _times_served(worker) > before
 
 
 async def _until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PROMOTED_WITHIN_SECONDS
+    deadline = time.monotonic() + WITHIN_SECONDS
     while not await asyncio.to_thread(holds):
-        assert time.monotonic() < deadline, "the cache has not failed over"
+        assert time.monotonic() < deadline, "the cache has not failed over, or a worker not started"
         await asyncio.sleep(POLL_SECONDS)

@@ -28,7 +28,7 @@ from worker.dedup import Cache
 from worker.posting import Transfer
 
 FOUND_WITHIN_SECONDS = 60.0
-PATIENCE_SECONDS = 2.0
+PATIENCE_SECONDS = 1.5
 
 
 @pytest.fixture(scope="module")

@@ -19,10 +19,11 @@ from redis.asyncio import Redis
 from shared.garbage import forget_oldest
 from shared.log_limit import SummedLog
 from shared.settings import MEMORY, CacheSettings
-from worker.cache_rest import CacheRest, Call, CountFault
+from worker.cache_rest import CacheRest, Call, CountFault, is_refusal
 from worker.cached_values import VALUE_BYTES_MAX, CachedValues, Epoch
 from worker.posting import Identity, Transfer
 from worker.redis_connection import CacheServer
+from worker.sentinels import PrimaryUnknown
 
 GATHER_SECONDS: Final = 0.05
 """How long what is put waits for what the next batches put: a message costs more than ten transfers in it."""
@@ -220,7 +221,9 @@ class RedisCache:
             await self._server.find()
             await self._try(_TRIED_KEYS)
         except Exception as error:  # noqa: BLE001
-            self._rest.begin("look", error)
+            # Whatever else passes is for the calls to find out, some of which may go well.
+            if isinstance(error, PrimaryUnknown) or is_refusal(error):
+                self._rest.begin("look", error)
         else:
             self._rest.note_answer("look")
 

@@ -1,9 +1,13 @@
-"""Where Redis is: `redis://user:password@host:6379/0`, `rediss://` over TLS, or `unix:///path`."""
+"""Where Redis is: `redis://user:password@host:6379/0`, `rediss://` over TLS, or `unix:///path`.
+
+Where sentinels say which Redis it is, `shared.sentinel_url` reads what concerns them.
+"""
 
 import re
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
+from shared import sentinel_url
 from shared.server_url import read_options, refuse_account, refuse_options, refuse_place, refuse_tls_files
 
 _NUMBER: Final = "[0-9]{1,9}"
@@ -33,8 +37,16 @@ _TLS_OPTIONS: Final = {
 
 def checked(url: str) -> str:
     """Return `url` as it is. Raises ValueError without repeating it, for it may hold a password."""
+    if re.match("rediss?[+-]cluster://", url):
+        raise ValueError("the cache needs no cluster: name one Redis, or sentinels")
+    if sentinel_url.is_sentinel_url(url):
+        checked(sentinel_url.read(url).redis_url)
+        return url
     if not re.match("rediss?://|unix://", url):
-        raise ValueError("must be memory:// or begin with redis://, rediss:// or unix://")
+        raise ValueError(
+            "must be memory:// or begin with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or"
+            " unix://"
+        )
     if defect := refuse_account(url):
         raise ValueError(defect)
     parts = urlsplit(url)
@@ -57,7 +69,7 @@ def _refuse_options(parts: SplitResult) -> str | None:
     if "socket_timeout" in options or "socket_connect_timeout" in options:
         return "its time limit is [cache] timeout_ms"
     if any(name in _TLS_OPTIONS for name in options) and parts.scheme != "rediss":
-        return "options of TLS need rediss://"
+        return "options of TLS need rediss:// or rediss+sentinel://"
     if defect := refuse_options(options, known):
         return defect
     if wrong := [name for name, value in options.items() if not re.fullmatch(known[name], value)]:

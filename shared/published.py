@@ -12,6 +12,7 @@ from shared.broker_url import node_urls
 from shared.errors import SettingsError
 from shared.postgres_password import postgres_passwords
 from shared.secrets import read_secret
+from shared.sentinel_url import is_sentinel_url, read
 from shared.settings import Settings
 
 PUBLISHED: Final = frozenset(
@@ -32,6 +33,9 @@ PUBLISHED: Final = frozenset(
 PUBLISHED_PREFIX: Final = "demo-"
 """So every password and key begins that compose.yaml has for a demonstration."""
 
+PUBLISHED_SUFFIX: Final = "_PASSWORD"
+"""So every password ends that the files in deploy/ have where yours is to stand."""
+
 _SECRET_KEYS: Final = frozenset({"secrets", "tokens", "keys"})
 
 
@@ -51,7 +55,7 @@ def refuse_published_secrets(settings: Settings, table: str) -> None:
 
 def is_published(secret: str) -> bool:
     """Tell whether a secret stands in this repository."""
-    return secret in PUBLISHED or secret.startswith(PUBLISHED_PREFIX)
+    return secret in PUBLISHED or secret.startswith(PUBLISHED_PREFIX) or secret.endswith(PUBLISHED_SUFFIX)
 
 
 def is_loopback(address: str) -> bool:
@@ -101,7 +105,12 @@ def _read(named: str, where: str) -> Iterator[str]:
 
 def _passwords(urls: str) -> Iterator[str]:
     """Yield the passwords of a server's URLs. A broker that is named without an account gets guest's."""
-    for url in node_urls(urls):
+    for given in node_urls(urls):
+        url = given
+        if is_sentinel_url(given):
+            place = read(given)
+            yield from [place.password] if place.password else []
+            url = place.redis_url
         try:
             parts = urlsplit(url)
             password, options = parts.password, parse_qs(parts.query)

@@ -15,11 +15,13 @@ from redis.exceptions import (
     AuthenticationError,
     AuthorizationError,
     NoPermissionError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
 
-from worker.redis_connection import reason_of
+from worker.redis_connection import is_of_cluster, reason_of
+from worker.sentinels import PrimaryUnknown
 
 PAUSE_SECONDS: Final = 1.0
 """How long a cache that failed is left alone: a slow cache must not slow every batch."""
@@ -29,8 +31,8 @@ CAUSES_MAX: Final = 10
 _STATES: Final = frozenset({"BUSY", "LOADING", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "UNBLOCKED"})
 """With which an error begins that is Redis' own state."""
 
-Call = Literal["recall", "remember"]
-"""What the cache is asked for."""
+Call = Literal["recall", "remember", "look"]
+"""What the cache is asked for. To look is to find the server, and to try it."""
 
 CountFault = Callable[[str], None]
 """Counts one fault of the shared cache, of a kind: `unverified`, `failed`, or `refused` beside `failed`."""
@@ -41,12 +43,13 @@ _log = structlog.get_logger()
 class CacheRest:
     """Whether the cache rests, and why."""
 
-    __slots__ = ("_count", "_refusals", "_until")
+    __slots__ = ("_count", "_passing", "_refusals", "_until")
 
     def __init__(self, count: CountFault) -> None:
         """Take what counts faults."""
         self._count: Final = count
         self._until = 0.0
+        self._passing: tuple[str, str] | None = None
         self._refusals: Final[dict[Call, tuple[str, str]]] = {}
 
     @property
@@ -55,20 +58,22 @@ class CacheRest:
         return time.monotonic() < self._until
 
     def begin(self, call: Call, error: Exception) -> None:
-        """Leave the cache alone for a while, and say why, once for all calls that failed together."""
+        """Leave the cache alone for a while, and say why, once for all calls that failed together for it."""
         self._count("failed")
         rests_already = self.is_on
         self._until = time.monotonic() + PAUSE_SECONDS
-        name, reason = type(error).__name__, reason_of(error)
+        cause = _cause_of(error)
         if is_refusal(error):
             self._count("refused")
-            is_known = (name, reason) in self._refusals.values()
-            self._refusals[call] = name, reason
+            is_known = cause in self._refusals.values()
+            # A cluster's node does some calls by chance, and all only once it is none any more.
+            self._refusals["look" if is_of_cluster(error) else call] = cause
             if not is_known:
-                _log.error("cache refuses us", setting="[cache] url", error=name, reason=reason)
-        elif not rests_already:
+                _log.error("cache refuses us", setting="[cache] url", error=cause[0], reason=cause[1])
+        elif not rests_already or cause != self._passing:
+            self._passing = cause
             self._refusals.clear()
-            _log.warning("cache rests", seconds=PAUSE_SECONDS, error=name, reason=reason)
+            _log.warning("cache rests", seconds=PAUSE_SECONDS, error=cause[0], reason=cause[1])
 
     def note_answer(self, call: Call) -> None:
         """Note that the cache has done what it was asked for; what was refused for that reason is over."""
@@ -80,6 +85,10 @@ class CacheRest:
             _log.info("cache serves again")
 
 
+def _cause_of(error: Exception) -> tuple[str, str]:
+    return "RedisCluster" if is_of_cluster(error) else type(error).__name__, reason_of(error)
+
+
 def is_refusal(error: BaseException) -> bool:
     """Tell whether the same would happen again at any time: only other settings, or rights, change it.
 
@@ -88,11 +97,13 @@ def is_refusal(error: BaseException) -> bool:
     >>> is_refusal(ResponseError("DB index is out of range")), is_refusal(ResponseError("BUSY a script runs"))
     (True, False)
     """
-    if isinstance(error, (AuthenticationError, AuthorizationError)):
+    if isinstance(error, PrimaryUnknown):
+        return any(map(is_refusal, error.errors))
+    if isinstance(error, (AuthenticationError, AuthorizationError)) or is_of_cluster(error):
         return True
     if isinstance(error, ResponseError):  # a class below it is a state of Redis, but for missing rights
         is_state = type(error) is not ResponseError or str(error).partition(" ")[0] in _STATES
-        return not is_state or isinstance(error, NoPermissionError)
+        return not is_state or isinstance(error, (NoPermissionError, ReadOnlyError))
     if isinstance(error, (TypeError, ValueError)) and not isinstance(error, RedisError):
         return True  # of an option or a host that the driver can't use
     return _is_certificate(error)

@@ -19,10 +19,11 @@ from redis.asyncio import Redis
 from shared.garbage import forget_oldest
 from shared.log_limit import SummedLog
 from shared.settings import MEMORY, CacheSettings
-from worker.cache_rest import CacheRest, CountFault
+from worker.cache_rest import CacheRest, Call, CountFault, is_refusal
 from worker.cached_values import VALUE_BYTES_MAX, CachedValues, Epoch
 from worker.posting import Identity, Transfer
-from worker.redis_connection import connection_pool
+from worker.redis_connection import CacheServer
+from worker.sentinels import PrimaryUnknown
 
 GATHER_SECONDS: Final = 0.05
 """How long what is put waits for what the next batches put: a message costs more than ten transfers in it."""
@@ -37,6 +38,9 @@ _RECALL: Final = (
 )
 # MSET knows no expiry, and a SET for each transfer costs more Python than the rest of its way through here.
 _REMEMBER: Final = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
+# A Redis that is no node of a cluster takes keys of any two slots together.
+_TRY: Final = "return 0"
+_TRIED_KEYS: Final = ("credits:{a}", "credits:{b}")
 
 _log = structlog.get_logger()
 
@@ -111,14 +115,17 @@ class UnverifiedLog(SummedLog[None]):
 class RedisCache:
     """Memory over Redis, which has a time limit on every call and a pause after every failure.
 
-    Whatever Redis answers, and whatever its client raises, costs a miss and no more.
+    Whatever Redis answers, and whatever its client raises, costs a miss and no more. While it rests, a task
+    of its own looks for the server to use, and tries it: no batch waits for that.
     """
 
     def __init__(self, settings: CacheSettings, count: CountFault = uncounted) -> None:
         """Take `[cache]` and who counts its faults. Raises SettingsError for a bad URL."""
-        self._redis: Final = Redis.from_pool(connection_pool(settings))
+        self._server: Final = CacheServer(settings)
+        self._redis: Final = Redis.from_pool(self._server.pool)
         self._recall: Final = self._redis.register_script(_RECALL)
         self._remember: Final = self._redis.register_script(_REMEMBER)
+        self._try: Final = self._redis.register_script(_TRY)
         self._memory: Final = MemoryCache()
         self._values: CachedValues | None = None
         self._epoch: Epoch | None = None
@@ -129,6 +136,7 @@ class RedisCache:
         self._unsent: dict[Identity, Transfer] = {}
         self._sends: asyncio.TimerHandle | None = None
         self._puts: Final[set[asyncio.Task[None]]] = set()
+        self._look: asyncio.Task[None] | None = None
 
     def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
         """Return what this process remembers."""
@@ -138,13 +146,13 @@ class RedisCache:
         """Return what Redis remembers, or nothing when it doesn't answer in time."""
         await self._have_put()
         values = self._values
-        if not identities or values is None or self._rest.is_on:
+        if not identities or values is None or not self._is_in_use():
             return {}
         try:
             found = await self._recall([values.key(identity) for identity in identities], [VALUE_BYTES_MAX])
             transfers = self._read(values, dict(zip(identities, found, strict=True)))
         except Exception as error:  # noqa: BLE001  (its client raises what it likes, a TypeError among others)
-            self._rest.begin("recall", error)
+            self._begin_rest("recall", error)
             return {}
         self._rest.note_answer("recall")
         if values is not self._values:  # what was true of other books
@@ -166,7 +174,7 @@ class RedisCache:
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers, soon in Redis too unless it doesn't take them in time."""
         self._memory.put(transfers)
-        if transfers and not self._rest.is_on:
+        if transfers and self._is_in_use():
             self._unsent.update(transfers)
             if self._sends is None:
                 self._sends = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._send)
@@ -190,10 +198,39 @@ class RedisCache:
                 await self._remember(list(fitting), [self._ttl_seconds, *fitting.values()])
                 self._rest.note_answer("remember")
         except Exception as error:  # noqa: BLE001
-            self._rest.begin("remember", error)
+            self._begin_rest("remember", error)
+
+    def _is_in_use(self) -> bool:
+        if self._rest.is_on:
+            return False
+        if not self._server.is_known:
+            self._start_look()
+        return self._server.is_known
+
+    def _begin_rest(self, call: Call, error: Exception) -> None:
+        self._rest.begin(call, error)
+        self._start_look()
+
+    def _start_look(self) -> None:
+        """Have the server looked for, unless that is under way."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._find_server())
+
+    async def _find_server(self) -> None:
+        try:
+            await self._server.find()
+            await self._try(_TRIED_KEYS)
+        except Exception as error:  # noqa: BLE001
+            # Whatever else passes is for the calls to find out, some of which may go well.
+            if isinstance(error, PrimaryUnknown) or is_refusal(error):
+                self._rest.begin("look", error)
+        else:
+            self._rest.note_answer("look")
 
     def enter(self, epoch: Epoch) -> None:
         """Use the keys of this epoch only; others expire in their time, and what was not sent never is."""
+        if self._epoch is None:
+            self._start_look()
         self._memory.enter(epoch)
         if epoch != self._epoch:
             self._epoch, self._values = epoch, CachedValues(epoch)
@@ -202,6 +239,9 @@ class RedisCache:
     async def close(self) -> None:
         """Finish what was put, and close the connections."""
         await self._have_put()
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.wait([self._look])
         self._unverified_log.flush()
         try:
             await self._redis.aclose()

@@ -1,4 +1,4 @@
-"""The connection to Redis: what its driver can't use stops the start, and no message holds a secret.
+"""The connections to Redis: what its driver can't use stops the start, and no message holds a secret.
 
 redis-py takes any option in a URL, time limits among them, and finds out when it connects that it knows no
 such option. Here our own options count, and a connection is built, and its certificates are read, before the
@@ -6,25 +6,67 @@ first is needed.
 """
 
 import ssl
+from contextlib import suppress
 from typing import Any, Final
 
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import SSLConnection, parse_url
+from redis.asyncio.connection import Connection, SSLConnection, parse_url
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import (
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import AskError, ClusterCrossSlotError, ClusterDownError, RedisError, TryAgainError
 
 from shared.errors import SettingsError
+from shared.sentinel_url import SentinelUrl, is_sentinel_url, read
 from shared.settings import CacheSettings
+from worker.sentinels import Sentinels
 
 REASON_CHARACTERS_MAX: Final = 200
+
+
+class CacheServer:
+    """The Redis that is used, which may be another after a failover, and the connections to it."""
+
+    def __init__(self, settings: CacheSettings) -> None:
+        """Take `[cache]`. Connects to nothing yet. Raises SettingsError."""
+        self.pool: Final = connection_pool(settings)
+        self._sentinels: Final = (
+            self.pool.sentinel_manager if isinstance(self.pool, SentinelConnectionPool) else None
+        )
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is a Redis to ask: not before a sentinel has named one."""
+        return self._sentinels is None or self._sentinels.primary is not None
+
+    async def find(self) -> None:
+        """Find out what to connect to from now on. Raises PrimaryUnknown where no sentinel says it.
+
+        Connections that nobody uses are closed: the server of before may be silent, or a replica by now, also
+        where a name or a proxy leads to the primary.
+        """
+        if self._sentinels is not None:
+            await self._sentinels.look()
+        await self._close_idle()
+
+    async def _close_idle(self) -> None:
+        """Close idle connections; taken from the pool first, they are given to nobody meanwhile."""
+        (idle, _), *_ = self.pool.get_connection_count()
+        take = self.pool.get_available_connection
+        for connection in [take() for _ in range(idle)]:  # type: ignore[no-untyped-call]
+            with suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
+            await self.pool.release(connection)
 
 
 def connection_pool(settings: CacheSettings) -> ConnectionPool:
     """Return the pool for `[cache]`. Connects to nothing yet. Raises SettingsError, without the password."""
     try:
-        given: dict[str, Any] = dict(parse_url(settings.url))
-        pool = ConnectionPool(**(given | _options(settings)))
+        pool = _make_pool(settings)
         connection = pool.make_connection()  # type: ignore[no-untyped-call]
         if isinstance(connection, SSLConnection):
             connection.ssl_context.get()
@@ -37,10 +79,31 @@ def connection_pool(settings: CacheSettings) -> ConnectionPool:
         raise SettingsError(f"[cache] url: its certificates or key: {error.strerror}") from None
     except (TypeError, ValueError, RedisError):  # whose words may repeat a part of the password
         raise SettingsError(
-            "[cache] url: must be memory:// or redis://, rediss:// or unix://, its port a number and its"
-            " options those of redis-py; in a password write %2F for /, %3F for ?, %23 for #"
+            "[cache] url: must be memory:// or redis://, rediss://, redis+sentinel://, rediss+sentinel:// or"
+            " unix://, its port a number and its options those of redis-py; in a password write %2F for /,"
+            " %3F for ?, %23 for #"
         ) from None
     return pool
+
+
+def _make_pool(settings: CacheSettings) -> ConnectionPool:
+    if is_sentinel_url(settings.url):
+        return _make_sentinel_pool(read(settings.url), settings)
+    given: dict[str, Any] = dict(parse_url(settings.url))
+    return ConnectionPool(**(given | _options(settings)))
+
+
+def _make_sentinel_pool(place: SentinelUrl, settings: CacheSettings) -> SentinelConnectionPool:
+    """Return a pool whose connections lead to the primary. The options of TLS are for the sentinels too."""
+    given: dict[str, Any] = dict(parse_url(place.redis_url))
+    of_tls = {name: value for name, value in given.items() if name.startswith("ssl_")}
+    plain_class: type[Connection] | None = given.pop("connection_class", None)
+    sentinels = Sentinels(
+        place, _options(settings) | of_tls | {"connection_class": plain_class or Connection}
+    )
+    managed_class = SentinelManagedSSLConnection if plain_class else SentinelManagedConnection
+    options = given | _options(settings) | {"connection_class": managed_class}
+    return SentinelConnectionPool(place.primary_name, sentinels, **options)  # type: ignore[no-untyped-call]
 
 
 def _options(settings: CacheSettings) -> dict[str, Any]:
@@ -56,11 +119,20 @@ def _options(settings: CacheSettings) -> dict[str, Any]:
     }
 
 
+def is_of_cluster(error: BaseException) -> bool:
+    """Tell whether only a node of a Redis Cluster says this."""
+    return (
+        isinstance(error, (AskError, ClusterCrossSlotError, TryAgainError)) or type(error) is ClusterDownError
+    )
+
+
 def reason_of(error: Exception) -> str:
     """Return why Redis failed us, as far as that may be logged.
 
     Redis may quote a command that it doesn't know with its arguments: ids, values, at the login a password.
     """
+    if is_of_cluster(error):
+        return "it is a node of a Redis Cluster; the cache needs one Redis, or sentinels"
     if not isinstance(error, (RedisError, OSError)):
         return ""
     first_line = next(iter(str(error).splitlines()), "")

@@ -187,7 +187,8 @@ async def test_whatever_the_client_raises_costs_a_miss(
         assert await cache.get([ONE]) == {}
         await put(cache, {ONE: transfer()})
         monkeypatch.setattr(Redis, "aclose", unexpected)
-    assert counted == ["failed", "refused"] * 2
+    assert counted.count("failed") == counted.count("refused") >= 2
+    assert set(counted) == {"failed", "refused"}
 
 
 ALLOWED = "+evalsha +script|load +getrange +set +ping"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tests.faults import poison, resharding, strikes
+from tests.faults import failover, poison, resharding, strikes
 from tests.faults.crashing import STEPS
 from tests.faults.rig import Rig
 from tests.faults.trial import Fault
@@ -66,6 +66,9 @@ _kinds = [
     Fault("the cache says of a win what is true of its twin", poison.poisoned(poison.of_its_twin)),
     Fault("the cache holds forged values", poison.poisoned(poison.forged)),
     Fault("the cache is emptied again and again", strikes.cache_flushed),
+    Fault(
+        "the cache's primary is killed, and its sentinels promote the replica", failover.cache_primary_killed
+    ),
 ]
 for _between, _wire in WIRES.items():
     _kinds += [

@@ -1,20 +1,28 @@
 """A system whose connections are all TLS, verified; and what is said of a wrong authority or password."""
 
+import asyncio
+import ssl
 import tempfile
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.providers.contract import Win
+from tests.caches import EPOCH, LATER, ONE, cache_on, put, transfer
 from tests.commands import Ended, run
-from tests.servers.tls import Authority, TlsServers, make_authority, running_tls_servers
+from tests.servers.tls import REDIS_PASSWORD, Authority, TlsServers, make_authority, running_tls_servers
 from tests.simulator.history import Said
 from tests.simulator.senders import Senders
+from tests.support.fake_sentinel import fake_sentinel
 from tests.system import System, _environment, running_system
+from worker import sentinels
 from worker.cli.ends import End
 
 PASSWORD = "not-the-password"
+FOUND_WITHIN_SECONDS = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +93,41 @@ async def test_win_is_paid_over_tls_to_all_three_servers(tls: TlsServers, system
         *("--no-auth-warning", "-a", "a-password-of-redis", "DBSIZE"),
     )
     assert int(cached) >= 1
+
+
+@asynccontextmanager
+async def sentinel_url(tls: TlsServers, authority: Authority) -> AsyncIterator[str]:
+    """Serve as a sentinel over TLS that names Redis' port; yield the cache's URL but for its authority."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(authority.server_certificate, authority.server_key)
+    async with fake_sentinel(("localhost", tls.ports["redis"]), tls=context) as sentinel:
+        yield f"rediss+sentinel://:{REDIS_PASSWORD}@localhost:{sentinel.port}/mymaster/0?ssl_ca_certs="
+
+
+async def test_sentinel_and_the_redis_that_it_names_are_asked_over_tls(
+    tls: TlsServers, authority: Authority
+) -> None:
+    async with sentinel_url(tls, authority) as url, cache_on(f"{url}{authority.certificate}") as cache:
+        async with asyncio.timeout(FOUND_WITHIN_SECONDS):
+            while not await cache.get([ONE]):
+                await put(cache, {ONE: transfer()})
+                await asyncio.sleep(0.01)
+                cache.enter(LATER)  # so that nothing is remembered here
+                cache.enter(EPOCH)
+
+
+async def test_sentinel_of_another_authority_is_named_as_an_error(
+    monkeypatch: pytest.MonkeyPatch, tls: TlsServers, authority: Authority, other_authority: Authority
+) -> None:
+    monkeypatch.setattr(sentinels, "ANSWER_SECONDS_MAX", FOUND_WITHIN_SECONDS)
+    async with sentinel_url(tls, authority) as url:
+        with capture_logs() as logged:
+            async with cache_on(f"{url}{other_authority.certificate}"), asyncio.timeout(FOUND_WITHIN_SECONDS):
+                while not logged:
+                    await asyncio.sleep(0.01)
+    (line,) = logged
+    assert (line["event"], line["error"]) == ("cache refuses us", "PrimaryUnknown")
+    assert "certificate verify failed" in line["reason"]
 
 
 async def start(tls: TlsServers, authority: Authority, *, process: str = "run", **wrong: str) -> Ended:

@@ -127,6 +127,13 @@ def make(name: str, image: Image, label: str, **more: str) -> ContainerServer:
     return ContainerServer(name, port, container)
 
 
+def make_in_network_of_host(name: str, image: str, port: int, run: str, label: str) -> ContainerServer:
+    """Describe a container that listens on a port of this machine itself, and runs a line of a shell."""
+    container = DockerContainer(images()[image].image).with_command(["sh", "-c", run])
+    container.with_kwargs(network_mode="host", labels={CONTAINER_LABEL: label})
+    return ContainerServer(name, port, container)
+
+
 def unavailable() -> str | None:
     """Return why containers are not to be had, or None when the engine answers and has or gets the images."""
     client = connect()

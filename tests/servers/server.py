@@ -61,11 +61,15 @@ class Probe(NamedTuple):
 
 
 _STARTUP = b"\x00\x03\x00\x00user\x00" + USER.encode() + b"\x00database\x00" + DATABASE.encode() + b"\x00\x00"
+REDIS_WITH_ACCOUNTS = "redis with accounts"
+"""A Redis, or a sentinel, that answers nobody who has not logged in."""
+
 PROBES = {
     "rabbitmq": Probe(b"AMQP\x00\x00\x09\x01", b"\x01\x00\x00"),
     # 'R' asks for the password; while it recovers, PostgreSQL answers 'E' to the same message.
     "postgres": Probe((len(_STARTUP) + 4).to_bytes(4, "big") + _STARTUP, b"R"),
     "redis": Probe(b"PING\r\n", b"+PONG"),
+    REDIS_WITH_ACCOUNTS: Probe(b"PING\r\n", b"-NOAUTH"),
 }
 
 

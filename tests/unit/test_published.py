@@ -35,6 +35,12 @@ PRIVATE = "a-secret-of-my-own"
             {"ledger": {"database_url": "postgresql+asyncpg://me:mine@a/b?password=credits"}},
         ),
         ("[cache] url", {"cache": {"url": "redis://worker:demo-redis@cache"}}),
+        ("[cache] url", {"cache": {"url": "redis+sentinel://worker:demo-redis@a,[::1]/mymaster"}}),
+        ("[cache] url", {"cache": {"url": "redis+sentinel://worker:WORKER_PASSWORD@a/mymaster"}}),
+        (
+            "[cache] url",
+            {"cache": {"url": "redis+sentinel://worker:mine@a,[::1]/mymaster?sentinel_password=PASSWORD"}},
+        ),
     ],
 )
 @pytest.mark.usefixtures("clean_place")
@@ -167,6 +173,7 @@ def test_every_default_secret_of_compose_is_known_as_published() -> None:
 
 def test_every_password_that_a_document_shows_is_known_as_published() -> None:
     documents = [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
+    documents += (ROOT / "deploy/redis").glob("*.conf")
     text = "\n".join(document.read_text() for document in documents)
     shown = re.findall(r"://[^\s:@/]*:([^\s@${}]+)@", text)
     shown += re.findall(r"(?:add_user \w+ |LOGIN PASSWORD '| on >)([^\s']+)", text)

@@ -3,10 +3,15 @@
 from pathlib import Path
 
 import pytest
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.connection import SSLConnection
 
 from shared.errors import SettingsError
 from shared.settings import CacheSettings
-from worker.redis_connection import connection_pool, reason_of
+from worker.cache_rest import is_refusal
+from worker.redis_connection import CacheServer, connection_pool, reason_of
+from worker.sentinels import PrimaryUnknown
 
 WRONG = (
     "",
@@ -23,6 +28,10 @@ WRONG = (
     "rediss://localhost/0?ssl_ciphers=none-such",
     "rediss://localhost/0?ssl_ca_certs=/no/such/file",
     "rediss://localhost/0?ssl_ca_certs=/etc",
+    "redis+sentinel://:pass/word@localhost/mymaster",
+    "redis+sentinel://localhost/0",
+    "redis+sentinel://localhost/mymaster?nothing=2",
+    "rediss+sentinel://localhost/mymaster?ssl_ciphers=none-such",
 )
 
 
@@ -63,8 +72,43 @@ def test_own_limits_count_whatever_the_url_says(url: str) -> None:
     assert options["decode_responses"] is False
 
 
+async def test_redis_that_sentinels_name_gets_its_own_account_and_limits() -> None:
+    url = "rediss+sentinel://me:p%2Fw@a,[::1]:7/m/3?sentinel_username=I&sentinel_password=a+b%26&ssl_cert_reqs=none"
+    server = CacheServer(settings_of(url))
+    options = server.pool.connection_kwargs
+    assert not server.is_known
+    assert (options["username"], options["password"], options["db"]) == ("me", "p/w", 3)
+    assert (options["socket_timeout"], options["protocol"]) == (0.05, 2)
+    assert issubclass(server.pool.connection_class, SSLConnection)
+    with pytest.raises(PrimaryUnknown):
+        await Redis.from_pool(server.pool).ping()
+
+
 def test_what_redis_quotes_of_a_command_is_not_logged() -> None:
     error = OSError("unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'credits' 'secret'")
     assert reason_of(error) == "unknown command 'HELLO'"
     assert not reason_of(TypeError("secret"))
     assert len(reason_of(OSError("x" * 10_000))) == 200
+
+
+OF_A_CLUSTER = (
+    exceptions.MovedError("3999 127.0.0.1:6381"),
+    exceptions.AskError("3999 127.0.0.1:6381"),
+    exceptions.ClusterCrossSlotError("Keys in request don't hash to the same slot"),
+    exceptions.TryAgainError("Multiple keys request during rehashing of slot"),
+    exceptions.ClusterDownError("Hash slot not served"),
+)
+
+
+@pytest.mark.parametrize("error", OF_A_CLUSTER, ids=lambda error: type(error).__name__)
+def test_whatever_a_node_of_a_cluster_says_is_refused_for_one_reason(error: Exception) -> None:
+    assert is_refusal(error)
+    assert reason_of(error) == "it is a node of a Redis Cluster; the cache needs one Redis, or sentinels"
+
+
+def test_what_passes_is_told_from_what_stays_until_somebody_acts() -> None:
+    wrong_name, away = exceptions.ResponseError("has no primary of that name"), exceptions.TimeoutError()
+    assert is_refusal(exceptions.ReadOnlyError("You can't write against a read only replica."))
+    assert is_refusal(PrimaryUnknown("one refuses, the other is away", [away, wrong_name]))
+    assert not is_refusal(PrimaryUnknown("all are away", [away, exceptions.ConnectionError()]))
+    assert not is_refusal(exceptions.MasterDownError("Link with MASTER is down"))

@@ -4,7 +4,6 @@ import asyncio
 import json
 import signal
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -75,18 +74,6 @@ class Rig:
         """Run a command of `rabbitmqctl` on this system's virtual host."""
         whole = ("rabbitmqctl", "--quiet", command, "-p", self.vhost, *arguments)
         return await asyncio.to_thread(self.servers.rabbitmq.run, *whole)
-
-    async def served_shards(self) -> Counter[str]:
-        """Return how many shards each worker serves, by its channel's name."""
-        listed = await self.broker(
-            "list_consumers", "--no-table-headers", "queue_name", "channel_pid", "active"
-        )
-        consumers = [line.split("\t") for line in listed.splitlines()]
-        return Counter(
-            channel
-            for queue, channel, active in consumers
-            if queue.startswith("credits.shard.") and active == "true"
-        )
 
     async def until_drained(self) -> int:
         """Return when nothing is queued but what is put aside; return how much that is."""

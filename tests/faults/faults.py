@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tests.faults import failover, poison, resharding, strikes
+from tests.faults import failover, holding, poison, resharding, strikes
 from tests.faults.crashing import STEPS
 from tests.faults.rig import Rig
 from tests.faults.trial import Fault
@@ -60,6 +60,10 @@ _kinds = [
     Fault("the database is restarted", strikes.restart_server(_database)),
     Fault("the database stops for longer than anybody waits", strikes.pause_server(_database)),
     Fault("the database has no connections left", strikes.no_connections_left),
+    Fault(
+        "the database is away for longer than a worker may hold a message",
+        holding.beyond_what_the_broker_allows,
+    ),
     Fault("the cache is killed", strikes.crash_server(_cache)),
     Fault("the cache stops for a while", strikes.pause_server(_cache)),
     Fault("the cache lies", strikes.cache_lies, in_ci=True),

@@ -5,15 +5,17 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import NamedTuple
+from uuid import uuid4
 
 import pytest
 
 from gateway.ledger_client import rabbit
 from gateway.ledger_client.rabbit import RabbitLedgerClient
+from gateway.providers.contract import Win
 from shared.errors import LedgerUnavailable
 from shared.settings import BrokerSettings
 from shared.wire import FindPlayer
-from tests.faults.cluster import leading
+from tests.faults.cluster import of_workers
 from tests.faults.proxy import Proxy, wired
 from tests.faults.rig import Rig
 from tests.faults.strikes import BEYOND_WINDOW_SECONDS
@@ -21,11 +23,15 @@ from tests.faults.trial import Fault, undergo
 from tests.servers import Servers, fresh_vhost
 from tests.servers.cluster import Cluster, running_cluster, why_no_cluster
 from tests.servers.server import free_ports
+from tests.simulator.history import Said
+from tests.simulator.senders import Senders
 from tests.system import BROKER_KEY, KEYS, make_topology, running_system
 from worker.dead import look
 
 SWITCHED_WITHIN_SECONDS = 10.0
 SILENT_SECONDS = 0.8
+SERVED_WITHIN_SECONDS = 40.0
+"""By itself RabbitMQ 4.3 takes a minute to give the shards of a lost node to another worker."""
 
 
 @pytest.fixture(scope="module")
@@ -36,16 +42,34 @@ def cluster() -> Iterator[Cluster]:
         yield running
 
 
-async def test_nothing_is_lost_when_the_node_that_leads_all_queues_is_gone(
+async def test_cluster_of_the_files_in_deploy_pays_with_the_accounts_that_these_make(
+    servers: Servers, cluster: Cluster
+) -> None:
+    accounts = {name: cluster.url_of(name) for name in ("gateway", "worker")}
+    async with running_system(
+        servers,
+        {"CREDITS_BROKER__URL": accounts["gateway"]},
+        workers=1,
+        CREDITS_BROKER__URL=accounts["worker"],
+    ) as system:
+        await system.add_players(["anna"])
+        senders = Senders(system.url, system.providers, [])
+        assert await senders.send_one("klas", Win(str(uuid4()), "anna", "session")) is Said.PAID
+        senders.close()
+
+
+async def test_nothing_is_lost_when_a_node_is_gone_that_leads_queues_and_that_workers_use(
     servers: Servers, cluster: Cluster
 ) -> None:
     async def strike(rig: Rig) -> None:
-        await asyncio.to_thread(cluster.nodes[await leading(rig)].kill)
+        await asyncio.to_thread(cluster.nodes[await of_workers(rig)].kill)
         await asyncio.sleep(BEYOND_WINDOW_SECONDS)
+        wins = [Win(str(uuid4()), player.player_id, player.session_id) for player in rig.senders.players]
+        async with asyncio.timeout(SERVED_WITHIN_SECONDS):
+            await asyncio.gather(*(rig.senders.send_one("klas", win) for win in wins))
 
     trial = await undergo(replace(servers, rabbitmq=cluster), Fault("gone", strike))
     assert trial.confirmed > 150
-    assert trial.service.unavailable_seconds < BEYOND_WINDOW_SECONDS
     assert trial.holds, trial.complaints
 
 

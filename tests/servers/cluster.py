@@ -1,13 +1,15 @@
 """RabbitMQ on three nodes, each in a container, between which the network can be cut.
 
-Nodes talk to one another over a network of their own. Clients reach each on a loopback port over Docker's
-usual one, and so a node that is cut off from the others still hears them.
+They are set up by the files that operators get, in `deploy/rabbitmq`. Nodes talk to one another over a
+network of their own. Clients reach each on a loopback port over Docker's usual one, and so a node that is
+cut off from the others still hears them.
 """
 
 import json
 import os
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,15 +23,17 @@ from tests.servers.containers import ContainerServer, images, make, unavailable
 from tests.servers.reaper import CONTAINER_LABEL, Reaper
 from tests.servers.server import READY_WITHIN_SECONDS, ServersUnavailableError
 
-HOSTS: Final = ("rabbitmq1", "rabbitmq2", "rabbitmq3")
-CONFIGURATION: Final = "/etc/rabbitmq/conf.d/50-cluster.conf"
-SETTINGS: Final[Mapping[str, str]] = {
-    "cluster_formation.peer_discovery_backend": "classic_config",
-    **{f"cluster_formation.classic_config.nodes.{n}": f"rabbit@{host}" for n, host in enumerate(HOSTS, 1)},
-    "cluster_partition_handling": "pause_minority",
-    "net_ticktime": "10",
-}
-"""The last two are what the README advises."""
+FILES: Final = Path(__file__).parent.parent.parent / "deploy" / "rabbitmq"
+CONFIGURATION: Final = ("rabbitmq.conf", "advanced.config")
+DEFINITIONS: Final = "definitions.json"
+HOSTS: Final = re.findall(
+    r"^cluster_formation\..+ = rabbit@(\w+)$", (FILES / "rabbitmq.conf").read_text(), re.MULTILINE
+)
+"""What the files call the nodes: each finds the others under these names."""
+
+_definitions: Final = json.loads((FILES / DEFINITIONS).read_text())
+VHOST: Final[str] = _definitions["vhosts"][0]["name"]
+ACCOUNTS: Final[Sequence[str]] = [user["name"] for user in _definitions["users"]]
 
 POLL_SECONDS: Final = 0.2
 
@@ -69,9 +73,9 @@ class Cluster:
         """Make the network and start every node, without waiting until they answer."""
         self._make_network()
         usual = self._client.networks.get("bridge")
-        conf = "".join(f"{key} = {value}\n" for key, value in SETTINGS.items())
         for node in self.nodes.values():
-            node.container.with_copy_into_container(conf.encode(), CONFIGURATION)
+            for name in (*CONFIGURATION, DEFINITIONS):
+                node.container.with_copy_into_container((FILES / name).read_bytes(), f"/etc/rabbitmq/{name}")
             node.launch()
             usual.connect(node.container.get_wrapped_container())
 
@@ -84,6 +88,17 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the nodes are not one cluster: {status}")
             time.sleep(POLL_SECONDS)
+
+    def define(self) -> None:
+        """Make the virtual host and the accounts, as operators do; each account's password is its name."""
+        self.run("rabbitmqctl", "--quiet", "import_definitions", f"/etc/rabbitmq/{DEFINITIONS}")
+        for account in ACCOUNTS:
+            self.run("rabbitmqctl", "--quiet", "change_password", account, account)
+
+    def url_of(self, account: str) -> str:
+        """Return all nodes, as the settings of the process take them whose account it is."""
+        ports = [node.port for node in self.nodes.values()]
+        return ",".join(f"amqp://{account}:{account}@127.0.0.1:{port}/{VHOST}" for port in ports)
 
     def status(self) -> Mapping[str, Any]:
         """Return what a node that runs says of the cluster."""
@@ -169,4 +184,5 @@ def running_cluster() -> Iterator[Cluster]:
         cluster = Cluster(client, reaper.label)
         cluster.launch()
         cluster.wait_until_whole()
+        cluster.define()
         yield cluster

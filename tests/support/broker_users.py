@@ -1,7 +1,9 @@
-"""The broker's users with the permissions of docs/operations/security.md, and no more."""
+"""The broker's users with the permissions that operators are to give them, and no more."""
 
 import asyncio
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,9 +18,10 @@ class Permissions(NamedTuple):
     read: str
 
 
+DEFINITIONS: Final = Path(__file__).parent.parent.parent / "deploy" / "rabbitmq" / "definitions.json"
 PERMISSIONS: Final[Mapping[str, Permissions]] = {
-    "gateway": Permissions(r"^amq\.gen-", "^credits$", r"^amq\.gen-"),
-    "worker": Permissions(r"^credits(\..+)?$", r"^(credits\.shard\.\d+|amq\.default)$", r"^credits(\..+)?$"),
+    granted["user"]: Permissions(granted["configure"], granted["write"], granted["read"])
+    for granted in json.loads(DEFINITIONS.read_text())["permissions"]
 }
 
 

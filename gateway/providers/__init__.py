@@ -14,7 +14,7 @@ from gateway.providers.klas import Klas
 from gateway.signing import Secrets
 from shared.errors import SettingsError
 from shared.money import Currencies
-from shared.settings import describe
+from shared.settings_defects import describe
 
 PROVIDERS: Final[Mapping[str, type[Provider[Any, Any]]]] = {
     "klas": Klas,

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.http import read_body
 from shared.ids import refuse_id, refuse_round_id
-from shared.settings import INTEGRATION_NAME
+from shared.settings_types import INTEGRATION_NAME
 from worker.audit_log import Action, Actor, Via, record, subject_of
 from worker.database import outages_as_unavailable
 from worker.operator.operation import Desk, NoQuery, Operation

@@ -8,7 +8,7 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX
-from shared.settings import INTEGRATION_NAME
+from shared.settings_types import INTEGRATION_NAME
 from worker.audit_log import Action
 from worker.names import ID_PATTERN, ROUND_ID_PATTERN
 from worker.operator.operation import Operation

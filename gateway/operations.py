@@ -4,6 +4,7 @@ On the callbacks' port whoever can send a callback could ask, and 450 who did so
 """
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -14,20 +15,12 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
+from gateway.readiness import Obstacles, Readiness
 from gateway.turned_away import TurnedAway
-from shared.errors import LedgerUnavailable
-from shared.outcome import Outcome
 from shared.remembered import READINESS_STANDS_SECONDS, Remembered
-from shared.wire import FindPlayer
-
-READY_SECONDS_MAX: Final = 1.0
-"""How long the ledger may take to answer a gateway that is ready."""
 
 METRICS_STAND_SECONDS: Final = 0.1
 """How long the exposition stands for all who ask, so that it is not made more often."""
-
-PROBE: Final = FindPlayer("")
-"""A real question that nobody is the answer to: the whole way to the books and back is tried."""
 
 REQUESTS_PER_SECOND: Final = 500
 """So many are answered at once; beyond, each waits for its turn, since it is wins that the time is for."""
@@ -55,8 +48,10 @@ class Pace:
 class Operations(Router):
     """The application on the operations port."""
 
-    def __init__(self, ledger: LedgerClient, metrics: GatewayMetrics, turned_away: TurnedAway) -> None:
-        """Take the ledger to ask, what is counted, and what is still to be counted."""
+    def __init__(
+        self, ledgers: Mapping[str, LedgerClient], metrics: GatewayMetrics, turned_away: TurnedAway
+    ) -> None:
+        """Take the ledger to ask of each cell, what is counted, and what is still to be counted."""
         # A redirect would lead to wherever the request's Host header says.
         super().__init__(
             [
@@ -66,10 +61,9 @@ class Operations(Router):
             ],
             redirect_slashes=False,
         )
-        self._ledger: Final = ledger
         self._metrics: Final = metrics
         self._turned_away: Final = turned_away
-        self._obstacle: Final = Remembered(self._find_obstacle, READINESS_STANDS_SECONDS)
+        self._obstacles: Final = Remembered(Readiness(ledgers).look, READINESS_STANDS_SECONDS)
         self._exposed: Final = Remembered(self._expose, METRICS_STAND_SECONDS)
         self._pace: Final = Pace()
         self._is_stopping = False
@@ -92,23 +86,28 @@ class Operations(Router):
         return JSONResponse({"status": "up"})
 
     async def _readyz(self, _request: Request) -> Response:
-        obstacle = "the gateway is stopping" if self._is_stopping else await self._obstacle.get()
-        if obstacle is None:
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "unavailable", "reason": obstacle}, status_code=503)
+        if self._is_stopping:
+            return _unavailable("the gateway is stopping")
+        obstacles = await self._obstacles.get()
+        cells = _by_cell(obstacles)
+        if None in obstacles.values():
+            return JSONResponse({"status": "ready", **cells})
+        return _unavailable(next(iter(obstacles.values())) or "", cells)
 
     async def _exposition(self, _request: Request) -> Response:
         return Response(await self._exposed.get(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    async def _find_obstacle(self) -> str | None:
-        """Return why no win can be paid, or None where the ledger answers."""
-        deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
-        try:
-            answer = await self._ledger.ask_first(PROBE, deadline)
-        except LedgerUnavailable as error:
-            return str(error)
-        return answer.result.value if isinstance(answer, Outcome) else None
-
     async def _expose(self) -> bytes:
         self._turned_away.count()
         return generate_latest(self.registry)
+
+
+def _unavailable(reason: str, cells: Mapping[str, Mapping[str, str]] | None = None) -> Response:
+    return JSONResponse({"status": "unavailable", "reason": reason, **(cells or {})}, status_code=503)
+
+
+def _by_cell(obstacles: Obstacles) -> Mapping[str, Mapping[str, str]]:
+    """Return the state of each of several cells, as it is said beside the gateway's own."""
+    if len(obstacles) == 1:
+        return {}
+    return {"cells": {name: obstacle or "ready" for name, obstacle in obstacles.items()}}

@@ -10,14 +10,10 @@ import pytest
 from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import BATCHES_UNDER_WAY_MAX, Lanes
 from gateway.metrics import GatewayMetrics
-from gateway.operations import (
-    READY_SECONDS_MAX,
-    REQUESTS_PER_SECOND,
-    WAIT_SECONDS_MAX,
-    Operations,
-    Pace,
-)
+from gateway.operations import REQUESTS_PER_SECOND, WAIT_SECONDS_MAX, Operations, Pace
+from gateway.readiness import READY_SECONDS_MAX
 from gateway.turned_away import TurnedAway
+from shared.cells import MAIN
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.remembered import Remembered
@@ -61,7 +57,7 @@ class ProbedLedger(LedgerClient):
 
 def operations_of(ledger: LedgerClient) -> Operations:
     metrics = GatewayMetrics(lambda: ledger.in_flight)
-    return Operations(ledger, metrics, TurnedAway(metrics))
+    return Operations({MAIN: ledger}, metrics, TurnedAway(metrics))
 
 
 def client_of(operations: Operations) -> httpx.AsyncClient:

@@ -13,7 +13,6 @@ from gateway.app import create_app
 from gateway.providers import build
 from gateway.providers.contract import Win
 from gateway.samples import curl_line
-from shared.cells import Part, cells_of, settings_of
 from shared.errors import CreditsError, SettingsError
 from shared.http import RefusalLog, serving
 from shared.http import serve as serve_http
@@ -124,13 +123,13 @@ def _print_demo(settings: Settings) -> None:
 
 async def _prepare_demo(settings: Settings) -> None:
     """Make the tables, a player, and a session in each integration, unless they are there."""
-    cells = [settings_of(settings, cell, *Part) for cell in cells_of(settings)]
-    if any(cell.broker.url != MEMORY for cell in cells):
+    if settings.broker.url != MEMORY:
         raise SettingsError("[broker] url: the demonstration is embedded; leave it out")
+    if settings.cells:
+        raise SettingsError("[cells]: the demonstration has none; leave them out")
     from gateway.ledger_client.embedded import prepare  # noqa: PLC0415  (the worker's code, for this mode only)
 
-    for cell in cells:
-        await prepare(cell, DEMO_PLAYER, "EUR", DEMO_SESSION)
+    await prepare(settings, DEMO_PLAYER, "EUR", DEMO_SESSION)
 
 
 def _curl_line(settings: Settings, integration: str, win: Win, url: str = "") -> str:

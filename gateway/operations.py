@@ -5,6 +5,7 @@ On the callbacks' port whoever can send a callback could ask, and 450 who did so
 
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -15,12 +16,21 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
-from gateway.readiness import Obstacles, Readiness
 from gateway.turned_away import TurnedAway
+from shared.errors import LedgerUnavailable
+from shared.outcome import Outcome
+from shared.readiness import Readiness, states_of
 from shared.remembered import READINESS_STANDS_SECONDS, Remembered
+from shared.wire import FindPlayer
+
+READY_SECONDS_MAX: Final = 1.0
+"""How long the ledger may take to answer a gateway that is ready."""
 
 METRICS_STAND_SECONDS: Final = 0.1
 """How long the exposition stands for all who ask, so that it is not made more often."""
+
+PROBE: Final = FindPlayer("")
+"""A real question that nobody is the answer to: the whole way to the books and back is tried."""
 
 REQUESTS_PER_SECOND: Final = 500
 """So many are answered at once; beyond, each waits for its turn, since it is wins that the time is for."""
@@ -61,9 +71,10 @@ class Operations(Router):
             ],
             redirect_slashes=False,
         )
+        readiness = Readiness({name: partial(_find_obstacle, each) for name, each in ledgers.items()})
         self._metrics: Final = metrics
         self._turned_away: Final = turned_away
-        self._obstacles: Final = Remembered(Readiness(ledgers).look, READINESS_STANDS_SECONDS)
+        self._obstacles: Final = Remembered(readiness.look, READINESS_STANDS_SECONDS)
         self._exposed: Final = Remembered(self._expose, METRICS_STAND_SECONDS)
         self._pace: Final = Pace()
         self._is_stopping = False
@@ -89,7 +100,8 @@ class Operations(Router):
         if self._is_stopping:
             return _unavailable("the gateway is stopping")
         obstacles = await self._obstacles.get()
-        cells = _by_cell(obstacles)
+        states = states_of(obstacles)
+        cells = {} if states is None else {"cells": states}
         if None in obstacles.values():
             return JSONResponse({"status": "ready", **cells})
         return _unavailable(next(iter(obstacles.values())) or "", cells)
@@ -106,8 +118,11 @@ def _unavailable(reason: str, cells: Mapping[str, Mapping[str, str]] | None = No
     return JSONResponse({"status": "unavailable", "reason": reason, **(cells or {})}, status_code=503)
 
 
-def _by_cell(obstacles: Obstacles) -> Mapping[str, Mapping[str, str]]:
-    """Return the state of each of several cells, as it is said beside the gateway's own."""
-    if len(obstacles) == 1:
-        return {}
-    return {"cells": {name: obstacle or "ready" for name, obstacle in obstacles.items()}}
+async def _find_obstacle(ledger: LedgerClient) -> str | None:
+    """Return why no win can be paid, or None where the ledger answers."""
+    deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
+    try:
+        answer = await ledger.ask_first(PROBE, deadline)
+    except LedgerUnavailable as error:
+        return str(error)
+    return answer.result.value if isinstance(answer, Outcome) else None

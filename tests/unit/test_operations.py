@@ -10,8 +10,13 @@ import pytest
 from gateway.ledger_client.contract import LedgerClient
 from gateway.ledger_client.lanes import BATCHES_UNDER_WAY_MAX, Lanes
 from gateway.metrics import GatewayMetrics
-from gateway.operations import REQUESTS_PER_SECOND, WAIT_SECONDS_MAX, Operations, Pace
-from gateway.readiness import READY_SECONDS_MAX
+from gateway.operations import (
+    READY_SECONDS_MAX,
+    REQUESTS_PER_SECOND,
+    WAIT_SECONDS_MAX,
+    Operations,
+    Pace,
+)
 from gateway.turned_away import TurnedAway
 from shared.cells import MAIN
 from shared.errors import LedgerUnavailable

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from shared.cells import Part, naming_cell, settings_of
+from shared.cells import Part, cells_of, naming_cell, settings_of
 from shared.errors import BrokerUnavailable, CursorError, LedgerRefused, LedgerUnavailable, SettingsError
 from shared.published import refuse_published_secrets
 from shared.settings import Settings, load_settings
@@ -81,12 +81,14 @@ def operator() -> None:
 
     settings = load_settings()
     refuse_published_secrets(settings, "operator")
+    names = cells_of(settings)
+    where = place(settings_of(settings, names[0], Part.LEDGER).ledger) if len(names) == 1 else "any cell"
     try:
         _serve(settings, serve)
     except LedgerRefused as error:
-        raise SettingsError(f"[ledger] database_url: {place(settings.ledger)}: {error}") from error
+        raise SettingsError(f"[ledger] database_url: {where}: {error}") from error
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"no answer from {place(settings.ledger)}: {error}") from error
+        raise LedgerUnavailable(f"no answer from {where}: {error}") from error
 
 
 def _serve(settings: Settings, serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:

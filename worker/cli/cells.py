@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
-import msgspec
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -22,6 +21,7 @@ from shared.settings import Settings
 from worker.cli.ends import End, end, note
 from worker.cli.ledger import ask, ask_async
 from worker.cli.output import plain, say
+from worker.views import with_cell
 
 Answer = TypeVar("Answer")
 Asked = ParamSpec("Asked")
@@ -179,6 +179,4 @@ def say_of_cell(answer: Any, text: str, cell: str | None, *, as_json: bool) -> N
     if cell is None:
         say(answer, text, as_json=as_json)
         return
-    content = msgspec.to_builtins(answer)
-    whole = content if isinstance(content, dict) else {"answer": content}
-    say({"cell": cell, **whole}, f"cell {plain(cell)}\n{text}", as_json=as_json)
+    say(with_cell(answer, cell), f"cell {plain(cell)}\n{text}", as_json=as_json)

@@ -1,6 +1,9 @@
 """An integration is of one cell: moved by editing the settings, its wins are not paid again elsewhere."""
 
-from collections.abc import AsyncIterator
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -10,12 +13,13 @@ from shared.cells import settings_of
 from shared.errors import SettingsError
 from shared.outcome import Result
 from shared.settings import Settings
-from tests.commands import ON_SQLITE
+from tests.commands import INHERITED, ON_SQLITE, ROOT, Ended
 from tests.credits import win
 from tests.integration.conftest import Originals, engine_of
 from tests.ledgers import add_players, results
-from worker.assignment import Assignment, assign, find_posted
+from worker.assignment import Assignment, assign, find_posted, read_assigned
 from worker.bookkeeper import Bookkeeper, open_bookkeeper
+from worker.cli.ends import End
 from worker.dedup import MemoryCache
 from worker.ledger import Ledger
 
@@ -94,3 +98,36 @@ async def test_database_of_no_cell_or_of_another_stops_a_worker(
     await assign({"other": engine}, {"other": ["klas"]})
     with pytest.raises(SettingsError, match="is the database of cell 'other'"):
         await start()
+
+
+async def migrated(environment: Mapping[str, str], *arguments: str) -> Ended:
+    """Run `migrate` with nothing set but what is given: not even the default cell's database."""
+    return Ended(
+        await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "worker", "migrate", *arguments],
+            cwd=ROOT,
+            env={**INHERITED, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    )
+
+
+@ON_SQLITE
+async def test_migrate_assigns_the_integrations_of_the_only_named_cell(database_url: str) -> None:
+    environment = {
+        "CREDITS_CONFIG": "",
+        "CREDITS_CELLS__BRAND2__LEDGER__DATABASE_URL": database_url,
+        "CREDITS_INTEGRATIONS__KLAS__PROVIDER": "klas",
+        "CREDITS_INTEGRATIONS__KLAS__CELL": "brand2",
+    }
+    one, whole = [await migrated(environment, *named) for named in (["--cell", "brand2"], [])]
+    assert (one.code, whole.code) == (End.OK, End.OK)
+    assert "assigned to cells by `migrate` without --cell" in one.err
+    assert "cell brand2 serves klas from now on" in whole.out
+    async with engine_of(database_url) as engine:
+        found = await read_assigned(engine)
+    assert (found.cell, set(found.integrations)) == ("brand2", {"klas"})

@@ -81,14 +81,19 @@ def operator() -> None:
 
     settings = load_settings()
     refuse_published_secrets(settings, "operator")
-    names = cells_of(settings)
-    where = place(settings_of(settings, names[0], Part.LEDGER).ledger) if len(names) == 1 else "any cell"
     try:
         _serve(settings, serve)
     except LedgerRefused as error:
-        raise SettingsError(f"[ledger] database_url: {where}: {error}") from error
+        raise SettingsError(f"[ledger] database_url: {_books(settings)}: {error}") from error
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"no answer from {where}: {error}") from error
+        raise LedgerUnavailable(f"no answer from {_books(settings)}: {error}") from error
+
+
+def _books(settings: Settings) -> str:
+    """Return where the books are that gave no answer, for one line."""
+    if len(cells_of(settings)) > 1:
+        return "any cell"
+    return place(settings_of(settings, None, Part.LEDGER).ledger)
 
 
 def _serve(settings: Settings, serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack
 
 import typer
 
-from shared.cells import Part, cells_of
+from shared.cells import Part
 from shared.settings import Settings
 from worker import database
 from worker.assignment import assign
@@ -19,8 +19,7 @@ from worker.database import create_engine
 def migrate_cells(settings: Settings, cell: str | None, by: Actor, *, wait_seconds: int) -> None:
     """Bring the tables of the cell, or of all, to this version.
 
-    Where all of several cells were reached, their integrations are assigned. Raises SettingsError and
-    LedgerUnavailable.
+    Where all cells were reached, their integrations are assigned. Raises SettingsError and LedgerUnavailable.
     """
     cells = list(cells_to_read(settings, cell, Part.LEDGER))
     answers = Answers[str](are_several=len(cells) > 1)
@@ -36,11 +35,11 @@ def migrate_cells(settings: Settings, cell: str | None, by: Actor, *, wait_secon
             name = f"cell {own.broker.cell}, " if answers.are_several else ""
             typer.echo(f"{name}{place(own.ledger)}: at revision {after}, {came}")
     answers.end_if_incomplete()
-    if answers.are_several:
+    if settings.cells and cell is None:
         for name, new in asyncio.run(_assign(cells, by)).items():
             if new:
                 typer.echo(f"cell {name} serves {', '.join(new)} from now on")
-    elif len(cells_of(settings)) > 1:
+    elif settings.cells:
         note("integrations are assigned to cells by `migrate` without --cell, which reaches all")
 
 

@@ -136,11 +136,11 @@ PROVOKED: Mapping[Code, list[tuple[str, str, dict[str, Any]]]] = {
     Code.SESSION_OF_ANOTHER: [("PUT", f"{KLAS}/sessions/open", {"json": {"player_id": "ben"}})],
     Code.DEFECT: [("GET", f"{KLAS}/transfers/unreadable", {})],
 }
-"""For each code, requests that provoke it; a database that is away, and too many refusals, have their own."""
+"""For each code, requests that provoke it; outages, too many refusals and several cells have their own."""
 
 
 def test_every_problem_is_provoked() -> None:
-    assert set(PROVOKED) == set(Code) - {Code.UNAVAILABLE, Code.THROTTLED}
+    assert set(PROVOKED) == set(Code) - {Code.UNAVAILABLE, Code.THROTTLED, Code.SEVERAL_CELLS}
 
 
 @pytest.mark.parametrize("code", PROVOKED)

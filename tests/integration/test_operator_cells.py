@@ -80,7 +80,7 @@ async def test_player_of_several_cells_is_shown_of_the_one_that_is_named(api: Ap
         page = await api.get(f"/v1/players/anna/transfers?cell={cell}")
         assert (page["cell"], [line["provider_tx_id"] for line in page["transfers"]]) == (cell, [tx_id])
     assert (await api.get("/v1/players/ben?cell=main", 404))["code"] == "unknown_player"
-    assert (await api.get("/v1/players/ben?cell=brand3", 400))["code"] == "invalid_query"
+    assert (await api.get("/v1/players/ben?cell=brand3", 404))["code"] == "unknown_cell"
 
 
 async def test_change_says_in_which_cell_or_names_an_integration_that_has_one(api: Api) -> None:

@@ -105,6 +105,11 @@ PROVOKED: Mapping[Code, list[tuple[str, str, dict[str, Any]]]] = {
         ("GET", f"{PLAYER}/transfers?" + "a=1&" * 50, {}),
         ("GET", f"{PLAYER}?x", {}),
         ("GET", "/healthz?x=1", {}),
+        ("GET", f"{PLAYER}?cell=Main", {}),
+    ],
+    Code.UNKNOWN_CELL: [
+        ("GET", f"{PLAYER}?cell=brand2", {}),
+        ("PUT", f"{PLAYER}?cell=brand2", {"json": {"currency": "EUR"}}),
     ],
     Code.INVALID_CURSOR: [("GET", f"{PLAYER}/transfers?cursor=x", {})],
     Code.MALFORMED_JSON: [

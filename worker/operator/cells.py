@@ -5,12 +5,14 @@ Whoever looks for a thing asks all cells at once. An answer that can be had from
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.cell_places import CELL_NAME
 from shared.cells import Part, cell_of, cells_of, naming_cell, settings_of
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.readiness import Probe
@@ -129,9 +131,11 @@ class Cells:
     def _named(self, cell: str | None) -> Mapping[str, AsyncEngine]:
         if cell is None:
             return self._engines
+        if re.fullmatch(CELL_NAME, cell) is None:
+            raise Refused(Code.INVALID_QUERY, f"cell: a name has the form {CELL_NAME}")
         if cell not in self._engines:
             known = ", ".join(self._engines)
-            raise Refused(Code.INVALID_QUERY, f"cell: there is no cell {cell!r}; there are {known}")
+            raise Refused(Code.UNKNOWN_CELL, f"there is no cell {cell!r}; there are {known}")
         return {cell: self._engines[cell]}
 
     def _label(self, name: str) -> str | None:

@@ -85,7 +85,7 @@ class Operation:
         codes = {*self.problems, Code.INVALID_QUERY, Code.DEFECT, Code.UNAVAILABLE}
         codes |= set() if self.is_open else {Code.UNAUTHORIZED, Code.THROTTLED}
         codes |= set() if self.is_open or self.role is Role.SUPPORT else {Code.FORBIDDEN}
-        codes |= {Code.SEVERAL_CELLS} if self.asks_cells else set()
+        codes |= {Code.UNKNOWN_CELL, Code.SEVERAL_CELLS} if self.asks_cells else set()
         codes |= {Code.INVALID_ID} if self.parameters else set()
         codes |= {Code.INVALID_CURSOR} if "cursor" in self.query.__struct_fields__ else set()
         codes |= _BODY_CODES if self.body else set()

@@ -23,8 +23,8 @@ __all__ = ["MAIN", "Part", "cell_of", "cells_of", "naming_cell", "settings_of"]
 class Part(StrEnum):
     """A server of a cell, whose place a process may have to know."""
 
-    BROKER = "[cells.{cell}.broker] url"
-    LEDGER = "[cells.{cell}.ledger] database_url"
+    BROKER = "broker] url"
+    LEDGER = "ledger] database_url"
 
 
 _TABLES: Final = ("broker", "ledger", "cache")
@@ -65,19 +65,33 @@ def settings_of(settings: Settings, cell: str | None, *needed: Part) -> Settings
         return settings
     own = {each: table for each, table in settings.integrations.items() if cell_of(settings, each) == name}
     update: dict[str, object] = {"cells": {}, "integrations": own}
-    if name != MAIN:
-        update |= _tables(settings, name, settings.cells[name], needed)
+    if name == MAIN:
+        _require_places("", settings.broker, settings.ledger, needed)
+    else:
+        cell_ = settings.cells[name]
+        _require_places(f"cells.{name}.", cell_.broker, cell_.ledger, needed)
+        update |= _tables(settings, name, cell_)
     return settings.model_copy(update=update)
 
 
+def _require_places(
+    table: str, broker: BrokerSettings, ledger: LedgerSettings, needed: tuple[Part, ...]
+) -> None:
+    """Raise SettingsError where a place that is needed is not set: beside others there is no default."""
+    is_set = {
+        Part.BROKER: "url" in broker.model_fields_set,
+        Part.LEDGER: "database_url" in ledger.model_fields_set,
+    }
+    for part in needed:
+        if not is_set[part]:
+            raise SettingsError(f"[{table}{part}: is not set, and each cell has its own")
+
+
 def _tables(
-    settings: Settings, name: str, cell: CellSettings, needed: tuple[Part, ...]
+    settings: Settings, name: str, cell: CellSettings
 ) -> dict[str, BrokerSettings | LedgerSettings | CacheSettings]:
     """Return the tables of a named cell, with what they leave out from those of the default cell."""
     broker, ledger = {"url": ""} | _given(cell.broker), {"database_url": ""} | _given(cell.ledger)
-    for part, place in ((Part.BROKER, broker["url"]), (Part.LEDGER, ledger["database_url"])):
-        if part in needed and not place:
-            raise SettingsError(f"{part.format(cell=name)}: is not set, and each cell has its own")
     cache = {"url": MEMORY} | _given(cell.cache)
     return {
         "broker": settings.broker.in_cell(name, broker),

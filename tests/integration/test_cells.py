@@ -146,6 +146,17 @@ async def test_integration_that_has_wins_is_not_moved_to_another_cell(cells: Two
     assert served == [("gpas",), ("klas",)]
 
 
+async def test_broker_of_one_cell_that_is_away_is_nothing_to_the_other(cells: TwoCells) -> None:
+    await cells.gateways_wire.cut()
+    try:
+        assert await cells.send("hpgames", new_id()) is Said.ASK_AGAIN
+        assert await cells.send("klas", new_id()) is Said.PAID
+        assert (await cells.states())["brand2"] == "no connection to the broker"
+    finally:
+        await cells.gateways_wire.mend()
+    await cells.until_ready()
+
+
 async def test_frozen_broker_of_one_cell_delays_no_win_of_the_other(cells: TwoCells) -> None:
     unpaid = new_id()
     cells.gateways_wire.freeze()

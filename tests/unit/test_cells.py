@@ -87,6 +87,14 @@ def test_place_that_is_needed_and_not_set_is_named_and_never_the_default_ones(wr
         settings_of(settings, "brand2", Part.LEDGER)
 
 
+def test_default_cell_has_no_default_places_beside_others(write_file: WriteFile) -> None:
+    """Else an integration that forgets its cell would be served by a file on the gateway's own disk."""
+    text = '[cells.brand2.broker]\nurl = "amqp://broker/brand2"\n[integrations.klas]\nprovider = "klas"\n'
+    write_file(text)
+    with pytest.raises(SettingsError, match=re.escape("[broker] url: is not set")):
+        settings_of(load_settings(), MAIN, Part.BROKER)
+
+
 @pytest.mark.parametrize(
     ("cell", "words"),
     [(None, "name one with --cell, of main, brand2"), ("brand3", "no cell 'brand3'; there are main, brand2")],
@@ -140,9 +148,9 @@ def test_two_cells_with_one_file_stop_the_start(write_file: WriteFile) -> None:
         ('[integrations.klas]\ncell = "b"\n', "[integrations.klas] cell: there is no such cell"),
         ("[integrations.klas]\ncell = 7\n", "[integrations.klas] cell: there is no such cell"),
         ("[cells.main.broker]\nshards = 3\n", "[cells] main: is the name of the cell that [broker]"),
-        ("[cells.Brand.broker]\nshards = 3\n", "cells.Brand"),
-        ("[cells.b.brokr]\nshards = 3\n", "cells.b.brokr: there is no such setting"),
-        ("[cells.b.broker]\nshards = 0\n", "cells.b.broker.shards"),
+        ("[cells.Brand.broker]\nshards = 3\n", "Brand"),
+        ("[cells.b.brokr]\nshards = 3\n", "brokr: there is no such setting"),
+        ("[cells.b.broker]\nshards = 0\n", "shards"),
     ],
 )
 def test_wrong_cell_is_one_line(write_file: WriteFile, text: str, words: str) -> None:

@@ -106,6 +106,7 @@ PROVOKED: Mapping[Code, list[tuple[str, str, dict[str, Any]]]] = {
         ("GET", f"{PLAYER}?x", {}),
         ("GET", "/healthz?x=1", {}),
         ("GET", f"{PLAYER}?cell=Main", {}),
+        ("GET", "/v1/audit?cell=", {}),
     ],
     Code.UNKNOWN_CELL: [
         ("GET", f"{PLAYER}?cell=brand2", {}),

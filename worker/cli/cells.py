@@ -77,7 +77,7 @@ def cell_to_change(
         own = cell_of(settings, integration)
         if cell is not None and cell != own:
             end(End.USAGE, f"--cell: {integration} is an integration of cell {own}")
-    name = cell or own
+    name = own if cell is None else cell
     if name is None and len(known) > 1:
         end(End.USAGE, f"--cell: there are several cells: name one of {', '.join(known)}")
     return settings_of(settings, name, *needed)

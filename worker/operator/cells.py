@@ -91,7 +91,7 @@ class Cells:
             own = cell_of(self._settings, integration)
             if cell is not None and cell != own:
                 raise Refused(Code.INVALID_QUERY, f"cell: {integration!r} is an integration of cell {own!r}")
-        ((name, engine), *others) = self._named(cell or own).items()
+        ((name, engine), *others) = self._named(own if cell is None else cell).items()
         if others:
             known = ", ".join(self._engines)
             raise Refused(Code.SEVERAL_CELLS, f"there are several cells; name one with ?cell=, of {known}")

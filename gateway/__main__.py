@@ -125,6 +125,8 @@ async def _prepare_demo(settings: Settings) -> None:
     """Make the tables, a player, and a session in each integration, unless they are there."""
     if settings.broker.url != MEMORY:
         raise SettingsError("[broker] url: the demonstration is embedded; leave it out")
+    if settings.cells:
+        raise SettingsError("[cells]: the demonstration has none; leave them out")
     from gateway.ledger_client.embedded import prepare  # noqa: PLC0415  (the worker's code, for this mode only)
 
     await prepare(settings, DEMO_PLAYER, "EUR", DEMO_SESSION)

@@ -10,10 +10,10 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from gateway.addresses import AddressRule
 from gateway.callback import Integration
+from gateway.cells import CellDoor, count_cells, create_clients, started
 from gateway.door import CallbackDoor
 from gateway.endpoint import CallbackEndpoint
 from gateway.holders import Holders
-from gateway.ledger_client import create_ledger_client
 from gateway.ledger_client.contract import LedgerClient
 from gateway.metrics import GatewayMetrics
 from gateway.not_found import NotFound
@@ -24,17 +24,24 @@ from gateway.providers.contract import Provider
 from gateway.rejections import RejectionLog
 from gateway.turned_away import TurnedAway
 from shared.errors import SettingsError
+from shared.http import Door
 from shared.money import Currencies
 from shared.settings import Settings
 
 _log = structlog.get_logger()
 
 
-class _Tools(NamedTuple):
-    """What all callbacks work with."""
+class _Cell(NamedTuple):
+    """What the callbacks of one cell work with."""
 
     client: LedgerClient
     holders: Holders
+
+
+class _Tools(NamedTuple):
+    """What all callbacks work with."""
+
+    cells: Mapping[str, _Cell]
     metrics: GatewayMetrics
     turned_away: TurnedAway
     rejections: RejectionLog
@@ -42,34 +49,46 @@ class _Tools(NamedTuple):
 
 
 def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "CallbackRouter":
-    """Return the gateway; `ledger` stands in for the client that the settings name.
+    """Return the gateway; `ledger` stands in for the clients that the settings name.
 
-    The application's lifespan starts and stops the client; its `operations` are an application of their own.
+    The application's lifespan starts and stops the clients; its `operations` are an application of their own.
     Raises SettingsError with one clear line when an integration is set up wrongly.
     """
-    client = ledger or create_ledger_client(settings)
-    metrics = GatewayMetrics(lambda: client.in_flight)
-    for counter in client.counters:
-        metrics.registry.register(counter)
+    clients = create_clients(settings, ledger)
+    metrics = GatewayMetrics(lambda: sum(client.in_flight for client in clients.values()))
+    providers = _providers(settings)
+    count_cells(metrics.registry, clients)
     turned_away, rejections = TurnedAway(metrics), RejectionLog(metrics)
-    tools = _Tools(client, Holders(client), metrics, turned_away, rejections, Turns())
+    cells = {name: _Cell(client, Holders(client)) for name, client in clients.items()}
+    tools = _Tools(cells, metrics, turned_away, rejections, Turns())
 
     @asynccontextmanager
     async def lifespan(_app: Router) -> AsyncIterator[None]:
-        async with client:
+        async with started(clients):
             yield
         turned_away.flush()
         rejections.flush()
 
-    providers = _providers(settings)
-    callbacks = {
-        path: endpoint
-        for provider in providers
-        for path, endpoint in _endpoints(provider, settings, tools).items()
-    }
-    operations = Operations(client, metrics, turned_away)
+    by_cell: dict[str, dict[str, CallbackEndpoint]] = {name: {} for name in clients}
+    for provider in providers:
+        by_cell[_cell_of(provider, tools)] |= _endpoints(provider, settings, tools)
+    callbacks = {path: endpoint for own in by_cell.values() for path, endpoint in own.items()}
+    doors = [_door(clients[name], own) for name, own in by_cell.items()]
+    door = doors[0] if len(doors) == 1 else CellDoor(doors)
+    operations = Operations(clients, metrics, turned_away)
     not_found = NotFound(providers, rejections)
-    return CallbackRouter(client, callbacks, not_found, operations, lifespan, metrics)
+    return CallbackRouter(door, callbacks, not_found, operations, lifespan, metrics)
+
+
+def _cell_of(provider: Provider[Any, Any], tools: _Tools) -> str:
+    """Return the cell of an integration, which may be the only one."""
+    return provider.settings.cell if len(tools.cells) > 1 else next(iter(tools.cells))
+
+
+def _door(ledger: LedgerClient, callbacks: Mapping[str, CallbackEndpoint]) -> CallbackDoor:
+    # Under overload, who is heard from some addresses only goes the usual way, where the address is seen.
+    heard_from_anywhere = {path: each for path, each in callbacks.items() if each.hears_everyone}
+    return CallbackDoor(ledger, heard_from_anywhere)
 
 
 class CallbackRouter(Router):
@@ -77,21 +96,19 @@ class CallbackRouter(Router):
 
     def __init__(  # noqa: PLR0913, PLR0917  (what it leads to)
         self,
-        ledger: LedgerClient,
+        door: Door,
         callbacks: Mapping[str, CallbackEndpoint],
         not_found: ASGIApp,
         operations: Operations,
         lifespan: Lifespan[Any],
         metrics: GatewayMetrics,
     ) -> None:
-        """Take whom the callbacks ask, what answers each, by path, the rest, operations, and what counts."""
+        """Take what sheds overload, what answers each path, what the rest, operations, and what counts."""
         super().__init__(lifespan=lifespan)
         self._callbacks: Final = {path.encode(): endpoint for path, endpoint in callbacks.items()}
         self._not_found: Final = not_found
         self.operations: Final = operations
-        # Under overload, who is heard from some addresses only goes the usual way, where the address is seen.
-        heard_from_anywhere = {path: each for path, each in callbacks.items() if each.hears_everyone}
-        self.door: Final = CallbackDoor(ledger, heard_from_anywhere)
+        self.door: Final = door
         self._metrics: Final = metrics
 
     def count_refusal(self, reason: str) -> None:
@@ -118,8 +135,9 @@ def _providers(settings: Settings) -> Sequence[Provider[Any, Any]]:
 def _endpoints(
     provider: Provider[Any, Any], settings: Settings, tools: _Tools
 ) -> Mapping[str, CallbackEndpoint]:
+    cell = tools.cells[_cell_of(provider, tools)]
     integration = Integration(
-        provider, tools.client, tools.holders, tools.metrics, tools.turned_away, tools.turns
+        provider, cell.client, cell.holders, tools.metrics, tools.turned_away, tools.turns
     )
     allowed, bytes_max = provider.settings.allowed_addresses, settings.gateway.body_bytes_max
     rule = AddressRule(allowed, settings.gateway.trusted_proxies) if allowed else None

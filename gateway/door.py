@@ -5,7 +5,7 @@ a gateway can pay little was left to pay with.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from gateway.endpoint import CallbackEndpoint
@@ -24,6 +24,11 @@ class CallbackDoor(Door):
         """The hashes of path and body: copies share one question, so they count once."""
 
         self._is_open = True
+
+    @property
+    def paths(self) -> Iterable[bytes]:
+        """The paths of the callbacks that it may turn away."""
+        return self._callbacks.keys()
 
     def answer(self, request: Request) -> bytes | None:
         """Return the response to a callback that is told to ask again, or None where it is to be heard.

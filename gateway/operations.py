@@ -4,6 +4,8 @@ On the callbacks' port whoever can send a callback could ask, and 450 who did so
 """
 
 import asyncio
+from collections.abc import Mapping
+from functools import partial
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -17,6 +19,7 @@ from gateway.metrics import GatewayMetrics
 from gateway.turned_away import TurnedAway
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome
+from shared.readiness import Readiness, states_of
 from shared.remembered import READINESS_STANDS_SECONDS, Remembered
 from shared.wire import FindPlayer
 
@@ -55,8 +58,10 @@ class Pace:
 class Operations(Router):
     """The application on the operations port."""
 
-    def __init__(self, ledger: LedgerClient, metrics: GatewayMetrics, turned_away: TurnedAway) -> None:
-        """Take the ledger to ask, what is counted, and what is still to be counted."""
+    def __init__(
+        self, ledgers: Mapping[str, LedgerClient], metrics: GatewayMetrics, turned_away: TurnedAway
+    ) -> None:
+        """Take the ledger to ask of each cell, what is counted, and what is still to be counted."""
         # A redirect would lead to wherever the request's Host header says.
         super().__init__(
             [
@@ -66,10 +71,10 @@ class Operations(Router):
             ],
             redirect_slashes=False,
         )
-        self._ledger: Final = ledger
+        readiness = Readiness({name: partial(_find_obstacle, each) for name, each in ledgers.items()})
         self._metrics: Final = metrics
         self._turned_away: Final = turned_away
-        self._obstacle: Final = Remembered(self._find_obstacle, READINESS_STANDS_SECONDS)
+        self._obstacles: Final = Remembered(readiness.look, READINESS_STANDS_SECONDS)
         self._exposed: Final = Remembered(self._expose, METRICS_STAND_SECONDS)
         self._pace: Final = Pace()
         self._is_stopping = False
@@ -92,23 +97,32 @@ class Operations(Router):
         return JSONResponse({"status": "up"})
 
     async def _readyz(self, _request: Request) -> Response:
-        obstacle = "the gateway is stopping" if self._is_stopping else await self._obstacle.get()
-        if obstacle is None:
-            return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "unavailable", "reason": obstacle}, status_code=503)
+        if self._is_stopping:
+            return _unavailable("the gateway is stopping")
+        obstacles = await self._obstacles.get()
+        states = states_of(obstacles)
+        cells = {} if states is None else {"cells": states}
+        if None in obstacles.values():
+            return JSONResponse({"status": "ready", **cells})
+        return _unavailable(next(iter(obstacles.values())) or "", cells)
 
     async def _exposition(self, _request: Request) -> Response:
         return Response(await self._exposed.get(), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    async def _find_obstacle(self) -> str | None:
-        """Return why no win can be paid, or None where the ledger answers."""
-        deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
-        try:
-            answer = await self._ledger.ask_first(PROBE, deadline)
-        except LedgerUnavailable as error:
-            return str(error)
-        return answer.result.value if isinstance(answer, Outcome) else None
-
     async def _expose(self) -> bytes:
         self._turned_away.count()
         return generate_latest(self.registry)
+
+
+def _unavailable(reason: str, cells: Mapping[str, Mapping[str, str]] | None = None) -> Response:
+    return JSONResponse({"status": "unavailable", "reason": reason, **(cells or {})}, status_code=503)
+
+
+async def _find_obstacle(ledger: LedgerClient) -> str | None:
+    """Return why no win can be paid, or None where the ledger answers."""
+    deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
+    try:
+        answer = await ledger.ask_first(PROBE, deadline)
+    except LedgerUnavailable as error:
+        return str(error)
+    return answer.result.value if isinstance(answer, Outcome) else None

@@ -2,7 +2,9 @@
 
 A signed body is a MAC of 32 bytes and the payload. The MAC is HMAC-SHA256 by a key derived from one of
 `[broker] keys` for the message's purpose, so that no message of one purpose is ever taken for one of another.
-Whom it is for stands in the payload. It is checked before anything is decoded.
+In a named cell (see `shared.cells`) the purpose names the cell, so that no message of one cell is ever taken
+for one of another, even where they share their keys. Whom it is for stands in the payload. It is checked
+before anything is decoded.
 """
 
 import hmac
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
+from shared.cell_places import MAIN
 from shared.errors import SettingsError
 from shared.secrets import read_secret
 from shared.settings import BrokerSettings
@@ -38,10 +41,13 @@ class MessageKeys:
 
     __slots__ = ("_derived",)
 
-    def __init__(self, keys: Sequence[bytes]) -> None:
-        """Take the keys, at least one."""
+    def __init__(self, keys: Sequence[bytes], cell: str = MAIN) -> None:
+        """Take the keys, at least one, and the cell that they sign in."""
+        of_cell = "" if cell == MAIN else f" of cell {cell}"
         self._derived: Final = {
-            purpose: tuple(hmac.digest(key, f"credits.v2 {purpose}".encode(), "sha256") for key in keys)
+            purpose: tuple(
+                hmac.digest(key, f"credits.v2 {purpose}{of_cell}".encode(), "sha256") for key in keys
+            )
             for purpose in Purpose
         }
 
@@ -68,7 +74,7 @@ def read_message_keys(settings: BrokerSettings) -> MessageKeys:
     for number, key in enumerate(keys, 1):
         if len(key) < KEY_BYTES_MIN:
             raise SettingsError(f"{_SETTING}: key {number} of {len(keys)} has {len(key)} bytes; {_HINT}")
-    return MessageKeys(keys)
+    return MessageKeys(keys, settings.cell)
 
 
 _HINT: Final = f"give one of {KEY_BYTES_MIN} bytes or more, such as from `openssl rand -hex 32`"

@@ -6,10 +6,18 @@ Integrations stay unread tables here: only a provider's own file in `gateway/pro
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-import msgspec
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -18,47 +26,15 @@ from pydantic_settings import (
 )
 
 from shared import broker_url, cache_url
+from shared.cell_places import MAIN, Place, find_defect
 from shared.errors import SettingsError
 from shared.networks import Networks
 from shared.settings_defects import defects_of
 from shared.settings_sources import origin, read_config_file, read_environment
+from shared.settings_types import CellName, CurrencyCode, IntegrationName, StringList, UserName, string_list
 
 MEMORY: Final = "memory://"
 """The URL of a broker or cache inside this process."""
-
-INTEGRATION_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-IntegrationName = Annotated[str, Field(pattern=INTEGRATION_NAME)]
-
-USER_NAME: Final = r"^[a-z][a-z0-9_-]{0,62}$"
-UserName = Annotated[str, Field(pattern=USER_NAME)]
-
-
-def _currency_code(code: str) -> str:
-    """Refuse what the tables can't hold, instead of making another currency of it."""
-    if not (code.isascii() and code.isalnum() and 3 <= len(code) <= 10 and code == code.upper()):
-        raise ValueError(
-            "a currency's code has 3 to 10 digits and upper-case letters, as the provider sends it"
-        )
-    return code
-
-
-CurrencyCode = Annotated[str, AfterValidator(_currency_code)]
-
-
-def _string_list(value: object) -> object:
-    """Take one text for a list of one; a variable may hold a JSON list."""
-    if not isinstance(value, str):
-        return value
-    if not value.startswith("["):
-        return [value]
-    try:
-        return msgspec.json.decode(value)
-    except (msgspec.DecodeError, RecursionError):
-        raise ValueError("begins with [, and so must be a JSON list of texts") from None
-
-
-StringList = Annotated[tuple[str, ...], BeforeValidator(_string_list)]
-"""One text, or a list of several; in a variable, a JSON list."""
 
 
 class _Table(BaseModel):
@@ -140,6 +116,19 @@ class BrokerSettings(_Table):
         """The URL of each node."""
         return broker_url.node_urls(self.url)
 
+    _cell: str = PrivateAttr(default=MAIN)
+
+    @property
+    def cell(self) -> str:
+        """The cell whose broker it is."""
+        return self._cell
+
+    def in_cell(self, name: str, given: dict[str, Any]) -> "BrokerSettings":
+        """Return the broker of another cell, where what is given is different."""
+        copy = self.model_copy(update=given)
+        copy._cell = name  # noqa: SLF001  (our own, of a copy)
+        return copy
+
 
 class LedgerSettings(_Table):
     """`[ledger]`: the SQL database."""
@@ -158,6 +147,14 @@ class CacheSettings(_Table):
     url: Annotated[str, AfterValidator(_cache_url), Field(repr=False)] = MEMORY
     ttl_seconds: int = Field(default=86_400, ge=1)
     timeout_ms: int = Field(default=50, ge=1)
+
+
+class CellSettings(_Table):
+    """`[cells.NAME]`: a cell beside the default one; see `shared.cells` for what it leaves out."""
+
+    broker: BrokerSettings = BrokerSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    cache: CacheSettings = CacheSettings()
 
 
 class WorkerSettings(_Table):
@@ -193,7 +190,7 @@ class OperatorUser(_Table):
     role: Role
     token_sha256: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...],
-        BeforeValidator(_string_list),
+        BeforeValidator(string_list),
         Field(min_length=1),
     ]
     """SHA-256 of each token, in hex; any of them verifies."""
@@ -247,6 +244,15 @@ class Settings(BaseSettings):
     """Currencies beyond ISO 4217: code -> decimals."""
 
     integrations: Annotated[dict[IntegrationName, dict[str, Any]], Field(repr=False)] = {}
+    cells: dict[CellName, CellSettings] = {}
+
+    @model_validator(mode="after")
+    def _cells_are_apart(self) -> Self:
+        places = {MAIN: _place("", self.broker, self.ledger)}
+        places |= {n: _place(f"cells.{n}.", c.broker, c.ledger) for n, c in self.cells.items()}
+        if defect := find_defect(places, self.integrations):
+            raise ValueError(defect)
+        return self
 
     @classmethod
     def settings_customise_sources(
@@ -262,10 +268,18 @@ class Settings(BaseSettings):
         return init_settings, variables, InitSettingsSource(settings_cls, read_config_file())
 
 
+def _place(table: str, broker: BrokerSettings, ledger: LedgerSettings) -> Place:
+    return Place(
+        table,
+        broker.url if "url" in broker.model_fields_set else None,
+        ledger.database_url if "database_url" in ledger.model_fields_set else None,
+    )
+
+
 def load_settings() -> Settings:
     """Read and validate the settings. Raises SettingsError with one line: what is wrong, and where."""
     try:
         return Settings()
     except ValidationError as error:
-        defects = [f"{origin(keys)}{defect}" for keys, defect in defects_of(error)]
+        defects = [f"{origin(keys)}{defect}" if keys else defect for keys, defect in defects_of(error)]
         raise SettingsError("; ".join(defects)) from None

@@ -18,7 +18,7 @@ NESTING_MAX: Final = 8
 """Parts that the name of a variable may have."""
 
 _CONFIG: Final = "CREDITS_CONFIG"
-_NOT_SETTINGS: Final = frozenset({_CONFIG, "CREDITS_ACTOR"})
+_NOT_SETTINGS: Final = frozenset({_CONFIG, "CREDITS_ACTOR", "CREDITS_CELL"})
 _TEST_PREFIX: Final = "CREDITS_TEST_"
 
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")

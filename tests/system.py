@@ -255,7 +255,11 @@ def known_to_gateway(environment: Mapping[str, str]) -> dict[str, str]:
     if environment["CREDITS_BROKER__URL"] == MEMORY:
         return dict(environment)
     of_workers = ("CREDITS_LEDGER__", "CREDITS_CACHE__")
-    return {name: value for name, value in environment.items() if not name.startswith(of_workers)}
+    return {
+        name: value
+        for name, value in environment.items()
+        if not (name.startswith(of_workers) or "__LEDGER__" in name or "__CACHE__" in name)
+    }
 
 
 def _make_system(

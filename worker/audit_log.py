@@ -68,6 +68,9 @@ class Action(StrEnum):
     GRANTS = "ledger.grants"
     """Somebody's rights in the database were set."""
 
+    ASSIGN = "ledger.assign"
+    """The books became a cell's, or integrations were assigned to it."""
+
     DEAD_SEND_BACK = "dead.send_back"
     DEAD_DROP = "dead.drop"
     ACCESS = "access"

@@ -14,6 +14,7 @@ from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.settings import Settings
 from shared.wire import Answer, Lookup, Question
+from worker.assignment import Assignment
 from worker.cache_rest import CountFault
 from worker.database import create_engine, is_no_text, require_migrated
 from worker.dedup import Cache, create_cache, uncounted
@@ -57,6 +58,8 @@ class Bookkeeper:
     cache: Cache
     epoch_known_until: float = 0.0
     all_new: Guess = field(default_factory=Guess)
+    assignment: Assignment | None = None
+    """Which integrations may be posted; None: any."""
 
     async def answer(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer a batch, in its order, credits first. Raises LedgerUnavailable: some may be posted."""
@@ -89,6 +92,13 @@ class Bookkeeper:
     async def settle(self, credits_: Sequence[Credit]) -> list[Outcome]:
         """Answer a batch of credits, in its order. Raises LedgerUnavailable: some may be posted."""
         await self._keep_epoch()
+        refused = self.assignment.refusals(credits_) if self.assignment is not None else None
+        if refused is not None:
+            return await _complete(credits_, refused, self._settle_own)
+        return await self._settle_own(credits_)
+
+    async def _settle_own(self, credits_: Sequence[Credit]) -> list[Outcome]:
+        """Answer credits that may be posted here: from memory those that this process has posted."""
         recalled = _replays(credits_, self.cache.recall(c.identity for c in credits_))
         return await _complete(credits_, recalled, self._settle_unknown)
 
@@ -126,6 +136,8 @@ class Bookkeeper:
         """
         if time.monotonic() >= self.epoch_known_until:
             self.cache.enter(await self.ledger.keyed_epoch())
+            if self.assignment is not None:
+                await self.assignment.refresh()
             self.epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
 
     async def _post_new(self, credits_: Sequence[Credit]) -> list[Outcome] | None:
@@ -197,12 +209,13 @@ async def open_bookkeeper(
     engine = create_engine(settings.ledger)
     try:
         await require_migrated(engine)
-        ledger = Ledger(engine)
+        ledger, assignment = Ledger(engine), Assignment(engine, settings.broker.cell)
+        await assignment.require()
         cache.enter(await ledger.keyed_epoch())
         for weakness in await ledger.find_weaknesses():
             _log.warning("wins can be lost", reason=weakness)
         try:
-            yield Bookkeeper(ledger, cache)
+            yield Bookkeeper(ledger, cache, assignment=assignment)
         finally:
             await cache.close()
     finally:

@@ -20,12 +20,13 @@ Rights = Mapping[str, tuple[str, ...]]
 """By table: what may be done to it, in SQL's words."""
 
 _READ: Final = ("SELECT",)
-_EPOCH_ONLY: Final = ("SELECT (id, epoch)",)
+_EPOCH_ONLY: Final = ("SELECT (id, epoch, cell)",)
 """Not the key of cached values: whoever can read that can forge them."""
 
 WORKER: Final[Rights] = {
     "alembic_version": _READ,
     "ledger": _READ,
+    "served_integrations": _READ,
     "players": _READ,
     "sessions": _READ,
     "wallets": ("SELECT", "UPDATE (balance_minor, version)"),
@@ -41,6 +42,7 @@ WORKER: Final[Rights] = {
 OPERATOR: Final[Rights] = {
     "alembic_version": _READ,
     "ledger": _EPOCH_ONLY,
+    "served_integrations": _READ,
     "players": ("SELECT", "INSERT"),
     "sessions": ("SELECT", "INSERT", "UPDATE (closed_at)"),
     "wallets": ("SELECT", "INSERT"),
@@ -56,6 +58,7 @@ OPERATOR: Final[Rights] = {
 READER: Final[Rights] = {
     "alembic_version": _READ,
     "ledger": _EPOCH_ONLY,
+    "served_integrations": _READ,
     "players": _READ,
     "sessions": _READ,
     "wallets": _READ,

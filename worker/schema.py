@@ -42,7 +42,7 @@ CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(
 
 CACHE_KEY_BYTES: Final = 32
 
-REVISION: Final = "0010"
+REVISION: Final = "0011"
 """The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
 
 _TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")
@@ -72,6 +72,15 @@ ledger = Table(
         nullable=False,
         comment="32 random bytes; whoever can read them can forge cached outcomes",
     ),
+    Column("cell", _TEXT, comment="the cell that these books are; null where there are no cells"),
+)
+
+served_integrations = Table(
+    "served_integrations",
+    metadata,
+    Column("integration", _TEXT, primary_key=True),
+    Column("since", DateTime(timezone=True), nullable=False),
+    comment="the integrations whose wins are posted here, and in no other cell",
 )
 
 players = Table(

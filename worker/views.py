@@ -189,6 +189,11 @@ class TransferAnswer(msgspec.Struct, frozen=True):
     transfer: TransferView | None
 
 
+def with_cell(answer: Any, cell: str | None) -> Any:
+    """Return an answer that says of which of several cells it is; as it was where there is only one."""
+    return answer if cell is None else {"cell": cell, **msgspec.to_builtins(answer)}
+
+
 def round_win(currencies: Currencies, row: Row[Any]) -> RoundWin:
     """Return a row of `transfers` as a win of its round."""
     return RoundWin(

@@ -13,13 +13,14 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.signing import Secrets
+from shared.cell_places import MAIN
 from shared.credit import Credit, Kind, Wallet
 from shared.errors import CreditsError, MoneyError, SettingsError
 from shared.ids import ID_CHARACTERS_MAX, ID_PATTERN
 from shared.money import Currencies
 from shared.networks import Networks
 from shared.outcome import Holder, Outcome, Result
-from shared.settings import StringList
+from shared.settings_types import StringList
 from shared.wire import FindPlayer, Lookup
 
 TEXT_CHARACTERS_MAX: Final = 1_000
@@ -93,6 +94,9 @@ class IntegrationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     provider: str
+    cell: str = MAIN
+    """The cell whose ledger pays its wins."""
+
     secrets: Annotated[StringList, Field(min_length=1, repr=False)]
     """Literal, `env:NAME` or `file:PATH`. Any may verify; the first signs."""
 

@@ -83,7 +83,7 @@ from gateway.signing import Secrets, hmac_sha256_hex
 from shared.credit import Credit, Kind
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Result
-from shared.settings import CurrencyCode
+from shared.settings_types import CurrencyCode
 from shared.wire import FindPlayer
 
 

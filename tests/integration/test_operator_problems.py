@@ -105,6 +105,12 @@ PROVOKED: Mapping[Code, list[tuple[str, str, dict[str, Any]]]] = {
         ("GET", f"{PLAYER}/transfers?" + "a=1&" * 50, {}),
         ("GET", f"{PLAYER}?x", {}),
         ("GET", "/healthz?x=1", {}),
+        ("GET", f"{PLAYER}?cell=Main", {}),
+        ("GET", "/v1/audit?cell=", {}),
+    ],
+    Code.UNKNOWN_CELL: [
+        ("GET", f"{PLAYER}?cell=brand2", {}),
+        ("PUT", f"{PLAYER}?cell=brand2", {"json": {"currency": "EUR"}}),
     ],
     Code.INVALID_CURSOR: [("GET", f"{PLAYER}/transfers?cursor=x", {})],
     Code.MALFORMED_JSON: [
@@ -136,11 +142,11 @@ PROVOKED: Mapping[Code, list[tuple[str, str, dict[str, Any]]]] = {
     Code.SESSION_OF_ANOTHER: [("PUT", f"{KLAS}/sessions/open", {"json": {"player_id": "ben"}})],
     Code.DEFECT: [("GET", f"{KLAS}/transfers/unreadable", {})],
 }
-"""For each code, requests that provoke it; a database that is away, and too many refusals, have their own."""
+"""For each code, requests that provoke it; outages, too many refusals and several cells have their own."""
 
 
 def test_every_problem_is_provoked() -> None:
-    assert set(PROVOKED) == set(Code) - {Code.UNAVAILABLE, Code.THROTTLED}
+    assert set(PROVOKED) == set(Code) - {Code.UNAVAILABLE, Code.THROTTLED, Code.SEVERAL_CELLS}
 
 
 @pytest.mark.parametrize("code", PROVOKED)

@@ -18,6 +18,7 @@ from gateway.operations import (
     Pace,
 )
 from gateway.turned_away import TurnedAway
+from shared.cells import MAIN
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.remembered import Remembered
@@ -61,7 +62,7 @@ class ProbedLedger(LedgerClient):
 
 def operations_of(ledger: LedgerClient) -> Operations:
     metrics = GatewayMetrics(lambda: ledger.in_flight)
-    return Operations(ledger, metrics, TurnedAway(metrics))
+    return Operations({MAIN: ledger}, metrics, TurnedAway(metrics))
 
 
 def client_of(operations: Operations) -> httpx.AsyncClient:

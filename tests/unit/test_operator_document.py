@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from shared.cell_places import CELL_NAME
 from shared.settings import Role
 from worker.holders import Added, SessionResult
 from worker.operator.handlers import ADDED, SESSION_ENDS
@@ -38,6 +39,7 @@ def test_parameters_of_a_page_are_those_that_are_read() -> None:
     assert {p["name"]: (p["in"], p["schema"]) for p in parameters if p["in"] == "query"} == {
         "limit": ("query", {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}),
         "cursor": ("query", {"type": "string", "pattern": "^[A-Za-z0-9_-]{32}$"}),
+        "cell": ("query", {"type": "string", "pattern": CELL_NAME}),
     }
 
 
@@ -55,7 +57,8 @@ def test_every_result_has_its_status() -> None:
 def test_handler_takes_what_its_operation_says(operation: Any) -> None:
     wanted = ["query"] * (operation.query is not NoQuery) + ["body"] * (operation.body is not None)
     _desk, *taken = inspect.signature(operation.handler).parameters
-    assert taken == [*operation.parameters, *wanted, *["by"] * operation.changes]
+    rest = ["by"] * operation.changes + ["cell"] * operation.asks_cells
+    assert taken == [*operation.parameters, *wanted, *rest]
 
 
 def test_who_reads_changes_nothing_and_only_an_admin_reads_who_did_what() -> None:

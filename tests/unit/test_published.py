@@ -34,6 +34,7 @@ PRIVATE = "a-secret-of-my-own"
             "[ledger] database_url",
             {"ledger": {"database_url": "postgresql+asyncpg://me:mine@a/b?password=credits"}},
         ),
+        ("[cells.b.broker] url", {"cells": {"b": {"broker": {"url": "amqp://me:credits@b"}}}}),
         ("[cache] url", {"cache": {"url": "redis://worker:demo-redis@cache"}}),
         ("[cache] url", {"cache": {"url": "redis+sentinel://worker:demo-redis@a,[::1]/mymaster"}}),
         ("[cache] url", {"cache": {"url": "redis+sentinel://worker:WORKER_PASSWORD@a/mymaster"}}),

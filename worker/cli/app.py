@@ -6,25 +6,23 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from shared.cells import Part, cells_of, naming_cell, settings_of
 from shared.errors import BrokerUnavailable, CursorError, LedgerRefused, LedgerUnavailable, SettingsError
-from shared.money import Currencies
 from shared.published import refuse_published_secrets
 from shared.settings import Settings, load_settings
 from shared.settings_sources import located
-from worker import database
 from worker.cli.audit import audit_log
 from worker.cli.books import ledger, round_, transfer
 from worker.cli.dead import dead
-from worker.cli.ends import End, end, note
+from worker.cli.ends import End, end
 from worker.cli.grants import grants
 from worker.cli.holders import player, session
-from worker.cli.ledger import ask, place
-from worker.cli.options import ActingAs, AsJson, actor_named
-from worker.cli.output import audit_text, say
-from worker.cli.progress import telling_progress
+from worker.cli.ledger import place
+from worker.cli.migrating import migrate_cells
+from worker.cli.options import ActingAs, AsJson, Cell, actor_named
 from worker.cli.token import token
+from worker.cli.verifying import verify_cells
 from worker.migration_lock import WAIT_SECONDS
-from worker.verify import verify as verify_books
 
 app: Final = typer.Typer(
     add_completion=False,
@@ -67,11 +65,13 @@ def main() -> None:
 
 
 @app.command()
-def run() -> None:
-    """Serve credits from RabbitMQ until SIGTERM or SIGINT."""
+def run(cell: Cell = None) -> None:
+    """Serve credits of one cell from RabbitMQ until SIGTERM or SIGINT."""
     from worker import process  # noqa: PLC0415  (no other command waits for what speaks to the broker)
 
-    _serve(load_settings(), process.run)
+    own = settings_of(load_settings(), cell, *Part)
+    with naming_cell(own.broker.cell):
+        _serve(own, process.run)
 
 
 @app.command()
@@ -84,9 +84,16 @@ def operator() -> None:
     try:
         _serve(settings, serve)
     except LedgerRefused as error:
-        raise SettingsError(f"[ledger] database_url: {place(settings.ledger)}: {error}") from error
+        raise SettingsError(f"[ledger] database_url: {_books(settings)}: {error}") from error
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"no answer from {place(settings.ledger)}: {error}") from error
+        raise LedgerUnavailable(f"no answer from {_books(settings)}: {error}") from error
+
+
+def _books(settings: Settings) -> str:
+    """Return where the books are that gave no answer, for one line."""
+    if len(cells_of(settings)) > 1:
+        return "any cell"
+    return place(settings_of(settings, None, Part.LEDGER).ledger)
 
 
 def _serve(settings: Settings, serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
@@ -110,18 +117,14 @@ def migrate(
             help="How long to wait for whoever else migrates, or uses tables.",
         ),
     ] = WAIT_SECONDS,
+    cell: Cell = None,
     acting_as: ActingAs = None,
 ) -> None:
-    """Bring the tables to this version; harmless to repeat."""
-    settings, by = load_settings().ledger, actor_named(acting_as)
-    before, after = ask(
-        settings,
-        lambda engine: database.migrate(engine, by=by, wait_seconds=wait, tell=note),
-        migrated=False,
-        patient=True,
-    )
-    came = "was there already" if before == after else f"from {before or 'no tables'}"
-    typer.echo(f"{place(settings)}: at revision {after}, {came}")
+    """Bring the tables to this version; harmless to repeat. Of several cells: of all.
+
+    Then it is written down in each which integrations it serves, unless another cell's books have them.
+    """
+    migrate_cells(load_settings(), cell, actor_named(acting_as), wait_seconds=wait)
 
 
 @app.command()
@@ -130,22 +133,13 @@ def verify(
     full: Annotated[
         bool, typer.Option("--full", help="Read everything again, not only what is new.")
     ] = False,
+    cell: Cell = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove the books: exit 0 only when every invariant holds. Credits may be posted meanwhile.
 
     Reads what came since the last time that everything held, and every wallet. Rows that were verified before
-    and were altered since behind the ledger's back are found by --full alone.
+    and were altered since behind the ledger's back are found by --full alone. Of several cells it proves
+    each, and that no integration has wins in two.
     """
-    settings = load_settings()
-    currencies = Currencies(settings.currencies)
-    with telling_progress("verify", silent=as_json) as tell:
-        audit = ask(
-            settings.ledger,
-            lambda engine: verify_books(engine, currencies, full=full, progress=tell),
-            patient=True,
-        )
-    say(audit, audit_text(audit), as_json=as_json)
-    if not audit.holds:
-        broken = ", ".join(finding.invariant for finding in audit.findings if finding.broken)
-        end(End.NO, f"the books are broken: {broken}")
+    verify_cells(load_settings(), cell, full=full, as_json=as_json)

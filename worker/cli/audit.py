@@ -8,9 +8,9 @@ import typer
 from shared.settings import load_settings
 from worker.audit_log import Action, session_subject
 from worker.audit_reading import AuditQuery, list_audit
-from worker.cli.ledger import ask
-from worker.cli.options import AsJson, Cursor, Limit, checked_if_given
-from worker.cli.output import audit_log_text, say
+from worker.cli.cells import ask_cells, check_cursor, say_found
+from worker.cli.options import AsJson, Cell, Cursor, Limit, checked_if_given
+from worker.cli.output import audit_log_text
 from worker.paging import LIMIT_DEFAULT
 
 audit_log: Final = typer.Typer(
@@ -49,6 +49,7 @@ def list_entries(  # noqa: PLR0913, PLR0917  (each is an option)
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
     *,
+    cell: Cell = None,
     as_json: AsJson = False,
 ) -> None:
     """List the audit log, newest first, a page at a time."""
@@ -57,5 +58,7 @@ def list_entries(  # noqa: PLR0913, PLR0917  (each is an option)
     if session_id is not None and integration is not None:
         subject = session_subject(integration, session_id)
     wanted = AuditQuery(limit, cursor, actor, action, subject, since)
-    page = ask(load_settings().ledger, lambda engine: list_audit(engine, wanted))
-    say(page, audit_log_text(page), as_json=as_json)
+    settings = load_settings()
+    check_cursor(settings, cell, cursor)
+    answers = ask_cells(settings, cell, lambda engine: list_audit(engine, wanted))
+    say_found(answers, audit_log_text, "", as_json=as_json, is_unique=False)

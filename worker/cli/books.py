@@ -1,5 +1,6 @@
 """`transfer`, `round` and `ledger`: what is in the books."""
 
+from dataclasses import replace
 from typing import Annotated, Final
 from uuid import UUID
 
@@ -9,11 +10,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import load_settings
 from worker import reading
-from worker.cli.ends import End, end
-from worker.cli.ledger import ask, read
+from worker.cli.cells import (
+    ask_cells,
+    cell_to_change,
+    check_cursor,
+    read_cells,
+    say_found,
+    say_of_cell,
+)
+from worker.cli.ends import End
 from worker.cli.options import (
     ActingAs,
     AsJson,
+    Cell,
     Cursor,
     Integration,
     Limit,
@@ -26,6 +35,7 @@ from worker.cli.options import (
 from worker.cli.output import round_text, say, transfer_text, transfers_text
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 from worker.paging import LIMIT_DEFAULT, LIMIT_MAX, Page
+from worker.views import TransferAnswer
 
 transfer: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Credits that were posted.")
 round_: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Rounds of games.")
@@ -42,34 +52,39 @@ def show_transfer(
     ] = None,
     transfer_id: Annotated[UUID | None, typer.Option("--id", help="Our own id, instead of these.")] = None,
     *,
+    cell: Cell = None,
     as_json: AsJson = False,
 ) -> None:
     """Answer 'was this win paid?': the transfer, its entries, and what the provider said of it."""
     if transfer_id is not None and provider_tx_id is None and integration is None:
-        _show_by_our_id(transfer_id, as_json=as_json)
+        _show_by_our_id(transfer_id, cell, as_json=as_json)
     elif transfer_id is None and provider_tx_id is not None and integration is not None:
-        _show_by_providers_id(integration, provider_tx_id, as_json=as_json)
+        _show_by_providers_id(integration, provider_tx_id, cell, as_json=as_json)
     else:
         raise typer.BadParameter("give the provider's id with --integration, or --id alone")
 
 
-def _show_by_providers_id(integration: str, provider_tx_id: str, *, as_json: bool) -> None:
+def _show_by_providers_id(integration: str, provider_tx_id: str, cell: str | None, *, as_json: bool) -> None:
     settings = load_settings()
-    answer = read(settings, reading.show_transfer, integration, provider_tx_id)
-    if not answer.posted:
+    answers = read_cells(settings, cell, reading.show_transfer, integration, provider_tx_id)
+    posted = {name: answer for name, answer in answers.by_cell.items() if answer.posted}
+    if not posted:
+        answers.end_if_incomplete()
         # A misspelt name must not look like an unpaid win. One that was configured once still finds its own.
         check_configured(settings, integration)
-    if as_json or answer.transfer is not None:
-        say(answer, transfer_text(answer.transfer) if answer.transfer else "", as_json=as_json)
-    if not answer.posted:
-        end(End.NOT_PAID, f"not paid: no such transfer: {integration} has none with id {provider_tx_id!r}")
+        if as_json:
+            say(next(iter(answers.by_cell.values())), "", as_json=True)
+    missing = f"not paid: no such transfer: {integration} has none with id {provider_tx_id!r}"
+    say_found(replace(answers, by_cell=posted), _text, missing, as_json=as_json, code=End.NOT_PAID)
 
 
-def _show_by_our_id(transfer_id: UUID, *, as_json: bool) -> None:
-    answer = read(load_settings(), reading.show_transfer_by_id, transfer_id)
-    if answer is None or answer.transfer is None:
-        end(End.NO, f"there is no transfer {transfer_id}")
-    say(answer, transfer_text(answer.transfer), as_json=as_json)
+def _show_by_our_id(transfer_id: UUID, cell: str | None, *, as_json: bool) -> None:
+    answers = read_cells(load_settings(), cell, reading.show_transfer_by_id, transfer_id)
+    say_found(answers, _text, f"there is no transfer {transfer_id}", as_json=as_json)
+
+
+def _text(answer: TransferAnswer) -> str:
+    return transfer_text(answer.transfer) if answer.transfer is not None else ""
 
 
 @transfer.command("list")
@@ -78,17 +93,19 @@ def list_transfers(
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
     *,
+    cell: Cell = None,
     as_json: AsJson = False,
 ) -> None:
     """List a player's transfers, newest first, a page at a time."""
-    found = read(load_settings(), reading.list_transfers, player_id, Page(limit, cursor))
-    if found is None:
-        end(End.NO, f"there is no player {player_id!r}")
-    say(found, transfers_text(found), as_json=as_json)
+    settings = load_settings()
+    check_cursor(settings, cell, cursor)
+    answers = read_cells(settings, cell, reading.list_transfers, player_id, Page(limit, cursor))
+    missing = f"there is no player {player_id!r}"
+    say_found(answers, transfers_text, missing, as_json=as_json, is_unique=False)
 
 
 @round_.command("show")
-def show_round(
+def show_round(  # noqa: PLR0913  (each is an option)
     round_id: Annotated[
         str, typer.Argument(help="The provider's id of the round.", callback=checked_round_id)
     ],
@@ -96,15 +113,17 @@ def show_round(
     limit: Limit = LIMIT_MAX,
     cursor: Cursor = None,
     *,
+    cell: Cell = None,
     as_json: AsJson = False,
 ) -> None:
     """Show a round: its wins, whether it is closed, and what came after it was."""
     settings = load_settings()
-    found = read(settings, reading.show_round, integration, round_id, Page(limit, cursor))
-    if found is None:
+    check_cursor(settings, cell, cursor)
+    answers = read_cells(settings, cell, reading.show_round, integration, round_id, Page(limit, cursor))
+    if not (answers.found or answers.faults):
         check_configured(settings, integration)
-        end(End.NO, f"no win of round {round_id!r} of {integration} is posted")
-    say(found, round_text(found), as_json=as_json)
+    missing = f"no win of round {round_id!r} of {integration} is posted"
+    say_found(answers, round_text, missing, as_json=as_json)
 
 
 class EpochAnswer(msgspec.Struct, frozen=True):
@@ -119,6 +138,7 @@ def epoch(
     bump: Annotated[
         bool, typer.Option("--bump", help="Begin a new one, with a new key for cached values.")
     ] = False,
+    cell: Cell = None,
     acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -128,6 +148,12 @@ def epoch(
         books = Ledger(engine)
         return await (books.bump_epoch(by=actor_named(acting_as)) if bump else books.epoch())
 
-    name = ask(load_settings().ledger, asked)
+    settings = load_settings()
+    if bump:
+        cell = cell_to_change(settings, cell).broker.cell
+    answers = ask_cells(settings, cell, asked)
     within = f"\nrunning workers follow within {EPOCH_SECONDS_MAX:.0f} second" if bump else ""
-    say(EpochAnswer(name), f"epoch {name}{within}", as_json=as_json)
+    for name, epoch_ in answers.by_cell.items():
+        text = f"epoch {epoch_}{within}"
+        say_of_cell(EpochAnswer(epoch_), text, answers.label(name), as_json=as_json)
+    answers.end_if_incomplete()

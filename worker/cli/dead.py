@@ -2,22 +2,31 @@
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 import typer
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.cells import Part
 from shared.credit import Credit
 from shared.ids import is_id
 from shared.money import Currencies
 from shared.settings import Settings, load_settings
 from worker import reading
 from worker.audit_log import Action
+from worker.cli.cells import (
+    Answers,
+    cell_to_change,
+    cells_to_read,
+    collecting,
+    say_found,
+    say_of_cell,
+)
 from worker.cli.dead_audit import audited
 from worker.cli.ends import End, end, note
 from worker.cli.ledger import read
-from worker.cli.options import ActingAs, AsJson, actor_named
+from worker.cli.options import ActingAs, AsJson, Cell, actor_named
 from worker.cli.output import aligned, counted, say
 from worker.views import amount_of
 
@@ -48,32 +57,47 @@ def list_dead(
     unsigned: Annotated[
         bool, typer.Option("--unsigned", help="Only what nobody has signed, which is kept apart.")
     ] = False,
+    cell: Cell = None,
     as_json: AsJson = False,
 ) -> None:
     """List what was put aside, and why. Nothing is lost by looking."""
     settings = load_settings()
-    messages = _look(settings, unsigned=unsigned)
-    if unsigned:
-        messages = [message for message in messages if not message.authentic]
-    say(messages, _list_text(messages, Currencies(settings.currencies)), as_json=as_json)
-    if not unsigned and (others := _count_unsigned(settings)):
+    currencies = Currencies(settings.currencies)
+    cells = list(cells_to_read(settings, cell, Part.BROKER))
+    answers = Answers[int](are_several=len(cells) > 1)
+    for own in cells:
+        name = own.broker.cell
+        with collecting(answers, name):
+            found = _look(own, unsigned=unsigned)
+            messages = [message for message in found if not (unsigned and message.authentic)]
+            listed = {"messages": messages} if answers.are_several else messages
+            say_of_cell(listed, _list_text(messages, currencies), answers.label(name), as_json=as_json)
+            answers.by_cell[name] = 0 if unsigned else _count_unsigned(own)
+    if others := sum(answers.by_cell.values()):
         note(f"{others} more that nobody has signed are put aside: `dead list --unsigned`")
+    answers.end_if_incomplete()
 
 
 @dead.command("show")
-def show_dead(message_id: Id, *, as_json: AsJson = False) -> None:
+def show_dead(message_id: Id, *, cell: Cell = None, as_json: AsJson = False) -> None:
     """Show one message: why it was put aside, what it asks for, and whether that is paid by now."""
     settings = load_settings()
-    message = next(iter(_find(settings, {message_id})), None)
-    if message is None:
-        end(End.NO, f"no message {message_id!r} is put aside")
-    found = read(settings, _whether_posted, message.credits)
-    text = _text(message, found, Currencies(settings.currencies))
-    say({"message": message, "credits": found}, text, as_json=as_json)
+    cells = list(cells_to_read(settings, cell, *Part))
+    answers = Answers["Mapping[str, Any]"](are_several=len(cells) > 1)
+    for own in cells:
+        with collecting(answers, own.broker.cell):
+            for message in _find(own, {message_id}):
+                credits_ = read(own, _whether_posted, message.credits)
+                answers.by_cell[own.broker.cell] = {"message": message, "credits": credits_}
+
+    def text(shown: Mapping[str, Any]) -> str:
+        return _text(shown["message"], shown["credits"], Currencies(settings.currencies))
+
+    say_found(answers, text, f"no message {message_id!r} is put aside", as_json=as_json)
 
 
 @dead.command("send-back")
-def send_back_dead(
+def send_back_dead(  # noqa: PLR0913  (each is an option)
     message_ids: Annotated[
         list[str] | None, typer.Argument(metavar="[ID]...", help="As `dead list` names them.")
     ] = None,
@@ -85,6 +109,7 @@ def send_back_dead(
         bool,
         typer.Option("--unsigned", help="Also those of the named that nobody signed: you vouch for them."),
     ] = False,
+    cell: Cell = None,
     acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -99,7 +124,7 @@ def send_back_dead(
         raise typer.BadParameter("--unsigned is for messages that are named, each after a look at it")
     from worker.dead import send_back  # noqa: PLC0415  (no other command waits for what speaks to the broker)
 
-    wanted, settings = set(message_ids or ()), load_settings()
+    wanted, settings = set(message_ids or ()), cell_to_change(load_settings(), cell, *Part)
     messages = _look(settings, unsigned=False) if everything else _find(settings, wanted)
 
     def is_chosen(message: "DeadMessage") -> bool:
@@ -124,6 +149,7 @@ def drop_dead(
     unpaid: Annotated[
         bool, typer.Option("--unpaid", help="Also what asks, or may ask, for a credit that is not paid.")
     ] = False,
+    cell: Cell = None,
     acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -134,7 +160,7 @@ def drop_dead(
     """
     from worker.dead import drop  # noqa: PLC0415  (see above)
 
-    settings = load_settings()
+    settings = cell_to_change(load_settings(), cell, *Part)
     named, currencies = _find(settings, set(message_ids)), Currencies(settings.currencies)
     asked = [credit for message in named for credit in message.credits]
     posted = {c.credit.identity: c.posted for c in read(settings, _whether_posted, asked)}

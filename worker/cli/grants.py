@@ -6,11 +6,13 @@ import typer
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
+from shared.cells import Part
 from shared.settings import load_settings
 from worker.audit_log import Actor
+from worker.cli.cells import cell_to_change
 from worker.cli.ends import End, end
 from worker.cli.ledger import ask, place
-from worker.cli.options import ActingAs, actor_named
+from worker.cli.options import ActingAs, Cell, actor_named
 from worker.grants import AUDITOR, OPERATOR, READER, WORKER, Rights, grant
 from worker.grants import grants as statements_for
 
@@ -40,6 +42,7 @@ def grants(  # noqa: PLR0913  (each is an option)
     apply: Annotated[
         bool, typer.Option("--apply", help="Carry it out, as the tables' owner that the settings name.")
     ] = False,
+    cell: Cell = None,
     acting_as: ActingAs = None,
 ) -> None:
     """Print the SQL that gives each role what it needs and takes all else; for PostgreSQL, after `migrate`.
@@ -54,13 +57,13 @@ def grants(  # noqa: PLR0913  (each is an option)
     if len(set(given)) < len(given):
         raise typer.BadParameter("each must be another role: their rights are not to add up")
     if apply:
-        _apply(rights_by_role, actor_named(acting_as))
+        _apply(rights_by_role, cell, actor_named(acting_as))
     else:
         typer.echo("\n".join(["BEGIN;", *(f"{one};" for one in statements_for(rights_by_role)), "COMMIT;"]))
 
 
-def _apply(rights_by_role: dict[str, Rights], by: Actor) -> None:
-    settings = load_settings().ledger
+def _apply(rights_by_role: dict[str, Rights], cell: str | None, by: Actor) -> None:
+    settings = cell_to_change(load_settings(), cell, Part.LEDGER).ledger
     if not make_url(settings.database_url).drivername.startswith("postgresql"):
         end(End.NO, "[ledger] database_url: only PostgreSQL has roles")
     try:

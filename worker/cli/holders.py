@@ -4,13 +4,15 @@ from typing import Annotated, Final
 
 import typer
 
+from shared.cells import Part
 from shared.settings import load_settings
 from worker import holders, reading
+from worker.cli.cells import ask_cell, ask_cells, cell_to_change, read_cells, say_found
 from worker.cli.ends import End, end, note
-from worker.cli.ledger import ask, read
 from worker.cli.options import (
     ActingAs,
     AsJson,
+    Cell,
     Integration,
     PlayerId,
     SessionId,
@@ -31,14 +33,15 @@ def add_player(
     player_id: PlayerId,
     currency: Annotated[str, typer.Option(help="ISO 4217, or one of [currencies].")],
     *,
+    cell: Cell = None,
     acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
     """Add a player with a REAL and a BONUS wallet. Again with another currency: adds wallets in that."""
     settings = load_settings()
     check_currency(settings, currency)
-    by = actor_named(acting_as)
-    added = ask(settings.ledger, lambda engine: holders.add_player(engine, player_id, currency, by=by))
+    own, by = cell_to_change(settings, cell, Part.LEDGER), actor_named(acting_as)
+    added = ask_cell(own, lambda engine: holders.add_player(engine, player_id, currency, by=by))
     say(added, _ADDED[added.added].format(p=added), as_json=as_json)
 
 
@@ -50,21 +53,23 @@ _ADDED: Final = {
 
 
 @player.command("show")
-def show_player(player_id: PlayerId, *, as_json: AsJson = False) -> None:
+def show_player(player_id: PlayerId, *, cell: Cell = None, as_json: AsJson = False) -> None:
     """Show a player's wallets, balances and last transfers."""
-    found = read(load_settings(), reading.show_player, player_id)
-    if found is None:
-        end(End.NO, f"there is no player {player_id!r}")
-    say(found, player_text(found), as_json=as_json)
+    answers = read_cells(load_settings(), cell, reading.show_player, player_id)
+    missing = f"there is no player {player_id!r}"
+    say_found(answers, player_text, missing, as_json=as_json, is_unique=False)
 
 
 @session.command("show")
-def show_session(session_id: SessionId, integration: Integration, *, as_json: AsJson = False) -> None:
+def show_session(
+    session_id: SessionId, integration: Integration, *, cell: Cell = None, as_json: AsJson = False
+) -> None:
     """Show whose a session is, in which currency, and whether it is open."""
-    found = ask(load_settings().ledger, lambda engine: holders.show_session(engine, integration, session_id))
-    if found is None:
-        end(End.NO, f"session {plain(session_id)} of {plain(integration)} is not known")
-    say(found, session_text(found), as_json=as_json)
+    answers = ask_cells(
+        load_settings(), cell, lambda engine: holders.show_session(engine, integration, session_id)
+    )
+    missing = f"session {plain(session_id)} of {plain(integration)} is not known"
+    say_found(answers, session_text, missing, as_json=as_json)
 
 
 @session.command("open")
@@ -74,6 +79,7 @@ def open_session(  # noqa: PLR0913  (each is an option)
     player_id: Annotated[str, typer.Option("--player", metavar="ID", callback=checked_id)],
     currency: Annotated[str | None, typer.Option(help="Default: the player's own.")] = None,
     *,
+    cell: Cell = None,
     acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -84,9 +90,9 @@ def open_session(  # noqa: PLR0913  (each is an option)
         note(f"no integration is configured here; {integration!r} is taken as it is")
     if currency is not None:
         check_currency(settings, currency)
-    by = actor_named(acting_as)
-    answer = ask(
-        settings.ledger,
+    own, by = cell_to_change(settings, cell, Part.LEDGER, integration=integration), actor_named(acting_as)
+    answer = ask_cell(
+        own,
         lambda engine: holders.open_session(engine, integration, session_id, player_id, currency, by=by),
     )
     _say_session(answer, f"session {session_id} of {integration}", as_json=as_json)
@@ -97,14 +103,14 @@ def close_session(
     session_id: SessionId,
     integration: Integration,
     *,
+    cell: Cell = None,
     acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
     """Close a session. Wins of its rounds are owed, and paid, all the same."""
+    own = cell_to_change(load_settings(), cell, Part.LEDGER, integration=integration)
     by = actor_named(acting_as)
-    answer = ask(
-        load_settings().ledger, lambda engine: holders.close_session(engine, integration, session_id, by=by)
-    )
+    answer = ask_cell(own, lambda engine: holders.close_session(engine, integration, session_id, by=by))
     _say_session(answer, f"session {session_id} of {integration}", as_json=as_json)
 
 

@@ -28,7 +28,7 @@ def ask(
     Raises LedgerUnavailable, and SettingsError when the tables are not this version's, unless `migrated` is
     false. `patient` takes the time limit off statements.
     """
-    return asyncio.run(_ask(settings, question, migrated=migrated, patient=patient))
+    return asyncio.run(ask_async(settings, question, migrated=migrated, patient=patient))
 
 
 def read(
@@ -42,13 +42,14 @@ def read(
     return ask(settings.ledger, lambda engine: question(engine, currencies, *asked, **named))
 
 
-async def _ask(
+async def ask_async(
     settings: LedgerSettings,
     question: Callable[[AsyncEngine], Awaitable[Answer]],
     *,
     migrated: bool,
     patient: bool,
 ) -> Answer:
+    """Return what `ask` returns."""
     engine = create_engine(settings, patient=patient)
     try:
         if migrated:

@@ -45,6 +45,16 @@ Integration = Annotated[
 Limit = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help=f"At most so many, up to {LIMIT_MAX}.")]
 Cursor = Annotated[str | None, typer.Option(help="Where to go on, as the last answer said.")]
 
+Cell = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        envvar="CREDITS_CELL",
+        help="As in [cells.NAME]; `main` is that of [broker] and [ledger].",
+        callback=checked_if_given,
+    ),
+]
+
 ActingAs = Annotated[
     str | None,
     typer.Option(

@@ -8,7 +8,8 @@ from typing import Annotated, Final
 import msgspec
 import typer
 
-from shared.settings import USER_NAME, Role
+from shared.settings import Role
+from shared.settings_types import USER_NAME
 from worker.cli.options import AsJson
 from worker.cli.output import say
 

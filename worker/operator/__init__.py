@@ -4,6 +4,7 @@
 |---|---|
 | `app` | settings in, a Starlette application out |
 | `routes` | the table of operations, from which routes and document are made |
+| `cells` | the books of all cells: where to look, and where to change something |
 | `handlers` | one small function for each operation |
 | `endpoint` | a request's ids, query and body, from bytes to values |
 | `front` | what holds for every request: the token, faults as problems, the log, the counters |

@@ -10,15 +10,14 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
-from shared.errors import LedgerUnavailable
 from shared.http import RefusalLog
 from shared.http import serve as serve_http
 from shared.money import Currencies
+from shared.readiness import Readiness
 from shared.remembered import READINESS_STANDS_SECONDS, Remembered
 from shared.settings import Settings
 from shared.tls import server_context
-from worker.database import create_engine, require_migrated
-from worker.ledger import Ledger
+from worker.operator.cells import Cells
 from worker.operator.endpoint import Endpoint
 from worker.operator.front import Front, nowhere
 from worker.operator.metrics import OperatorMetrics
@@ -39,17 +38,20 @@ def create_operator_app(settings: Settings) -> Starlette:
     LedgerUnavailable when nobody can tell.
     """
     tokens = Tokens(settings.operator)
-    desk = _desk(settings)
+    cells = Cells(settings)
+    readiness = Readiness(cells.probes)
+    desk = _desk(settings, cells, readiness)
     operations = [*OPERATIONS, _openapi(OPERATIONS)]
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
-            await require_migrated(desk.engine)
+            await desk.cells.require_migrated()
             yield
         finally:
             desk.throttle_log.flush()
-            await desk.engine.dispose()
+            readiness.stop()
+            await desk.cells.dispose()
 
     open_paths = frozenset(operation.path for operation in operations if operation.is_open)
     front = Middleware(Front, tokens=tokens, open_paths=open_paths, desk=desk)
@@ -85,24 +87,15 @@ async def serve(settings: Settings) -> None:
     _log.info("operator API stopped")
 
 
-def _desk(settings: Settings) -> Desk:
-    engine = create_engine(settings.ledger)
-
-    async def find_obstacle() -> str | None:
-        try:
-            await Ledger(engine).epoch()
-        except LedgerUnavailable as error:
-            return str(error)
-        return None
-
+def _desk(settings: Settings, cells: Cells, readiness: Readiness) -> Desk:
     return Desk(
-        engine=engine,
+        cells=cells,
         settings=settings,
         currencies=Currencies(settings.currencies),
         metrics=OperatorMetrics(),
         throttle=Throttle(settings.operator.refusals_max, settings.operator.refusals_seconds),
         throttle_log=ThrottleLog(),
-        obstacle=Remembered(find_obstacle, READINESS_STANDS_SECONDS),
+        obstacles=Remembered(readiness.look, READINESS_STANDS_SECONDS),
     )
 
 

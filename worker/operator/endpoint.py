@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from shared.http import read_body
 from shared.ids import refuse_id, refuse_round_id
-from shared.settings import INTEGRATION_NAME
+from shared.settings_types import INTEGRATION_NAME
 from worker.audit_log import Action, Actor, Via, record, subject_of
 from worker.database import outages_as_unavailable
 from worker.operator.operation import Desk, NoQuery, Operation
@@ -52,7 +52,9 @@ class Endpoint:
         caller: Caller | None = request.scope.get("caller")
         if caller is not None and not caller.role.includes(operation.role):
             await self._forbid(caller, operation, subject)
-        query = _query(request, operation.query)
+        cell, query = _query(request, operation)
+        if operation.asks_cells:
+            asked["cell"] = cell
         if operation.query is not NoQuery:
             asked["query"] = query
         if operation.body is not None:
@@ -67,7 +69,7 @@ class Endpoint:
             raise throttled(seconds)
         detail = {"operation": operation.name, "role": caller.role, "needed": operation.role}
         with outages_as_unavailable():
-            async with transaction(self._desk.engine) as connection:
+            async with transaction(self._desk.cells.default) as connection:
                 by = Actor(caller.name, Via.API)
                 await record(connection, by, Action.ACCESS, subject, "forbidden", detail)
         raise Refused(Code.FORBIDDEN, f"this takes the role {operation.role}; yours is {caller.role}")
@@ -93,7 +95,8 @@ def _id(name: str, raw: str) -> str:
     return value
 
 
-def _query(request: Request, wanted: type[msgspec.Struct]) -> msgspec.Struct:
+def _query(request: Request, operation: Operation) -> tuple[str | None, msgspec.Struct]:
+    """Return the cell, where one is named, and the operation's own parameters. Raises Refused."""
     try:
         pairs = parse_qsl(
             request.scope["query_string"].decode("latin-1"),
@@ -106,10 +109,12 @@ def _query(request: Request, wanted: type[msgspec.Struct]) -> msgspec.Struct:
     given = dict(pairs)
     if len(given) < len(pairs):
         raise Refused(Code.INVALID_QUERY, "a parameter is given twice")
+    cell = given.pop("cell", None) if operation.asks_cells else None
+    wanted = operation.query
     types = _parameter_types(wanted)
     if unknown := given.keys() - types.keys():
         raise Refused(Code.INVALID_QUERY, f"the query has an unknown parameter {min(unknown)!r}")
-    return wanted(**{name: _parameter(name, value, types[name]) for name, value in given.items()})
+    return cell, wanted(**{name: _parameter(name, value, types[name]) for name, value in given.items()})
 
 
 def _parameter(name: str, text: str, type_: Any) -> Any:

@@ -1,15 +1,19 @@
 """One function for each operation: a call of the service layer, and what its answer is in HTTP."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.ids import ID_CHARACTERS_MAX, refuse_id
+from shared.money import Currencies
+from shared.readiness import states_of
 from worker import audit_reading, holders, reading
 from worker.audit_log import Actor
 from worker.audit_reading import AuditQuery
@@ -23,6 +27,7 @@ from worker.names import (
 from worker.operator.operation import Desk
 from worker.operator.problems import Code, Refused, Reply, refusal
 from worker.paging import Page
+from worker.views import TransferAnswer, with_cell
 
 Id = Annotated[
     str,
@@ -51,6 +56,8 @@ class Status(msgspec.Struct, frozen=True):
     """The state of this process."""
 
     status: str
+    cells: dict[str, str] | UnsetType = UNSET
+    """Of several cells, "ready" or why the books don't answer."""
 
 
 ADDED: Final[Mapping[Added, int]] = {Added.PLAYER: 201, Added.WALLETS: 200, Added.NOTHING: 200}
@@ -68,74 +75,86 @@ SESSION_ENDS: Final[Mapping[SessionResult, tuple[int | Code, str]]] = {
 }
 
 
-async def add_player(desk: Desk, player_id: str, body: NewPlayer, by: Actor) -> Reply:
+async def add_player(desk: Desk, player_id: str, body: NewPlayer, by: Actor, cell: str | None) -> Reply:
     """Add a player, or wallets in another currency to one."""
     _check_currency(desk, body.currency)
-    added = await holders.add_player(desk.engine, player_id, body.currency, by=by)
-    return Reply(ADDED[added.added], added)
+    books = desk.cells.one(cell)
+    added = await holders.add_player(books.answer, player_id, body.currency, by=by)
+    return Reply(ADDED[added.added], with_cell(added, books.cell))
 
 
-async def show_player(desk: Desk, player_id: str) -> Reply:
+async def show_player(desk: Desk, player_id: str, cell: str | None) -> Reply:
     """Show a player with wallets and last transfers."""
-    return _of_player(await reading.show_player(desk.engine, desk.currencies, player_id), player_id)
+    return await _of_player(desk, cell, player_id, reading.show_player)
 
 
-async def show_wallets(desk: Desk, player_id: str) -> Reply:
+async def show_wallets(desk: Desk, player_id: str, cell: str | None) -> Reply:
     """Show a player's wallets."""
-    return _of_player(await reading.show_wallets(desk.engine, desk.currencies, player_id), player_id)
+    return await _of_player(desk, cell, player_id, reading.show_wallets)
 
 
-async def show_balances(desk: Desk, player_id: str) -> Reply:
+async def show_balances(desk: Desk, player_id: str, cell: str | None) -> Reply:
     """Show what a player has."""
-    return _of_player(await reading.show_balances(desk.engine, desk.currencies, player_id), player_id)
+    return await _of_player(desk, cell, player_id, reading.show_balances)
 
 
-async def list_transfers(desk: Desk, player_id: str, query: Page) -> Reply:
+async def list_transfers(desk: Desk, player_id: str, query: Page, cell: str | None) -> Reply:
     """List a player's transfers."""
-    page = await reading.list_transfers(desk.engine, desk.currencies, player_id, query)
-    return _of_player(page, player_id)
+    return await _of_player(desk, cell, player_id, partial(reading.list_transfers, page=query))
 
 
-async def show_transfer(desk: Desk, transfer_id: str) -> Reply:
+async def show_transfer(desk: Desk, transfer_id: str, cell: str | None) -> Reply:
     """Show the transfer that has our own id."""
     try:
         wanted = msgspec.convert(transfer_id, UUID)
     except msgspec.ValidationError:
         raise Refused(Code.INVALID_ID, "transfer_id: our own ids are UUIDs") from None
-    found = await reading.show_transfer_by_id(desk.engine, desk.currencies, wanted)
+    found = await desk.cells.search(
+        cell, lambda engine: reading.show_transfer_by_id(engine, desk.currencies, wanted)
+    )
     if found is None:
         return refusal(Code.UNKNOWN_TRANSFER, f"there is no transfer {wanted}")
-    return Reply(200, found)
+    return Reply(200, with_cell(*found))
 
 
-async def find_transfer(desk: Desk, integration: str, provider_tx_id: str) -> Reply:
+async def find_transfer(desk: Desk, integration: str, provider_tx_id: str, cell: str | None) -> Reply:
     """Answer 'was this win paid?'."""
-    found = await reading.show_transfer(desk.engine, desk.currencies, integration, provider_tx_id)
-    if found.posted:
-        return Reply(200, found)
+
+    async def find_posted(engine: AsyncEngine) -> TransferAnswer | None:
+        answer = await reading.show_transfer(engine, desk.currencies, integration, provider_tx_id)
+        return answer if answer.posted else None
+
+    found = await desk.cells.search(cell, find_posted)
+    if found is not None:
+        return Reply(200, with_cell(*found))
     # A misspelt name must not look like an unpaid win. One that was configured once still finds its own.
     _check_configured(desk, integration)
     return refusal(Code.NOT_PAID, f"{integration!r} has no transfer with id {provider_tx_id!r}")
 
 
-async def show_round(desk: Desk, integration: str, round_id: str, query: Page) -> Reply:
+async def show_round(desk: Desk, integration: str, round_id: str, query: Page, cell: str | None) -> Reply:
     """Show a round's wins."""
-    found = await reading.show_round(desk.engine, desk.currencies, integration, round_id, query)
+    found = await desk.cells.search(
+        cell, lambda engine: reading.show_round(engine, desk.currencies, integration, round_id, query)
+    )
     if found is not None:
-        return Reply(200, found)
+        return Reply(200, with_cell(*found))
     _check_configured(desk, integration)
     return refusal(Code.UNKNOWN_ROUND, f"no win of round {round_id!r} of {integration!r} is posted")
 
 
-async def open_session(desk: Desk, integration: str, session_id: str, body: NewSession, by: Actor) -> Reply:
+async def open_session(  # noqa: PLR0913, PLR0917  (what a request has)
+    desk: Desk, integration: str, session_id: str, body: NewSession, by: Actor, cell: str | None
+) -> Reply:
     """Open a session, unless it is open."""
     _check_configured(desk, integration)
     if (reason := refuse_id(body.player_id)) is not None:
         raise Refused(Code.INVALID_BODY, f"{reason} - at `$.player_id`")
     if body.currency is not None:
         _check_currency(desk, body.currency)
+    books = desk.cells.one(cell, integration)
     answer = await holders.open_session(
-        desk.engine,
+        books.answer,
         integration,
         session_id,
         body.player_id,
@@ -143,26 +162,32 @@ async def open_session(desk: Desk, integration: str, session_id: str, body: NewS
         by=by,
         records_refusal=partial(_records_refusal, desk, by),
     )
-    return _of_session(answer)
+    return _of_session(answer, books.cell)
 
 
-async def show_session(desk: Desk, integration: str, session_id: str) -> Reply:
+async def show_session(desk: Desk, integration: str, session_id: str, cell: str | None) -> Reply:
     """Show a session."""
-    found = await holders.show_session(desk.engine, integration, session_id)
-    return Reply(200, found) if found else _of_session(SessionAnswer(SessionResult.UNKNOWN_SESSION))
-
-
-async def close_session(desk: Desk, integration: str, session_id: str, by: Actor) -> Reply:
-    """Close a session, unless it is closed."""
-    answer = await holders.close_session(
-        desk.engine, integration, session_id, by=by, records_refusal=partial(_records_refusal, desk, by)
+    found = await desk.cells.search(
+        cell, lambda engine: holders.show_session(engine, integration, session_id)
     )
-    return _of_session(answer)
+    if found is None:
+        return _of_session(SessionAnswer(SessionResult.UNKNOWN_SESSION), None)
+    return Reply(200, with_cell(*found))
 
 
-async def list_audit(desk: Desk, query: AuditQuery) -> Reply:
-    """List the audit log."""
-    return Reply(200, await audit_reading.list_audit(desk.engine, query))
+async def close_session(desk: Desk, integration: str, session_id: str, by: Actor, cell: str | None) -> Reply:
+    """Close a session, unless it is closed."""
+    books = desk.cells.one(cell, integration)
+    answer = await holders.close_session(
+        books.answer, integration, session_id, by=by, records_refusal=partial(_records_refusal, desk, by)
+    )
+    return _of_session(answer, books.cell)
+
+
+async def list_audit(desk: Desk, query: AuditQuery, cell: str | None) -> Reply:
+    """List the audit log, of one cell."""
+    books = desk.cells.one(cell)
+    return Reply(200, with_cell(await audit_reading.list_audit(books.answer, query), books.cell))
 
 
 async def healthz(_desk: Desk) -> Reply:
@@ -172,9 +197,10 @@ async def healthz(_desk: Desk) -> Reply:
 
 async def readyz(desk: Desk) -> Reply:
     """Say that the books answered a question just now."""
-    if (obstacle := await desk.obstacle.get()) is not None:
-        raise LedgerUnavailable(obstacle)
-    return Reply(200, Status("ready"))
+    obstacles = await desk.obstacles.get()
+    if None not in obstacles.values():
+        raise LedgerUnavailable("; ".join(str(obstacle) for obstacle in obstacles.values()))
+    return Reply(200, Status("ready", states_of(obstacles) or UNSET))
 
 
 async def show_metrics(desk: Desk) -> Reply:
@@ -193,15 +219,26 @@ def _records_refusal(desk: Desk, by: Actor) -> bool:
     return False
 
 
-def _of_player(found: msgspec.Struct | None, player_id: str) -> Reply:
+async def _of_player(
+    desk: Desk,
+    cell: str | None,
+    player_id: str,
+    question: Callable[[AsyncEngine, Currencies, str], Awaitable[msgspec.Struct | None]],
+) -> Reply:
+    """Answer about a player. In another cell the same id may be another person's."""
+    found = await desk.cells.search(
+        cell, lambda engine: question(engine, desk.currencies, player_id), is_unique=False
+    )
     if found is None:
         return refusal(Code.UNKNOWN_PLAYER, f"there is no player {player_id!r}")
-    return Reply(200, found)
+    return Reply(200, with_cell(*found))
 
 
-def _of_session(answer: SessionAnswer) -> Reply:
+def _of_session(answer: SessionAnswer, cell: str | None) -> Reply:
     end, words = SESSION_ENDS[answer.result]
-    return refusal(end, words.format(s=answer.session)) if isinstance(end, Code) else Reply(end, answer)
+    if isinstance(end, Code):
+        return refusal(end, words.format(s=answer.session))
+    return Reply(end, with_cell(answer, cell))
 
 
 def _check_currency(desk: Desk, currency: str) -> None:

@@ -7,8 +7,9 @@ from typing import Any, Final
 import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from shared.cell_places import CELL_NAME
 from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX
-from shared.settings import INTEGRATION_NAME
+from shared.settings_types import INTEGRATION_NAME
 from worker.audit_log import Action
 from worker.names import ID_PATTERN, ROUND_ID_PATTERN
 from worker.operator.operation import Operation
@@ -20,7 +21,9 @@ _REF: Final = "#/components/schemas/{name}"
 _DESCRIPTION: Final = (
     "Players, sessions, and questions about money. Ids are percent-encoded in the path, '/' and '%' included;"
     " '.' and '..' alone can't be asked about, since clients take them for steps. Every creation may be"
-    " repeated. Amounts have minor units for programs and a text for people."
+    " repeated. Amounts have minor units for programs and a text for people. Where there are several cells,"
+    " all are asked, and the answer names its own: 409 `several_cells` if several have it, or if a change has"
+    " to say where; 503 if a cell that may have it gave no answer."
 )
 
 _ROLES: Final = (
@@ -49,6 +52,19 @@ _PATH_SCHEMAS: Final = {
     "round_id": _in_path(ROUND_ID_PATTERN, ROUND_ID_CHARACTERS_MAX),
     "transfer_id": {"type": "string", "format": "uuid"},
     "integration": {"type": "string", "pattern": INTEGRATION_NAME},
+}
+
+_CELL_PARAMETER: Final = {
+    "name": "cell",
+    "in": "query",
+    "description": "Where to ask, or to change something: a cell, as in [cells.NAME], or `main`.",
+    "schema": {"type": "string", "pattern": CELL_NAME},
+}
+
+_IN_CELL: Final = {
+    "properties": {
+        "cell": {"type": "string", "description": "Where there are several cells: whose answer it is."}
+    }
 }
 
 _HEADERS: Final = {
@@ -85,7 +101,11 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "summary": operation.summary,
         "description": "" if operation.is_open else f"Takes the role `{operation.role}`, or one above it.",
         "security": [] if operation.is_open else [{"token": [operation.role.value]}],
-        "parameters": [*map(_path_parameter, operation.parameters), *_query_parameters(operation.query)],
+        "parameters": [
+            *map(_path_parameter, operation.parameters),
+            *_query_parameters(operation.query),
+            *([_CELL_PARAMETER] if operation.asks_cells else []),
+        ],
         "responses": {**_answers(operation), **_problems(operation.codes)},
     }
     if operation.body is not None:
@@ -94,14 +114,18 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 
 def _answers(operation: Operation) -> dict[str, Any]:
-    return {str(status): _answer(status, content) for status, content in operation.answers.items()}
+    return {
+        str(status): _answer(status, content, in_cell=operation.asks_cells)
+        for status, content in operation.answers.items()
+    }
 
 
-def _answer(status: int, content: Any) -> dict[str, Any]:
+def _answer(status: int, content: Any, *, in_cell: bool) -> dict[str, Any]:
     description = "New" if status == 201 else "The answer"
     if content is bytes:
         return {"description": description, "content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}
-    return {"description": description, "content": {JSON: {"schema": _reference(content)}}}
+    schema = {"allOf": [_reference(content), _IN_CELL]} if in_cell else _reference(content)
+    return {"description": description, "content": {JSON: {"schema": schema}}}
 
 
 def _problems(codes: frozenset[Code]) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
+from shared.readiness import Obstacles
 from shared.remembered import Remembered
 from shared.settings import Role, Settings
+from worker.operator.cells import Cells
 from worker.operator.metrics import OperatorMetrics
 from worker.operator.problems import Code, Reply
 from worker.operator.throttle import Throttle, ThrottleLog
@@ -19,14 +20,14 @@ from worker.operator.throttle import Throttle, ThrottleLog
 class Desk:
     """What the handlers work with."""
 
-    engine: AsyncEngine
+    cells: Cells
     settings: Settings
     currencies: Currencies
     metrics: OperatorMetrics
     throttle: Throttle
     throttle_log: ThrottleLog
-    obstacle: Remembered[str | None]
-    """Why the books don't answer, or None where they do."""
+    obstacles: Remembered[Obstacles]
+    """By cell, why the books don't answer, or None where they do."""
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,8 +38,8 @@ class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Operation:
     """A method of a path.
 
-    The handler takes a Desk, the ids of the path by their names, `query` and `body` where there are any, and
-    `by`, who acts, where it changes anything.
+    The handler takes a Desk, the ids of the path by their names, `query` and `body` where there are any,
+    `cell` where it asks the books, and `by`, who acts, where it changes anything.
     """
 
     method: str
@@ -65,6 +66,11 @@ class Operation:
         """Whether it changes anything."""
         return self.method != "GET"
 
+    @property
+    def asks_cells(self) -> bool:
+        """Whether it asks the books, of which there are some in each cell."""
+        return not self.is_open
+
     parameters: tuple[str, ...] = field(init=False)
     """The names of the path's ids."""
 
@@ -79,6 +85,7 @@ class Operation:
         codes = {*self.problems, Code.INVALID_QUERY, Code.DEFECT, Code.UNAVAILABLE}
         codes |= set() if self.is_open else {Code.UNAUTHORIZED, Code.THROTTLED}
         codes |= set() if self.is_open or self.role is Role.SUPPORT else {Code.FORBIDDEN}
+        codes |= {Code.UNKNOWN_CELL, Code.SEVERAL_CELLS} if self.asks_cells else set()
         codes |= {Code.INVALID_ID} if self.parameters else set()
         codes |= {Code.INVALID_CURSOR} if "cursor" in self.query.__struct_fields__ else set()
         codes |= _BODY_CODES if self.body else set()

@@ -36,6 +36,8 @@ class Code(StrEnum):
     NO_WALLETS = "no_wallets"
     SESSION_ENDED = "session_ended"
     SESSION_OF_ANOTHER = "session_of_another"
+    UNKNOWN_CELL = "unknown_cell"
+    SEVERAL_CELLS = "several_cells"
     UNAVAILABLE = "unavailable"
     DEFECT = "defect"
 
@@ -70,6 +72,8 @@ KINDS: Final[Mapping[Code, Kind]] = {
     Code.NO_WALLETS: Kind(409, "The player has no wallets in this currency"),
     Code.SESSION_ENDED: Kind(409, "The session was closed, and an id names one session"),
     Code.SESSION_OF_ANOTHER: Kind(409, "The session has another player or currency, which never changes"),
+    Code.UNKNOWN_CELL: Kind(404, "There is no such cell"),
+    Code.SEVERAL_CELLS: Kind(409, "It may be in several cells"),
     Code.UNAVAILABLE: Kind(503, "No answer from the books now"),
     Code.DEFECT: Kind(500, "A defect of this service"),
 }

@@ -1,0 +1,139 @@
+"""The cells that one gateway serves: a ledger client for each, so that none waits for what another lacks.
+
+A client has its own connection, places and readiness. With one cell there is one client, and all is as it
+would be without cells.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from gateway.door import CallbackDoor
+from gateway.ledger_client import create_ledger_client
+from gateway.ledger_client.contract import LedgerClient
+from shared.cells import Part, cell_of, naming_cell, settings_of
+from shared.errors import SettingsError
+from shared.http import Door, Request
+from shared.settings import MEMORY, Settings
+
+START_SECONDS_MAX: Final = 1.0
+"""How long the start of a gateway of several cells waits for one: its broker may be frozen."""
+
+_log = structlog.get_logger()
+
+
+def create_clients(settings: Settings, ledger: LedgerClient | None) -> dict[str, LedgerClient]:
+    """Return a client for each cell that has integrations; `ledger` stands in for all.
+
+    Raises SettingsError.
+    """
+    cells = dict.fromkeys(cell_of(settings, name) for name in settings.integrations)
+    return {cell: ledger or _create_client(settings, cell) for cell in cells}
+
+
+def _create_client(settings: Settings, cell: str) -> LedgerClient:
+    own = settings_of(settings, cell, Part.BROKER)
+    if own.broker.url == MEMORY:
+        own = settings_of(settings, cell, *Part)
+    with naming_cell(cell):
+        return create_ledger_client(own)
+
+
+@asynccontextmanager
+async def started(clients: Mapping[str, LedgerClient]) -> AsyncIterator[None]:
+    """Start the clients side by side, and stop them in the end. Raises SettingsError for what refuses us.
+
+    Of several, one that takes longer than START_SECONDS_MAX goes on starting, while the others serve.
+    """
+    starts = {name: asyncio.create_task(_start(name, client)) for name, client in clients.items()}
+    async with AsyncExitStack() as stack:
+        for name, start in starts.items():
+            stack.push_async_callback(_stop, start, clients[name])
+        await asyncio.wait(starts.values(), timeout=START_SECONDS_MAX if len(starts) > 1 else None)
+        for name, start in starts.items():
+            if start.done():
+                start.result()
+            else:
+                _log.warning("cell starts late", cell=name)
+                start.add_done_callback(partial(_log_late_refusal, name))
+        yield
+
+
+async def _start(name: str, client: LedgerClient) -> None:
+    with naming_cell(name):
+        await client.__aenter__()
+
+
+async def _stop(start: asyncio.Task[None], client: LedgerClient) -> None:
+    start.cancel()
+    await asyncio.wait([start])
+    if not start.cancelled() and start.exception() is None:
+        await client.__aexit__(None, None, None)
+
+
+def _log_late_refusal(cell: str, start: asyncio.Task[None]) -> None:
+    """Log why a cell is not served: the others are, so this is no reason to end any more."""
+    if not start.cancelled() and (error := start.exception()) is not None:
+        reason = str(error) if isinstance(error, SettingsError) else type(error).__name__
+        _log.error("cell is not served until a restart", cell=cell, reason=reason)
+
+
+class CellDoor(Door):
+    """Has each cell's own door answer, so that the overload of one turns nobody of another away."""
+
+    def __init__(self, doors: Iterable[CallbackDoor]) -> None:
+        """Take the cells' doors."""
+        self._doors: Final = {path: door for door in doors for path in door.paths}
+
+    def answer(self, request: Request) -> bytes | None:
+        """Return the response to a callback that is told to ask again, or None where it is to be heard."""
+        door = self._doors.get(request.path)
+        return door.answer(request) if door is not None else None
+
+
+def count_cells(registry: CollectorRegistry, clients: Mapping[str, LedgerClient]) -> None:
+    """Register what the clients count: as it is of the only one, with the cell as a label of several."""
+    if len(clients) == 1:
+        for client in clients.values():
+            for counter in client.counters:
+                registry.register(counter)
+        return
+    registry.register(_CellCounters(clients))
+    waiting = Gauge(
+        "credits_gateway_cell_in_flight",
+        "Questions that wait for the ledger of a cell",
+        ["cell"],
+        registry=registry,
+    )
+    for name, client in clients.items():
+        waiting.labels(name).set_function(partial(_in_flight, client))
+
+
+def _in_flight(client: LedgerClient) -> int:
+    return client.in_flight
+
+
+class _CellCounters(Collector):
+    """The clients' counters: one of each name, with the cell as a further label."""
+
+    def __init__(self, clients: Mapping[str, LedgerClient]) -> None:
+        self._clients: Final = clients
+
+    def collect(self) -> Iterable[Metric]:
+        """Return what is counted now."""
+        families: dict[str, CounterMetricFamily] = {}
+        for cell, client in self._clients.items():
+            for counted in (metric for counter in client.counters for metric in counter.collect()):
+                family = families.setdefault(
+                    counted.name, CounterMetricFamily(counted.name, counted.documentation)
+                )
+                for sample in counted.samples:
+                    family.add_sample(sample.name, {**sample.labels, "cell": cell}, sample.value)
+        return families.values()

@@ -1,0 +1,44 @@
+"""Types of settings: names, codes, and lists that may be written as one text."""
+
+from typing import Annotated, Final
+
+import msgspec
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from shared.cell_places import CELL_NAME
+
+INTEGRATION_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
+IntegrationName = Annotated[str, Field(pattern=INTEGRATION_NAME)]
+
+USER_NAME: Final = r"^[a-z][a-z0-9_-]{0,62}$"
+UserName = Annotated[str, Field(pattern=USER_NAME)]
+
+CellName = Annotated[str, Field(pattern=CELL_NAME)]
+
+
+def _currency_code(code: str) -> str:
+    """Refuse what the tables can't hold, instead of making another currency of it."""
+    if not (code.isascii() and code.isalnum() and 3 <= len(code) <= 10 and code == code.upper()):
+        raise ValueError(
+            "a currency's code has 3 to 10 digits and upper-case letters, as the provider sends it"
+        )
+    return code
+
+
+CurrencyCode = Annotated[str, AfterValidator(_currency_code)]
+
+
+def string_list(value: object) -> object:
+    """Take one text for a list of one; a variable may hold a JSON list."""
+    if not isinstance(value, str):
+        return value
+    if not value.startswith("["):
+        return [value]
+    try:
+        return msgspec.json.decode(value)
+    except (msgspec.DecodeError, RecursionError):
+        raise ValueError("begins with [, and so must be a JSON list of texts") from None
+
+
+StringList = Annotated[tuple[str, ...], BeforeValidator(string_list)]
+"""One text, or a list of several; in a variable, a JSON list."""

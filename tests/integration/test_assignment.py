@@ -1,0 +1,133 @@
+"""An integration is of one cell: moved by editing the settings, its wins are not paid again elsewhere."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.cells import settings_of
+from shared.errors import SettingsError
+from shared.outcome import Result
+from shared.settings import Settings
+from tests.commands import INHERITED, ON_SQLITE, ROOT, Ended
+from tests.credits import win
+from tests.integration.conftest import Originals, engine_of
+from tests.ledgers import add_players, results
+from worker.assignment import Assignment, assign, find_posted, read_assigned
+from worker.bookkeeper import Bookkeeper, open_bookkeeper
+from worker.cli.ends import End
+from worker.dedup import MemoryCache
+from worker.ledger import Ledger
+
+
+@pytest.fixture
+async def brand2(tmp_path: Path, originals: Originals) -> AsyncIterator[AsyncEngine]:
+    """The books of another cell."""
+    await originals.copy_file(tmp_path / "brand2.db")
+    async with engine_of(f"sqlite+aiosqlite:///{tmp_path}/brand2.db") as engine:
+        yield engine
+
+
+async def bookkeeper_of(engine: AsyncEngine, cell: str) -> Bookkeeper:
+    assignment = Assignment(engine, cell)
+    await assignment.require()
+    return Bookkeeper(Ledger(engine), MemoryCache(), assignment=assignment)
+
+
+async def test_worker_posts_what_is_assigned_and_puts_the_rest_aside(engine: AsyncEngine) -> None:
+    await add_players(engine)
+    await assign({"brand2": engine}, {"brand2": ["klas"]})
+    bookkeeper = await bookkeeper_of(engine, "brand2")
+    batch = [win("a"), win("b", integration="gpas"), win("c", player_id="ben")]
+    expected = [Result.POSTED, Result.UNPOSTABLE, Result.POSTED]
+    assert results(await bookkeeper.settle(batch)) == expected
+    assert await find_posted(engine) == {"klas"}
+    await assign({"brand2": engine}, {"brand2": ["klas", "gpas"]})
+    bookkeeper.epoch_known_until = 0.0  # a second has passed
+    assert results(await bookkeeper.settle(batch[1:2])) == [Result.POSTED]
+    assert await find_posted(engine) == {"gpas", "klas"}
+
+
+async def test_without_cells_whatever_comes_is_posted(engine: AsyncEngine) -> None:
+    await add_players(engine)
+    bookkeeper = await bookkeeper_of(engine, "main")
+    assert results(await bookkeeper.settle([win("a", integration="any")])) == [Result.POSTED]
+
+
+async def test_books_that_became_a_cells_are_followed_by_workers_that_run(engine: AsyncEngine) -> None:
+    await add_players(engine)
+    bookkeeper = await bookkeeper_of(engine, "main")
+    await bookkeeper.settle([win("a", integration="retired")])
+    assert await assign({"main": engine}, {"main": ["klas"]}) == {"main": ["klas", "retired"]}
+    bookkeeper.epoch_known_until = 0.0  # a second has passed
+    batch = [win("b", integration="retired"), win("c", integration="another")]
+    assert results(await bookkeeper.settle(batch)) == [Result.POSTED, Result.UNPOSTABLE]
+
+
+@ON_SQLITE
+async def test_integration_that_another_cell_has_is_not_assigned(
+    engine: AsyncEngine, brand2: AsyncEngine
+) -> None:
+    await add_players(engine)
+    await Ledger(engine).post([win("a")])
+    engines = {"main": engine, "brand2": brand2}
+    with pytest.raises(SettingsError, match=r"^\[integrations.klas\] cell: cell 'main' has paid wins of it"):
+        await assign(engines, {"main": [], "brand2": ["klas"]})
+    await assign(engines, {"main": ["klas"], "brand2": ["gpas"]})
+    with pytest.raises(SettingsError, match=r"^\[integrations.gpas\] cell: cell 'brand2' serves it"):
+        await assign(engines, {"main": ["klas", "gpas"], "brand2": []})
+
+
+@ON_SQLITE
+async def test_database_of_no_cell_or_of_another_stops_a_worker(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    tables = {"cells": {"brand2": {"ledger": {"database_url": database_url}}}}
+    settings = Settings.model_validate(tables)
+
+    async def start() -> None:
+        async with open_bookkeeper(settings_of(settings, "brand2")):
+            raise AssertionError("it serves")
+
+    with pytest.raises(SettingsError, match="does not know yet that it is cell 'brand2'"):
+        await start()
+    await assign({"other": engine}, {"other": ["klas"]})
+    with pytest.raises(SettingsError, match="is the database of cell 'other'"):
+        await start()
+
+
+async def migrated(environment: Mapping[str, str], *arguments: str) -> Ended:
+    """Run `migrate` with nothing set but what is given: not even the default cell's database."""
+    return Ended(
+        await asyncio.to_thread(
+            subprocess.run,
+            [sys.executable, "-m", "worker", "migrate", *arguments],
+            cwd=ROOT,
+            env={**INHERITED, **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    )
+
+
+@ON_SQLITE
+async def test_migrate_assigns_the_integrations_of_the_only_named_cell(database_url: str) -> None:
+    environment = {
+        "CREDITS_CONFIG": "",
+        "CREDITS_CELLS__BRAND2__LEDGER__DATABASE_URL": database_url,
+        "CREDITS_INTEGRATIONS__KLAS__PROVIDER": "klas",
+        "CREDITS_INTEGRATIONS__KLAS__CELL": "brand2",
+    }
+    one, whole = [await migrated(environment, *named) for named in (["--cell", "brand2"], [])]
+    assert (one.code, whole.code) == (End.OK, End.OK)
+    assert "assigned to cells by `migrate` without --cell" in one.err
+    assert "cell brand2 serves klas from now on" in whole.out
+    async with engine_of(database_url) as engine:
+        found = await read_assigned(engine)
+    assert (found.cell, set(found.integrations)) == ("brand2", {"klas"})

@@ -1,0 +1,43 @@
+"""Commands while one cell's database is away: what it may have is never said to be missing."""
+
+from asyncio import gather
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from tests.commands import ON_SQLITE, Run
+from tests.credits import win
+from worker.cli.ends import End
+from worker.ledger import Ledger
+
+BRAND2_IS_AWAY = {
+    "CREDITS_CELLS__BRAND2__LEDGER__DATABASE_URL": "postgresql+asyncpg://user:hunter2@127.0.0.1:1/db",
+    "CREDITS_INTEGRATIONS__KLAS__PROVIDER": "klas",
+    "CREDITS_INTEGRATIONS__GPAS__PROVIDER": "gpas",
+    "CREDITS_INTEGRATIONS__GPAS__CELL": "brand2",
+}
+
+
+@ON_SQLITE
+async def test_what_a_cell_that_is_away_may_have_is_never_said_to_be_missing(
+    engine: AsyncEngine, worker: Run
+) -> None:
+    await Ledger(engine).post([win("in-main")])
+    missing, paid, player, verified, migrated, own = await gather(
+        worker("transfer", "show", "w", "--integration", "gpas", **BRAND2_IS_AWAY),
+        worker("transfer", "show", "in-main", "--integration", "klas", **BRAND2_IS_AWAY),
+        worker("player", "show", "anna", **BRAND2_IS_AWAY),
+        worker("verify", **BRAND2_IS_AWAY),
+        worker("migrate", **BRAND2_IS_AWAY),
+        worker("player", "show", "anna", **BRAND2_IS_AWAY, CREDITS_CELL="main"),
+    )
+    for ended in (missing, player, verified, migrated):
+        assert "incomplete: no answer from cell brand2" in ended.error(End.DATABASE)
+        assert "hunter2" not in ended.err
+    assert paid.code == End.OK
+    assert paid.out.startswith("cell main\npaid: 10.50 EUR")
+    assert "cell brand2 was not asked" in paid.err
+    assert "cell main" in player.out, "what is there is shown"
+    assert "holds" in verified.out
+    assert "serves" not in migrated.out, "nothing is assigned while a cell may have it"
+    assert (own.code, own.err) == (End.OK, "")
+    assert not own.out.startswith("cell")

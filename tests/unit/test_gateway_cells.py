@@ -1,0 +1,222 @@
+"""One gateway of two cells: what befalls the ledger of one is nothing to the callbacks of the other."""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Self
+
+import httpx
+import pytest
+from prometheus_client import Counter
+
+from gateway import cells
+from gateway.app import CallbackRouter, create_app
+from gateway.holders import Holders
+from gateway.ledger_client.contract import LedgerClient
+from gateway.operations import READY_SECONDS_MAX
+from gateway.providers import build
+from gateway.providers.contract import Win
+from shared.errors import LedgerUnavailable, SettingsError
+from shared.http import Request
+from shared.http.reader import RequestReader
+from shared.money import Currencies
+from shared.outcome import Holder
+from shared.readiness import Readiness
+from shared.settings import Settings
+from shared.wire import Answer, FindPlayer, FindSession, Question
+from tests.client import http_bytes
+from tests.system import INTEGRATIONS
+
+TABLES: dict[str, Any] = {
+    "broker": {"url": "amqp://broker/main"},
+    "cells": {"brand2": {"broker": {"url": "amqp://broker/brand2"}}},
+    "integrations": {**INTEGRATIONS, "hpgames": {**INTEGRATIONS["hpgames"], "cell": "brand2"}},
+}
+TX_ID = "0d53ba5b-1c5e-4a37-9a3a-0a4d7b0f3a11"
+PROVIDERS = {name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()}
+
+
+class CellLedger(LedgerClient):
+    """The ledger of one cell, as a test wants it to be."""
+
+    def __init__(self, cell: str) -> None:
+        self.cell = cell
+        self.holder: Holder | None = None
+        self.is_full = False
+        self.hangs = False
+        self.refuses = False
+        self.starts_slowly = False
+        self.asked: list[Question] = []
+        self.states: list[str] = []
+        self.dropped = Counter("dropped", "Of a test", ["reason"], registry=None)
+
+    async def __aenter__(self) -> Self:
+        if self.starts_slowly:
+            await asyncio.Event().wait()
+        if self.refuses:
+            raise SettingsError("[broker] url: refuses us")
+        self.states.append("open")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.states.append("closed")
+
+    async def ask_all(
+        self, questions: Sequence[Question], deadline: float
+    ) -> Sequence[Answer | LedgerUnavailable]:
+        del deadline
+        self.asked += questions
+        if self.holder is not None:
+            return [self.holder] * len(questions)
+        return [LedgerUnavailable("no ledger in this test")] * len(questions)
+
+    async def ask_first(self, question: Question, deadline: float) -> Answer:
+        self.asked.append(question)
+        if self.hangs:
+            async with asyncio.timeout_at(deadline + READY_SECONDS_MAX):
+                await asyncio.Event().wait()
+        if self.is_full:
+            raise LedgerUnavailable("away")
+        return None
+
+    def is_overloaded(self, more: int = 0) -> bool:
+        del more
+        return self.is_full
+
+    @property
+    def counters(self) -> Sequence[Counter]:
+        return (self.dropped,)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.cell)
+
+
+Two = tuple[CallbackRouter, dict[str, CellLedger]]
+
+
+@pytest.fixture
+def two(monkeypatch: pytest.MonkeyPatch) -> Two:
+    """A gateway and the ledgers of its cells."""
+    ledgers: dict[str, CellLedger] = {}
+
+    def create(settings: Settings) -> LedgerClient:
+        return ledgers.setdefault(settings.broker.cell, CellLedger(settings.broker.cell))
+
+    monkeypatch.setattr(cells, "create_ledger_client", create)
+    return create_app(Settings.model_validate(TABLES)), ledgers
+
+
+def request_of(name: str) -> Request:
+    reader = RequestReader(head_bytes_max=16_384, pipelined_requests_max=8)
+    win = PROVIDERS[name].compose(Win(TX_ID, "player01", "session-1"))
+    assert reader.feed(http_bytes(name, win), unanswered=0) is None
+    (request,) = reader.requests
+    return request
+
+
+async def probe(ledger: CellLedger) -> str | None:
+    return str(await ledger.ask_first(FindPlayer(""), 1e9) or "") or None
+
+
+async def test_overload_of_one_cell_turns_nobody_of_another_away(two: Two) -> None:
+    app, ledgers = two
+    assert list(ledgers) == ["main", "brand2"]
+    ledgers["brand2"].is_full = True
+    for _ in range(3):
+        assert app.door.answer(request_of("hpgames")) is not None
+        assert app.door.answer(request_of("klas")) is None
+    await asyncio.sleep(0)
+    ledgers["brand2"].is_full, ledgers["main"].is_full = False, True
+    assert app.door.answer(request_of("hpgames")) is None
+    assert app.door.answer(request_of("klas")) is not None
+
+
+async def test_callback_asks_the_ledger_of_its_own_cell(two: Two) -> None:
+    app, ledgers = two
+    async with (
+        app.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client,
+    ):
+        for name in ("klas", "hpgames"):
+            win = PROVIDERS[name].compose(Win(TX_ID, "player01", "session-1"))
+            path = f"/{name}/{win.path}"
+            await client.post(path, params=win.query, content=win.body, headers=win.headers)
+    names = {cell: {getattr(q, "integration", "") for q in ledgers[cell].asked} - {""} for cell in ledgers}
+    assert names == {"main": {"klas"}, "brand2": {"hpgames"}}
+    assert [ledger.states for ledger in ledgers.values()] == [["open", "closed"]] * 2
+
+
+async def test_session_of_one_cell_is_not_remembered_for_another(two: Two) -> None:
+    _, ledgers = two
+    lookup, deadline = FindSession("gpas", "s"), asyncio.get_running_loop().time() + 10
+    anna = Holder("anna", "EUR", 1, 2)
+
+    ledgers["main"].holder = anna
+    main, brand2 = (Holders(ledgers[cell]) for cell in ("main", "brand2"))
+    assert await main.find(lookup, deadline, b"") == anna
+    with pytest.raises(LedgerUnavailable):
+        await brand2.find(lookup, deadline, b"")
+
+
+async def test_gateway_is_ready_while_one_cell_is_and_says_which_is_not(two: Two) -> None:
+    app, ledgers = two
+    ledgers["brand2"].is_full = True
+    transport = httpx.ASGITransport(app.operations)
+    async with httpx.AsyncClient(transport=transport, base_url="http://operations") as client:
+        ready = await client.get("/readyz")
+        assert (ready.status_code, ready.json()) == (
+            200,
+            {"status": "ready", "cells": {"main": "ready", "brand2": "away"}},
+        )
+
+
+async def test_gateway_is_not_ready_when_no_cell_is(two: Two) -> None:
+    app, ledgers = two
+    for ledger in ledgers.values():
+        ledger.is_full = True
+    transport = httpx.ASGITransport(app.operations)
+    async with httpx.AsyncClient(transport=transport, base_url="http://operations") as client:
+        unready = await client.get("/readyz")
+        assert (unready.status_code, unready.json()["cells"]) == (503, {"main": "away", "brand2": "away"})
+
+
+async def test_cell_that_does_not_answer_is_asked_once_and_not_waited_for(two: Two) -> None:
+    _, ledgers = two
+    ledgers["brand2"].hangs = True
+    readiness = Readiness({name: partial(probe, ledger) for name, ledger in ledgers.items()})
+    for _ in range(2):
+        assert await readiness.look() == {"main": None, "brand2": "no answer in time"}
+    assert (len(ledgers["main"].asked), len(ledgers["brand2"].asked)) == (2, 1)
+    readiness.stop()
+
+
+async def test_metrics_say_of_which_cell_and_keep_their_names(two: Two) -> None:
+    app, ledgers = two
+    ledgers["main"].dropped.labels("unsigned").inc(3)
+    transport = httpx.ASGITransport(app.operations)
+    async with httpx.AsyncClient(transport=transport, base_url="http://operations") as client:
+        exposition = (await client.get("/metrics")).text
+    assert 'dropped_total{cell="main",reason="unsigned"} 3.0' in exposition
+    assert "credits_in_flight 10.0" in exposition
+    assert 'credits_gateway_cell_in_flight{cell="brand2"} 6.0' in exposition
+
+
+async def test_cell_that_starts_slowly_keeps_no_other_from_serving(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, ledgers = two
+    monkeypatch.setattr(cells, "START_SECONDS_MAX", 0.01)
+    ledgers["brand2"].starts_slowly = True
+    async with app.lifespan_context(app):
+        assert (ledgers["main"].states, ledgers["brand2"].states) == (["open"], [])
+    assert (ledgers["main"].states, ledgers["brand2"].states) == (["open", "closed"], [])
+
+
+async def test_broker_that_refuses_one_cell_stops_the_start_and_is_named(two: Two) -> None:
+    app, ledgers = two
+    ledgers["brand2"].refuses = True
+    with pytest.raises(SettingsError, match=r"^\[cells\.brand2\.broker\] url: refuses us"):
+        async with app.lifespan_context(app):
+            raise AssertionError("it serves")
+    assert ledgers["main"].states == ["open", "closed"]

@@ -12,7 +12,7 @@ RUN apt-get update -q \
     && install -d -o postgres -g postgres -m 700 /var/lib/postgresql/17
 
 COPY replicated-node replicated-proxy /usr/local/bin/
-ENV LANG=C.UTF-8
+ENV PATH=/usr/lib/postgresql/17/bin:$PATH LANG=C.UTF-8
 VOLUME /var/lib/postgresql /var/lib/etcd
 EXPOSE 5432 6432 8008
 CMD ["replicated-node"]

@@ -176,9 +176,12 @@ class Replicated:
 
     def members(self) -> list[dict[str, Any]]:
         """Return what Patroni says of the machines; nothing where etcd does not answer."""
-        with suppress(RuntimeError, StopIteration, ValueError):
-            listed: list[dict[str, Any]] = json.loads(self.run("timeout", "5", *_CTL, "list", "-f", "json"))
-            return listed
+        for node in self.nodes.values():
+            with suppress(RuntimeError, ValueError, docker.errors.APIError):  # it may have just ended
+                listed: list[dict[str, Any]] = json.loads(
+                    node.run("timeout", "5", *_CTL, "list", "-f", "json")
+                )
+                return listed
         return []
 
     def leader(self) -> str | None:

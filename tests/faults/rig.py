@@ -56,6 +56,9 @@ class Rig:
     loss: Loss = NO_LOSS
     """What went with a primary that nobody had kept up with, once that has happened."""
 
+    replaced_at: float | None = None
+    """When another took the place of what had failed: from then on there is no reason not to serve."""
+
     def crash(self, process: Process) -> None:
         """End a process without a word."""
         process.send(signal.SIGKILL)

@@ -60,7 +60,8 @@ class Trial(msgspec.Struct, frozen=True):
 
     lasted_seconds: float
     recovered_seconds: float
-    """From the end of the healing to the end of the first win that was sent after it and paid."""
+    """From the end of the healing, or from when another had taken the place of what had failed, to the end of
+    the first win that was sent after that and paid."""
 
     dead: int
     """Messages that were put aside: none of these was poison."""
@@ -119,7 +120,7 @@ async def undergo(servers: Servers, fault: Fault) -> Trial:
             verdict=judge(binding, await read_books(rig.engine), confirmed=confirmed),
             confirmed=len(confirmed),
             lasted_seconds=healed_at - struck_at,
-            recovered_seconds=_recovered(attempts, healed_at),
+            recovered_seconds=_recovered(attempts, rig.replaced_at or healed_at),
             dead=dead,
             audit=audited.stdout + audited.stderr if audited.returncode else "",
             lost=len(rig.loss.identities),
@@ -127,6 +128,6 @@ async def undergo(servers: Servers, fault: Fault) -> Trial:
         )
 
 
-def _recovered(attempts: list[Attempt], healed_at: float) -> float:
-    ends = [a.ended_at for a in attempts if a.said is Said.PAID and a.sent_at >= healed_at]
-    return min(ends, default=float("inf")) - healed_at
+def _recovered(attempts: list[Attempt], since: float) -> float:
+    ends = [a.ended_at for a in attempts if a.said is Said.PAID and a.sent_at >= since]
+    return min(ends, default=float("inf")) - since

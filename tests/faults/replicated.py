@@ -7,7 +7,7 @@ three machines. A fault is tried in those ways in which it may come out otherwis
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -15,22 +15,27 @@ from tests.faults.books import read_books
 from tests.faults.loss import lost_between
 from tests.faults.rig import POLL_SECONDS, Rig, SettingsOf
 from tests.faults.strikes import BEYOND_WINDOW_SECONDS
-from tests.faults.trial import Fault, Strike
+from tests.faults.trial import WINS_PER_SECOND, Fault, Strike
 from tests.servers import Servers
 from tests.servers.replicated import Machine, Replicated
 from tests.servers.server import PASSWORD, USER
+from tests.simulator.history import Identity
+
+HURRY: Final = 4.0
+"""Less than in other faults: half a minute of wins that are sent again ten times as fast as by any provider
+would be a flood of its own."""
 
 RARE: Final = 0.8
 """Wins a second: fewer than one, so that nearly each is a batch of its own."""
 
 PROMOTED_WITHIN_SECONDS: Final = 60.0
-FOUND_SECONDS: Final = 2.0
+FOUND_SECONDS: Final = 3.0
 """How long repeats come and find what no standby has."""
 
 LOST_SECONDS: Final = 3.0
 """How long a primary goes on paying alone: Patroni lets it for no more than ten seconds."""
 
-STATEMENT_SECONDS: Final = 2
+STATEMENT_SECONDS: Final = 1
 """A worker's time limit where its end is what the fault is about, well before Patroni's."""
 
 WELL_KEPT: Final = {"synchronous_mode": "quorum", "synchronous_mode_strict": "true"}
@@ -136,15 +141,17 @@ def standbys_killed(count: int) -> Strike:
 
 
 async def partition(rig: Rig) -> None:
-    """Cut the leader off from the others, reached by workers still, until repeats find what it alone has.
+    """Cut the leader off from the others, reached by workers still, until it shows wins that it alone has.
 
-    Then it dies, and never gives that to anybody.
+    Those are sent again, and find themselves there. Then it dies, and never gives them to anybody.
     """
     leader = await leading(rig)
     await asyncio.to_thread(database_of(rig).cut_off, leader.name)
-    await _until_it_shows_what_nobody_else_has(rig, leader)
-    await asyncio.sleep(FOUND_SECONDS)
-    await _dies_cut_off(rig, leader)
+    shown = await _shown_by_nobody_else(rig, leader)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(rig.senders.send_again(shown))
+        await asyncio.sleep(FOUND_SECONDS)
+        await _dies_cut_off(rig, leader)
     await until_whole(rig)
 
 
@@ -177,21 +184,28 @@ async def _dies_cut_off(rig: Rig, leader: Machine) -> float:
     return promoted_at
 
 
-async def _until_it_shows_what_nobody_else_has(rig: Rig, leader: Machine) -> None:
-    """Return once the leader shows transfers that no standby has: their commits' wait was given up."""
+async def _shown_by_nobody_else(rig: Rig, leader: Machine) -> set[Identity]:
+    """Return the wins that the leader shows and no standby has, once there are some.
+
+    Their commits' wait for a standby was given up.
+    """
     standbys = others(rig, leader)
     async with asyncio.timeout(PROMOTED_WITHIN_SECONDS):
-        while await _transfers(rig, leader) <= max([await _transfers(rig, machine) for machine in standbys]):
+        while True:
+            held = set().union(*[await _wins_on(rig, machine) for machine in standbys])
+            if shown := await _wins_on(rig, leader) - held:
+                return shown
             await asyncio.sleep(POLL_SECONDS)
 
 
-async def _transfers(rig: Rig, machine: Machine) -> int:
-    """Return how many transfers a machine shows."""
+async def _wins_on(rig: Rig, machine: Machine) -> set[Identity]:
+    """Return the wins that a machine shows."""
     connection = await asyncpg.connect(
         host="127.0.0.1", port=machine.port, user=USER, password=PASSWORD, database=rig.engine.url.database
     )
     try:
-        return int(await connection.fetchval("SELECT count(*) FROM transfers"))
+        rows = await connection.fetch("SELECT integration, provider_tx_id FROM transfers")
+        return {(row[0], row[1]) for row in rows}
     finally:
         await connection.close()
 
@@ -229,39 +243,39 @@ def hurried(way: SettingsOf) -> SettingsOf:
     return settings_of
 
 
-HAPROXY, HOSTS, PGBOUNCER = ("HAProxy", by_haproxy), ("three hosts", by_hosts), ("PgBouncer", by_pgbouncer)
+def _fault(name: str, strike: Strike, way: SettingsOf = by_haproxy, **more: Any) -> Fault:
+    return Fault(name, strike, settings_of=way, hurry=HURRY, **more)
+
+
+WAYS: Final[Mapping[str, SettingsOf]] = {"HAProxy": by_haproxy, "three hosts": by_hosts}
+OFTEN: Final[Mapping[str, float]] = {"60 wins a second": WINS_PER_SECOND, "a win now and then": RARE}
 
 _kinds = [
-    *(Fault(f"a switchover, by {name}", switchover, settings_of=way) for name, way in (HAPROXY, HOSTS)),
+    *(_fault(f"a switchover, by {name}", switchover, way) for name, way in WAYS.items()),
     *(
-        Fault(f"the leader's machine is killed, by {name}", machine_killed, settings_of=way)
-        for name, way in (HAPROXY, HOSTS, PGBOUNCER)
+        _fault(f"the leader's machine is killed, by {name}", machine_killed, way)
+        for name, way in WAYS.items()
     ),
-    Fault("the leader's PostgreSQL is killed, by HAProxy", postgres_killed),
+    _fault("the leader's machine is killed, by PgBouncer", machine_killed, by_pgbouncer),
+    _fault("the leader's PostgreSQL is killed, by HAProxy", postgres_killed),
+    *(_fault(f"the leader is frozen, then thawed, by {name}", frozen, way) for name, way in WAYS.items()),
+    _fault("a standby's machine is killed, by HAProxy", standbys_killed(1)),
+    _fault("both standbys' machines are killed, by three hosts", standbys_killed(2), by_hosts),
     *(
-        Fault(f"the leader is frozen, then thawed, by {name}", frozen, settings_of=way)
-        for name, way in (HAPROXY, HOSTS)
-    ),
-    Fault("a standby's machine is killed, by HAProxy", standbys_killed(1)),
-    Fault("both standbys' machines are killed, by three hosts", standbys_killed(2), settings_of=by_hosts),
-    *(
-        Fault(
+        _fault(
             f"the primary is cut off and dies, {often}, by {name}",
             partition,
-            settings_of=hurried(way),
+            hurried(way),
             wins_per_second=rate,
         )
-        for often, rate in (("60 wins a second", 60.0), ("a win now and then", RARE))
-        for name, way in (HAPROXY, HOSTS)
+        for often, rate in OFTEN.items()
+        for name, way in WAYS.items()
     ),
     *(
-        Fault(
-            f"the primary is cut off and dies, and no commit waited, by {name}",
-            unconfirmed,
-            settings_of=way,
-            loses=True,
+        _fault(
+            f"the primary is cut off and dies, and no commit waited, by {name}", unconfirmed, way, loses=True
         )
-        for name, way in (HAPROXY, HOSTS)
+        for name, way in WAYS.items()
     ),
 ]
 FAULTS: Final[Mapping[str, Fault]] = {fault.name: fault for fault in _kinds}

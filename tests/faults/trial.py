@@ -37,6 +37,7 @@ class Fault(msgspec.Struct, frozen=True):
     """Whether providers send a win again that was not answered. If not, the late queue alone pays it."""
 
     wins_per_second: float = WINS_PER_SECOND
+    hurry: float = HURRY
     settings_of: SettingsOf | None = None
     loses: bool = False
     """Whether wins are lost that were told as paid, as where no commit waits for a replica."""
@@ -44,7 +45,7 @@ class Fault(msgspec.Struct, frozen=True):
     @property
     def manners(self) -> Manners:
         """What providers do. A lost win may be paid with whatever content comes first: none is altered."""
-        usual = Manners(hurry=HURRY, retries=self.retries)
+        usual = Manners(hurry=self.hurry, retries=self.retries)
         return msgspec.structs.replace(usual, altered=0.0) if self.loses else usual
 
 

@@ -4,12 +4,21 @@ The judge must neither hide it nor take it for a lie. What a reply said while th
 then. From the moment on when there is a new one, whatever is told must be in its books.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 import msgspec
 
-from tests.simulator.history import Attempt, Books, Identity, Said
+from tests.simulator.history import (
+    Attempt,
+    Books,
+    Identity,
+    Said,
+    Verdict,
+    Wrong,
+    contradictions,
+    judge,
+)
 
 
 class Loss(msgspec.Struct, frozen=True):
@@ -18,19 +27,40 @@ class Loss(msgspec.Struct, frozen=True):
     until: float
     """A moment, in Unix seconds, at which there was no new primary yet."""
 
-    identities: frozenset[Identity]
-    """The wins that had been told as paid by then and were not in the books of the new one."""
+    transfers: frozenset[tuple[Identity, str]]
+    """Wins with the transfers that had been told by then and are not in the books of the new one. A win may
+    have been paid there once more already, as another transfer."""
+
+    @property
+    def identities(self) -> frozenset[Identity]:
+        """The wins."""
+        return frozenset(identity for identity, _ in self.transfers)
 
     def excuses(self, attempt: Attempt) -> bool:
         """Tell whether a reply was true when it was given, and is not any more."""
-        was_paid = attempt.said is Said.PAID and attempt.ended_at <= self.until
-        return was_paid and attempt.asked.identity in self.identities
+        return attempt.ended_at <= self.until and _told(attempt) in self.transfers
+
+    def judge(self, attempts: Iterable[Attempt], books: Books, confirmed: Collection[Identity]) -> Verdict:
+        """Hold against the ledger what is not excused, and what is against itself."""
+        attempts = list(attempts)
+        binding = [attempt for attempt in attempts if not self.excuses(attempt)]
+        found = dict(judge(binding, books, confirmed=confirmed).found)
+        if untrue := contradictions(attempt for attempt in attempts if self.excuses(attempt)):
+            found[Wrong.UNTRUE] = [*found.get(Wrong.UNTRUE, ()), *untrue]
+        return Verdict(found)
 
 
 NO_LOSS: Final = Loss(0.0, frozenset())
 
 
+def _told(attempt: Attempt) -> tuple[Identity, str] | None:
+    if attempt.said is not Said.PAID or attempt.receipt is None:
+        return None
+    return attempt.asked.identity, attempt.receipt.transfer_id
+
+
 def lost_between(attempts: Iterable[Attempt], books: Books, until: float) -> Loss:
     """Return what had been told as paid until a moment and is not in the books."""
-    told = {a.asked.identity for a in attempts if a.said is Said.PAID and a.ended_at <= until}
-    return Loss(until, frozenset(told - {transfer.asked.identity for transfer in books.posted}))
+    told = {_told(attempt) for attempt in attempts if attempt.ended_at <= until}
+    held = {(posted.asked.identity, posted.receipt.transfer_id) for posted in books.posted}
+    return Loss(until, frozenset(each for each in told if each is not None and each not in held))

@@ -10,7 +10,7 @@ import msgspec
 from tests.faults.books import read_books
 from tests.faults.rig import Rig, SettingsOf, rigged
 from tests.servers import Servers
-from tests.simulator.history import GAP_SECONDS_MIN, Attempt, Said, Service, Verdict, judge, served
+from tests.simulator.history import GAP_SECONDS_MIN, Attempt, Said, Service, Verdict, served
 from tests.simulator.senders import Manners
 
 WINS_PER_SECOND: Final = 60.0
@@ -118,7 +118,7 @@ async def undergo(servers: Servers, fault: Fault) -> Trial:
             fault=fault.name,
             retries=fault.retries,
             service=msgspec.structs.replace(served(attempts, gap_seconds_min), unpaid=served(binding).unpaid),
-            verdict=judge(binding, await read_books(rig.engine), confirmed=confirmed),
+            verdict=rig.loss.judge(attempts, await read_books(rig.engine), confirmed),
             confirmed=len(confirmed),
             lasted_seconds=healed_at - struck_at,
             recovered_seconds=_recovered(attempts, rig.replaced_at or healed_at),

@@ -7,7 +7,7 @@ import pytest
 
 from tests.faults.loss import NO_LOSS, lost_between
 from tests.faults.trial import Trial
-from tests.simulator.history import Asked, Attempt, Books, Posted, Receipt, Said, Verdict, judge, served
+from tests.simulator.history import Asked, Attempt, Books, Posted, Receipt, Said, Verdict, served
 
 LOST, KEPT = (Asked("klas", name, "anna", "EUR", 100) for name in ("lost", "kept"))
 UNTIL = 20.0
@@ -24,8 +24,7 @@ LOSS = lost_between(BEFORE, PROMOTED, UNTIL)
 
 
 def judged(attempts: list[Attempt], books: Books) -> Verdict:
-    binding = [attempt for attempt in attempts if not LOSS.excuses(attempt)]
-    return judge(binding, books, confirmed=[LOST.identity])
+    return LOSS.judge(attempts, books, [LOST.identity])
 
 
 def test_what_was_told_as_paid_and_is_not_in_the_new_books_is_lost() -> None:
@@ -49,6 +48,20 @@ def test_lost_win_that_is_paid_when_it_comes_again_holds() -> None:
 )
 def test_lost_win_that_is_told_as_paid_and_is_not_is_found_out(again: list[Attempt], books: Books) -> None:
     assert not judged([*BEFORE, *again], books).holds
+
+
+def test_lost_win_that_came_again_before_the_books_were_read_is_lost_all_the_same() -> None:
+    again = paid(LOST, 21.0, "t-3", 200)
+    loss = lost_between([*BEFORE, again], IN_THE_END, UNTIL)
+    assert loss == LOSS
+    assert loss.judge([*BEFORE, again], IN_THE_END, [LOST.identity]).holds
+
+
+def test_two_replies_about_a_lost_win_that_can_not_both_be_true_are_found_out() -> None:
+    attempts = [*BEFORE, paid(LOST, 12.0, "t-9", 200), paid(LOST, 21.0, "t-3", 200)]
+    loss = lost_between(attempts, PROMOTED, UNTIL)
+    assert len(loss.identities) == 1
+    assert not loss.judge(attempts, IN_THE_END, [LOST.identity]).holds
 
 
 def test_win_that_was_kept_is_not_excused() -> None:

@@ -1,7 +1,7 @@
 """Connecting to one of several servers: all are asked at once, so a silent one keeps nobody from the others.
 
 The driver asks one after the other within one time limit, which a server that is frozen or powered off takes
-for itself.
+for itself. While one says nothing, the others are asked again: a replica may be promoted meanwhile.
 """
 
 import asyncio
@@ -17,6 +17,12 @@ _AMONG_ALL: Final = "prefer-standby"
 """Of which the driver decides when it has heard from every server."""
 
 
+AGAIN_SECONDS: Final = 0.5
+"""After this a server that has refused is asked again, as long as another has not said a word."""
+
+SECONDS_MAX: Final = 60.0
+"""The driver's own time limit, where there is none among the arguments."""
+
 _Attempt = asyncio.Future[asyncpg.Connection]
 
 
@@ -31,9 +37,10 @@ async def connect(**arguments: Any) -> asyncpg.Connection:
     if not isinstance(ports, list):
         ports = [ports] * len(hosts)
     sought = {"target_session_attrs": PRIMARY, **arguments}
+    unheard = set(range(len(hosts)))
     attempts: list[_Attempt] = [
-        asyncio.create_task(asyncpg.connect(**{**sought, "host": host, "port": port}))
-        for host, port in zip(hosts, ports, strict=True)
+        asyncio.create_task(_ask({**sought, "host": host, "port": port}, number, unheard))
+        for number, (host, port) in enumerate(zip(hosts, ports, strict=True))
     ]
     try:
         first = await _first(attempts)
@@ -43,6 +50,23 @@ async def connect(**arguments: Any) -> asyncpg.Connection:
         for attempt in attempts:
             attempt.add_done_callback(_give_up)
             attempt.cancel()
+
+
+async def _ask(arguments: dict[str, Any], number: int, unheard: set[int]) -> asyncpg.Connection:
+    """Return a connection to one server, which is asked again while others are unheard. Raises as asyncpg."""
+    now = asyncio.get_running_loop().time
+    deadline = now() + (arguments.get("timeout") or SECONDS_MAX)
+    while True:
+        try:
+            return await asyncpg.connect(**{**arguments, "timeout": deadline - now()})
+        except Exception as error:
+            unheard.discard(number)
+            is_final = isinstance(error, asyncpg.InvalidAuthorizationSpecificationError)
+            if is_final or not unheard:
+                raise
+            await asyncio.sleep(AGAIN_SECONDS)
+            if not unheard or now() >= deadline:
+                raise
 
 
 async def _first(attempts: Iterable[_Attempt]) -> _Attempt:

@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerRefused, LedgerUnavailable
 from shared.settings import LedgerSettings
+from tests.faults.proxy import Proxy
+from worker.connecting import AGAIN_SECONDS
 from worker.database import create_engine, outages_as_unavailable
 
 SECONDS_MAX = 30
@@ -62,6 +64,25 @@ async def test_silent_server_keeps_nobody_from_the_primary(
     places = (silent_port, None)
     async with asyncio.timeout(SECONDS_MAX / 2):
         assert await ask(among(postgres, *(places[n] for n in order)))
+
+
+async def test_replica_that_is_promoted_is_found_though_another_server_stays_silent(
+    postgres: AsyncEngine, silent_port: int
+) -> None:
+    """As when the primary's machine freezes: the server that takes over refuses at first."""
+    assert postgres.url.port is not None
+    late = Proxy(("127.0.0.1", postgres.url.port))
+    await late.start()
+    await late.cut()
+    try:
+        asked = asyncio.create_task(ask(among(postgres, silent_port, late.ports[0])))
+        await asyncio.sleep(2 * AGAIN_SECONDS)
+        assert not asked.done()
+        await late.mend()
+        async with asyncio.timeout(SECONDS_MAX / 2):
+            assert await asked
+    finally:
+        await late.stop()
 
 
 async def test_server_that_is_down_keeps_nobody_from_the_primary(

@@ -212,7 +212,11 @@ async def running_system(
     }
     if "CREDITS_BROKER__URL" not in environment:
         environment["CREDITS_BROKER__URL"] = await fresh_vhost(servers)
-    engine = create_engine(LedgerSettings(database_url=environment["CREDITS_LEDGER__DATABASE_URL"]))
+    url, pooler = (
+        environment["CREDITS_LEDGER__DATABASE_URL"],
+        environment.get("CREDITS_LEDGER__POOLER", "none"),
+    )
+    engine = create_engine(LedgerSettings.model_validate({"database_url": url, "pooler": pooler}))
     directory = Path(tempfile.mkdtemp(prefix="credits-system-"))
     with Reaper(directory) as reaper:
         system = _make_system(environment, of_gateway or {}, engine, directory, reaper)

@@ -17,13 +17,19 @@ import typer
 from tests.faults.clock import provide_library
 from tests.faults.cluster import FAULTS as CLUSTER_FAULTS
 from tests.faults.faults import FAULTS
+from tests.faults.replicated import FAULTS as REPLICATED_FAULTS
 from tests.faults.report import line, markdown
 from tests.faults.trial import Fault, Trial, undergo
 from tests.servers import Servers, ServersUnavailableError, running_servers
 from tests.servers.cluster import running_cluster, why_no_cluster
+from tests.servers.replicated import running_replicated
 from tests.system import ROOT
 
 AsList = Annotated[bool, typer.Option("--list", help="Name the faults and end.")]
+AsReplicated = Annotated[
+    bool,
+    typer.Option("--replicated", help="Only the faults of a database with replicas, and only with this."),
+]
 VERSION: Final = ("rabbitmqctl", "--quiet", "version")
 REPORT: Final = ROOT / "var" / "faults" / "faults.md"
 
@@ -34,16 +40,16 @@ def main(
     ] = None,
     *,
     as_list: AsList = False,
+    replicated: AsReplicated = False,
 ) -> None:
     """Let a system undergo every fault, and hold what was sent and said against the ledger."""
-    chosen, of_cluster = _named_by(parts, FAULTS), _named_by(parts, CLUSTER_FAULTS)
-    if as_list or not (chosen or of_cluster):
-        typer.echo("\n".join((*FAULTS, *CLUSTER_FAULTS)))
+    sets = (REPLICATED_FAULTS,) if replicated else (FAULTS, CLUSTER_FAULTS)
+    chosen = [_named_by(parts, faults) for faults in sets]
+    if as_list or not any(chosen):
+        typer.echo("\n".join(name for faults in sets for name in faults))
         raise typer.Exit(0 if as_list else 2)
     try:
-        if any("clock" in fault.name for fault in chosen):
-            provide_library()
-        trials = _undergo_on_all_servers(chosen, of_cluster)
+        trials = _undergo_replicated(*chosen) if replicated else _undergo_on_all_servers(*chosen)
     except ServersUnavailableError as error:
         typer.echo(error, err=True)
         raise typer.Exit(3) from None
@@ -60,6 +66,8 @@ def _undergo_on_all_servers(chosen: list[Fault], of_cluster: list[Fault]) -> lis
 
     Raises ServersUnavailableError when nothing is left.
     """
+    if any("clock" in fault.name for fault in chosen):
+        provide_library()
     about: dict[str, str] = {}
     if of_cluster and (reason := why_no_cluster()):
         if not chosen:
@@ -74,6 +82,13 @@ def _undergo_on_all_servers(chosen: list[Fault], of_cluster: list[Fault]) -> lis
                 on_cluster = replace(servers, rabbitmq=cluster)
                 trials = asyncio.run(_undergo_all(on_cluster, of_cluster, about, trials))
     return trials
+
+
+def _undergo_replicated(chosen: list[Fault]) -> list[Trial]:
+    """Return the trials. Raises ServersUnavailableError where there are no containers."""
+    with running_replicated() as database, running_servers() as servers:
+        about = {"PostgreSQL": database.run("postgres", "--version").strip()}
+        return asyncio.run(_undergo_all(replace(servers, postgres=database), chosen, about, []))
 
 
 async def _undergo_all(

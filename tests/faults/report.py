@@ -13,6 +13,7 @@ _HEADING = (
     "unanswered",
     "told to ask again",
     "never told as paid",
+    "told as paid and lost",
     "confirmed by the broker",
     "unavailable s",
     "slowest reply s",
@@ -52,6 +53,7 @@ def line(trial: Trial) -> str:
     told = (
         f"{service.wins} wins in {service.requests} requests, {service.unavailable_seconds:.1f} s unavailable"
     )
+    told += f", {trial.lost} lost and sent again" if trial.lost else ""
     recovered = f"recovered in {trial.recovered_seconds:.1f} s"
     return f"{'holds' if trial.holds else 'FAILS'}  {trial.fault}: {told}, {recovered}"
 
@@ -66,6 +68,7 @@ def _cells(trial: Trial) -> list[str]:
         str(service.unanswered),
         str(service.told_to_ask_again),
         str(service.unpaid),
+        str(trial.lost),
         str(trial.confirmed),
         f"{service.unavailable_seconds:.1f}",
         f"{service.slowest_seconds:.1f}",

@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.settings import LedgerSettings
 from shared.topology import DEAD_QUEUE, UNSIGNED_QUEUE
 from tests.bench.processes import cpu_us
+from tests.faults.loss import NO_LOSS, Loss
 from tests.faults.proxy import Proxy, wired
 from tests.servers import Servers, fresh_database, fresh_vhost
 from tests.simulator.history import Identity
@@ -25,6 +26,9 @@ PUT_ASIDE: Final = (DEAD_QUEUE, UNSIGNED_QUEUE)
 PLAYERS: Final = 40
 DRAINED_WITHIN_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.1
+
+SettingsOf = Callable[[Servers, str], Mapping[str, str]]
+"""More variables for all processes, of which a few depend on the servers and on the ledger's URL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ class Rig:
     """To the ledger, past the wires."""
 
     vhost: str
+    loss: Loss = NO_LOSS
+    """What went with a primary that nobody had kept up with, once that has happened."""
+
+    replaced_at: float | None = None
+    """When another took the place of what had failed: from then on there is no reason not to serve."""
 
     def crash(self, process: Process) -> None:
         """End a process without a word."""
@@ -101,7 +110,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def rigged(servers: Servers, manners: Manners, workers: int = 2) -> AsyncIterator[Rig]:
+async def rigged(
+    servers: Servers, manners: Manners, workers: int = 2, settings_of: SettingsOf | None = None
+) -> AsyncIterator[Rig]:
     """Start a system with a wire between each two parts, and providers who don't send yet."""
     broker_url, database_url = await fresh_vhost(servers), await fresh_database(servers)
     async with AsyncExitStack() as at_end:
@@ -117,9 +128,12 @@ async def rigged(servers: Servers, manners: Manners, workers: int = 2) -> AsyncI
                 {"CREDITS_BROKER__URL": gateway_broker_url, "CREDITS_LOG__LEVEL": "debug"},
                 workers=workers,
                 database_url=database_url,
-                CREDITS_BROKER__URL=worker_broker_url,
-                CREDITS_LEDGER__DATABASE_URL=worker_database_url,
-                CREDITS_CACHE__URL=worker_cache_url,
+                **{
+                    "CREDITS_BROKER__URL": worker_broker_url,
+                    "CREDITS_LEDGER__DATABASE_URL": worker_database_url,
+                    "CREDITS_CACHE__URL": worker_cache_url,
+                    **(settings_of(servers, database_url) if settings_of else {}),
+                },
             )
         )
         player_ids = [f"player{number:03}" for number in range(PLAYERS)]

@@ -18,7 +18,8 @@ import docker
 from testcontainers.core.docker_client import DockerClient
 
 from tests.servers.containers import ContainerServer, images, make, unavailable
-from tests.servers.reaper import CONTAINER_LABEL, Reaper
+from tests.servers.networks import make_network
+from tests.servers.reaper import Reaper
 from tests.servers.server import READY_WITHIN_SECONDS, ServersUnavailableError
 
 HOSTS: Final = ("rabbitmq1", "rabbitmq2", "rabbitmq3")
@@ -67,7 +68,7 @@ class Cluster:
 
     def launch(self) -> None:
         """Make the network and start every node, without waiting until they answer."""
-        self._make_network()
+        make_network(self._client, self._label, self._label, internal=True)
         usual = self._client.networks.get("bridge")
         conf = "".join(f"{key} = {value}\n" for key, value in SETTINGS.items())
         for node in self.nodes.values():
@@ -134,20 +135,6 @@ class Cluster:
 
     def _network(self) -> Any:
         return self._client.networks.get(self._label)
-
-    def _make_network(self) -> None:
-        """Make the network that leads nowhere else: it takes no part in reaching ports from outside.
-
-        It is made twice because only where the subnet was given can a node get its old address again.
-        """
-        labels = {CONTAINER_LABEL: self._label}
-        draft = self._client.networks.create(self._label, internal=True, labels=labels)
-        draft.reload()
-        subnet = draft.attrs["IPAM"]["Config"][0]["Subnet"]
-        draft.remove()
-        pool = docker.types.IPAMPool(subnet=subnet)
-        ipam = docker.types.IPAMConfig(pool_configs=[pool])
-        self._client.networks.create(self._label, internal=True, labels=labels, ipam=ipam)
 
 
 def why_no_cluster() -> str | None:

@@ -242,8 +242,8 @@ class Service(msgspec.Struct, frozen=True):
     """The longest that a sender waited for a reply that came."""
 
 
-def served(attempts: Iterable[Attempt]) -> Service:
-    """Say how providers were served."""
+def served(attempts: Iterable[Attempt], gap_seconds_min: float = GAP_SECONDS_MIN) -> Service:
+    """Say how providers were served. Where wins are rare, there are longer gaps without a fault."""
     attempts = sorted(attempts, key=lambda attempt: attempt.sent_at)
     wins = {attempt.asked.identity for attempt in attempts}
     paid = [attempt for attempt in attempts if attempt.said is Said.PAID]
@@ -257,7 +257,7 @@ def served(attempts: Iterable[Attempt]) -> Service:
         unanswered=sum(attempt.said is None for attempt in attempts),
         told_to_ask_again=sum(attempt.said is Said.ASK_AGAIN for attempt in attempts),
         unpaid=len(wins - {attempt.asked.identity for attempt in paid}),
-        unavailable_seconds=sum(gap for gap in gaps if gap >= GAP_SECONDS_MIN),
+        unavailable_seconds=sum(gap for gap in gaps if gap >= gap_seconds_min),
         slowest_seconds=max(
             (attempt.seconds for attempt in attempts if attempt.said is not None), default=0.0
         ),

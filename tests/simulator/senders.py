@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
@@ -13,7 +13,7 @@ import msgspec
 from gateway.providers.contract import Provider, Win
 from tests.client import Response, connect, http_bytes, read_response
 from tests.simulator.habits import HABITS
-from tests.simulator.history import Asked, Attempt, Said
+from tests.simulator.history import Asked, Attempt, Identity, Said
 from tests.simulator.replies import told
 
 
@@ -110,6 +110,9 @@ class Senders:
     attempts: list[Attempt] = field(default_factory=list)
     """The history, in the order in which the attempts ended."""
 
+    wins: dict[Identity, Win] = field(default_factory=dict)
+    """What was sent."""
+
     begun: int = 0
     """Wins that were sent, or should have been by now."""
 
@@ -145,6 +148,11 @@ class Senders:
                     group.create_task(self._deliver(*next(wins)))
         finally:
             self._connections.close()
+
+    async def send_again(self, identities: Iterable[Identity]) -> None:
+        """Send wins once more that `send` has sent, each until the provider is content."""
+        again = [(integration, self.wins[integration, id_]) for integration, id_ in identities]
+        await asyncio.gather(*(self._until_content(integration, win) for integration, win in again))
 
     async def send_one(self, integration: str, win: Win) -> Said | None:
         """Send one win until the provider is content, beside those that `send` sends, or until `close`."""
@@ -182,6 +190,7 @@ class Senders:
         doubles, altered = chance.random() < manners.doubles, chance.random() < manners.altered
         repeats, held_back = chance.random() < manners.repeats, chance.random() < manners.held_back
         self.begun += 1
+        self.wins[integration, win.provider_tx_id] = win
         try:
             if held_back:
                 await asyncio.sleep(chance.random() * HELD_BACK_SECONDS_MAX)

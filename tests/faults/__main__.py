@@ -19,10 +19,12 @@ from tests.faults.cluster import FAULTS as CLUSTER_FAULTS
 from tests.faults.faults import FAULTS
 from tests.faults.replicated import FAULTS as REPLICATED_FAULTS
 from tests.faults.report import line, markdown
+from tests.faults.restored import FAULTS as RESTORED_FAULTS
 from tests.faults.trial import Fault, Trial, undergo
 from tests.servers import Servers, ServersUnavailableError, running_servers
 from tests.servers.cluster import running_cluster, why_no_cluster
 from tests.servers.replicated import running_replicated
+from tests.servers.restorable import running_restorable_server
 from tests.system import ROOT
 
 AsList = Annotated[bool, typer.Option("--list", help="Name the faults and end.")]
@@ -43,7 +45,7 @@ def main(
     replicated: AsReplicated = False,
 ) -> None:
     """Let a system undergo every fault, and hold what was sent and said against the ledger."""
-    sets = (REPLICATED_FAULTS,) if replicated else (FAULTS, CLUSTER_FAULTS)
+    sets = (REPLICATED_FAULTS,) if replicated else (FAULTS, CLUSTER_FAULTS, RESTORED_FAULTS)
     chosen = [_named_by(parts, faults) for faults in sets]
     if as_list or not any(chosen):
         typer.echo("\n".join(name for faults in sets for name in faults))
@@ -61,7 +63,9 @@ def _named_by(parts: list[str] | None, faults: Mapping[str, Fault]) -> list[Faul
     return [fault for name, fault in faults.items() if not parts or any(part in name for part in parts)]
 
 
-def _undergo_on_all_servers(chosen: list[Fault], of_cluster: list[Fault]) -> list[Trial]:
+def _undergo_on_all_servers(
+    chosen: list[Fault], of_cluster: list[Fault], restored: list[Fault]
+) -> list[Trial]:
     """Return the trials. Faults of a cluster are left out, and that is said, where none is to be had.
 
     Raises ServersUnavailableError when nothing is left.
@@ -70,7 +74,7 @@ def _undergo_on_all_servers(chosen: list[Fault], of_cluster: list[Fault]) -> lis
         provide_library()
     about: dict[str, str] = {}
     if of_cluster and (reason := why_no_cluster()):
-        if not chosen:
+        if not (chosen or restored):
             raise ServersUnavailableError(reason)
         about["Left out"] = f"{len(of_cluster)} faults of a cluster. {reason}"
         typer.echo(f"Left out: {about['Left out']}")
@@ -81,6 +85,10 @@ def _undergo_on_all_servers(chosen: list[Fault], of_cluster: list[Fault]) -> lis
             with running_cluster() as cluster:
                 on_cluster = replace(servers, rabbitmq=cluster)
                 trials = asyncio.run(_undergo_all(on_cluster, of_cluster, about, trials))
+        if restored:
+            with running_restorable_server(servers.postgres) as database:
+                on_restorable = replace(servers, postgres=database)
+                trials = asyncio.run(_undergo_all(on_restorable, restored, about, trials))
     return trials
 
 

@@ -23,7 +23,7 @@ CONTAINER_HOME: Final = "/var/lib/postgresql/data"
 
 @dataclass(frozen=True, slots=True)
 class RestorableServer:
-    """A server, its base backups and its archive."""
+    """A server, its base backups and its archive; satisfies `Server`."""
 
     server: LaunchableServer
     home: str
@@ -32,6 +32,26 @@ class RestorableServer:
     data: str
     run_as_owner: Callable[[Sequence[str]], str]
     """Runs a command on the server's machine as its user, whether or not the server runs."""
+
+    @property
+    def url(self) -> str:
+        return self.server.url
+
+    @property
+    def pid(self) -> int:
+        return self.server.pid
+
+    def start(self) -> None:
+        self.server.start()
+
+    def stop(self) -> None:
+        self.server.stop()
+
+    def kill(self) -> None:
+        self.server.kill()
+
+    def run(self, *command: str) -> str:
+        return self.server.run(*command)
 
     def back_up(self) -> str:
         """Make a base backup, and return its directory."""

@@ -17,7 +17,7 @@ run: $(VENV)/runtime.stamp  ## serve everything embedded in one process, and pri
 	@CREDITS_CONFIG="$${CREDITS_CONFIG:-gateway/demo.toml}" exec $(PY) -m gateway demo
 
 test: $(VENV)/dev.stamp  ## run every test, on real servers started for it (ARGS="-k ..." for pytest; ARGS=-n0: one after the other)
-	@$(PY) -m pytest -n 4 --dist loadfile $(ARGS)
+	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## measure the whole way of a credit beside pgbench and a direct baseline, in three minutes
 	@$(PY) -m tests.bench $(ARGS)

@@ -2,11 +2,29 @@
 
 import os
 from collections.abc import Iterator
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.servers import Servers, ServersUnavailableError, running_servers
+
+LONGEST: Final = (
+    "test_dead",
+    "test_faults",
+    "test_money",
+    "test_properties",
+    "test_restore",
+    "test_operator_api",
+    "test_cluster",
+)
+"""The files that take longest. They begin first, so that in the end none of them is waited for alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, and leave the order as it is otherwise."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.stem, len(ranks)))
 
 
 @pytest.fixture(scope="session")

@@ -67,8 +67,14 @@ _kinds = [
     Fault("the cache is killed", strikes.crash_server(_cache)),
     Fault("the cache stops for a while", strikes.pause_server(_cache)),
     Fault("the cache lies", strikes.cache_lies, in_ci=True),
-    Fault("the cache says of a win what is true of its twin", poison.poisoned(poison.of_its_twin)),
-    Fault("the cache holds forged values", poison.poisoned(poison.forged)),
+    Fault(
+        "the cache says of a win what is true of its twin",
+        poison.poisoned(poison.of_its_twin),
+        settings_of=poison.patient_settings,
+    ),
+    Fault(
+        "the cache holds forged values", poison.poisoned(poison.forged), settings_of=poison.patient_settings
+    ),
     Fault("the cache is emptied again and again", strikes.cache_flushed),
     Fault(
         "the cache's primary is killed, and its sentinels promote the replica", failover.cache_primary_killed

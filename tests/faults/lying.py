@@ -1,4 +1,4 @@
-"""A worker that says of one batch in ten that it is paid, and pays nothing, for the verdict to find it out.
+"""A worker that says of one batch in three that it is paid, and pays nothing, for the verdict to find it out.
 
 `python -m tests.faults.lying run`
 """
@@ -14,7 +14,7 @@ if __name__ == "__main__":
 
     async def insert(*arguments: Any) -> None:
         """Pay, or not."""
-        if next(numbers) % 10:
+        if next(numbers) % 3:
             await pay(*arguments)
 
     setattr(PostgresStatements, "insert", insert)  # noqa: B010

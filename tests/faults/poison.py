@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from gateway.providers.contract import Win
 from tests.faults.rig import PLAYERS, Rig
 from tests.faults.trial import Strike
+from tests.servers import Servers
 from tests.simulator.history import Said
 from tests.system import SESSION
 from worker.cached_values import MAC_BYTES, CachedValues, Epoch
@@ -51,6 +52,11 @@ def forged(posted: Entry, unpaid: Win) -> bytes:
     """Return a value of the right form for the very win, by a key that is not the ledger's."""
     values = CachedValues(Epoch(posted.epoch_name, os.urandom(CACHE_KEY_BYTES)))
     return values.encode((INTEGRATION, unpaid.provider_tx_id), posted.transfer)
+
+
+def patient_settings(_servers: Servers, _database_url: str) -> Mapping[str, str]:
+    """Return the settings of workers that wait for Redis: on a busy machine nothing would be kept there."""
+    return {"CREDITS_CACHE__TIMEOUT_MS": "2000"}
 
 
 def poisoned(poison: Poison) -> Strike:

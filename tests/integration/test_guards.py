@@ -190,7 +190,7 @@ REFUSED = {
     "a wallet of nobody": f"INSERT INTO wallets VALUES ('{uuid4().hex}', 'nobody', 'EUR', 'REAL', 0, 0)",
     "a balance below zero": "UPDATE wallets SET balance_minor = -1",
     "a balance of 19 digits": "UPDATE wallets SET balance_minor = 1000000000000000000",
-    "an epoch beside the epoch": f"INSERT INTO ledger SELECT 2, '{uuid4().hex}', cache_key FROM ledger",
+    "an epoch beside the epoch": f"INSERT INTO ledger SELECT 2, '{uuid4().hex}', cache_key, cell FROM ledger",
     "a cache key that anybody can guess": "UPDATE ledger SET cache_key = substr(cache_key, 1, 0)",
 }
 

@@ -53,6 +53,19 @@ class Cluster:
         async with asyncio.timeout(UNTIL_SECONDS):
             while await self.value("SHOW synchronous_standby_names") != standby_names:
                 await asyncio.sleep(0.02)
+            while standby_names and not await self._commits_wait():
+                pass
+
+    async def _commits_wait(self) -> bool:
+        """Tell whether a commit waits: another process than the one that reloads the settings decides it."""
+        connection = await asyncpg.connect(self._url)
+        try:
+            await connection.execute("SELECT pg_logical_emit_message(true, 'test', '')", timeout=0.2)
+        except TimeoutError:
+            return True
+        finally:
+            connection.terminate()
+        return False
 
     async def value(self, statement: str) -> object:
         connection = await asyncpg.connect(self._url)
@@ -62,8 +75,11 @@ class Cluster:
             await connection.close()
 
     async def cancel_one_wait(self) -> None:
-        """Cancel a commit that waits, as an administrator may, once there is one."""
-        statement = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep' LIMIT 1"
+        """Cancel a commit that waits in a test's database, as an administrator may, once there is one."""
+        statement = (
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
+            " WHERE wait_event = 'SyncRep' AND datname <> current_database() LIMIT 1"
+        )
         async with asyncio.timeout(UNTIL_SECONDS):
             while not await self.value(statement):
                 await asyncio.sleep(0.02)

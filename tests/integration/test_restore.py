@@ -121,7 +121,10 @@ async def execute(server: Server, statement: str) -> object:
 
 @pytest.fixture
 async def drill(servers: Servers, restorable: RestorableServer) -> AsyncIterator[Drill]:
-    async with running_system(replace(servers, postgres=restorable.server)) as system:
+    async with running_system(
+        replace(servers, postgres=restorable.server),
+        CREDITS_CACHE__TIMEOUT_MS="2000",  # a busy machine must not look like a slow cache
+    ) as system:
         await system.add_players(PLAYERS)
         yield Drill(system, restorable, servers.cache_url)
 

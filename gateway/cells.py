@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.door import CallbackDoor
@@ -140,11 +140,11 @@ class _CellCounters(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return what is counted now."""
-        families: dict[str, CounterMetricFamily] = {}
+        families: dict[str, Metric] = {}
         for cell, client in self._clients.items():
             for counted in (metric for counter in client.counters for metric in counter.collect()):
                 family = families.setdefault(
-                    counted.name, CounterMetricFamily(counted.name, counted.documentation)
+                    counted.name, Metric(counted.name, counted.documentation, counted.type)
                 )
                 for sample in counted.samples:
                     family.add_sample(sample.name, {**sample.labels, "cell": cell}, sample.value)

@@ -7,7 +7,8 @@ from typing import Any, Self
 
 import httpx
 import pytest
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
+from prometheus_client.registry import Collector
 from structlog.testing import capture_logs
 
 from gateway import cells
@@ -51,6 +52,7 @@ class CellLedger(LedgerClient):
         self.asked: list[Question] = []
         self.states: list[str] = []
         self.dropped = Counter("dropped", "Of a test", ["reason"], registry=None)
+        self.shards = Gauge("shards", "Of a test", registry=None)
 
     async def __aenter__(self) -> Self:
         if self.starts_slowly:
@@ -86,8 +88,8 @@ class CellLedger(LedgerClient):
         return self.is_full
 
     @property
-    def counters(self) -> Sequence[Counter]:
-        return (self.dropped,)
+    def counters(self) -> Sequence[Collector]:
+        return self.dropped, self.shards
 
     @property
     def in_flight(self) -> int:
@@ -200,6 +202,8 @@ async def test_metrics_say_of_which_cell_and_keep_their_names(two: Two) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://operations") as client:
         exposition = (await client.get("/metrics")).text
     assert 'dropped_total{cell="main",reason="unsigned"} 3.0' in exposition
+    assert "# TYPE shards gauge\n" in exposition
+    assert 'shards{cell="brand2"} 0.0' in exposition
     assert "credits_in_flight 10.0" in exposition
     assert 'credits_gateway_cell_in_flight{cell="brand2"} 6.0' in exposition
 

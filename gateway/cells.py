@@ -12,19 +12,23 @@ from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Gauge
-from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gateway.door import CallbackDoor
 from gateway.ledger_client import create_ledger_client
 from gateway.ledger_client.contract import LedgerClient
 from shared.cells import Part, cell_of, naming_cell, settings_of
-from shared.errors import SettingsError
+from shared.errors import CreditsError
 from shared.http import Door, Request
 from shared.settings import MEMORY, Settings
 
 START_SECONDS_MAX: Final = 1.0
 """How long the start of a gateway of several cells waits for one: its broker may be frozen."""
+
+START_AGAIN_SECONDS: Final = 5.0
+"""After this a cell that was refused late is started again: a broker that was frozen may not know yet whom it
+lets in."""
 
 _log = structlog.get_logger()
 
@@ -52,23 +56,38 @@ async def started(clients: Mapping[str, LedgerClient]) -> AsyncIterator[None]:
 
     Of several, one that takes longer than START_SECONDS_MAX goes on starting, while the others serve.
     """
-    starts = {name: asyncio.create_task(_start(name, client)) for name, client in clients.items()}
+    is_serving = asyncio.Event()
+    starts = {name: asyncio.create_task(_start(name, client, is_serving)) for name, client in clients.items()}
     async with AsyncExitStack() as stack:
         for name, start in starts.items():
             stack.push_async_callback(_stop, start, clients[name])
         await asyncio.wait(starts.values(), timeout=START_SECONDS_MAX if len(starts) > 1 else None)
+        is_serving.set()
         for name, start in starts.items():
             if start.done():
                 start.result()
             else:
                 _log.warning("cell starts late", cell=name)
-                start.add_done_callback(partial(_log_late_refusal, name))
         yield
 
 
-async def _start(name: str, client: LedgerClient) -> None:
-    with naming_cell(name):
-        await client.__aenter__()
+async def _start(name: str, client: LedgerClient, is_serving: asyncio.Event) -> None:
+    """Start a client. While the others serve, what refuses it is no reason to end, nor to give it up."""
+    told = ""
+    while True:
+        try:
+            with naming_cell(name):
+                await client.__aenter__()
+        except Exception as error:
+            if not is_serving.is_set():
+                raise
+            reason = str(error) if isinstance(error, CreditsError) else type(error).__name__
+            if reason != told:
+                _log.error("cell is not served", cell=name, reason=reason, again_seconds=START_AGAIN_SECONDS)
+            told = reason
+            await asyncio.sleep(START_AGAIN_SECONDS)
+        else:
+            return
 
 
 async def _stop(start: asyncio.Task[None], client: LedgerClient) -> None:
@@ -76,13 +95,6 @@ async def _stop(start: asyncio.Task[None], client: LedgerClient) -> None:
     await asyncio.wait([start])
     if not start.cancelled() and start.exception() is None:
         await client.__aexit__(None, None, None)
-
-
-def _log_late_refusal(cell: str, start: asyncio.Task[None]) -> None:
-    """Log why a cell is not served: the others are, so this is no reason to end any more."""
-    if not start.cancelled() and (error := start.exception()) is not None:
-        reason = str(error) if isinstance(error, SettingsError) else type(error).__name__
-        _log.error("cell is not served until a restart", cell=cell, reason=reason)
 
 
 class CellDoor(Door):
@@ -128,11 +140,11 @@ class _CellCounters(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """Return what is counted now."""
-        families: dict[str, CounterMetricFamily] = {}
+        families: dict[str, Metric] = {}
         for cell, client in self._clients.items():
             for counted in (metric for counter in client.counters for metric in counter.collect()):
                 family = families.setdefault(
-                    counted.name, CounterMetricFamily(counted.name, counted.documentation)
+                    counted.name, Metric(counted.name, counted.documentation, counted.type)
                 )
                 for sample in counted.samples:
                     family.add_sample(sample.name, {**sample.labels, "cell": cell}, sample.value)

@@ -4,29 +4,37 @@ An integration's NAME is part of a win's identity, and each cell's books know on
 integration that is moved to another cell by editing the settings would be paid there again, whatever it
 repeats. So `migrate`, which reaches the databases of all cells, writes down in each which integrations are
 its own, unless another cell has them already; and a worker of a cell posts no others. What it refuses is put
-aside and not lost.
+aside and not lost. Each database remembers the integrations of the other cells, too: the settings may name
+such a cell no more.
 
 Books that belong to no cell, because there are none, serve whatever comes.
 """
 
+import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
 import structlog
-from sqlalchemy import insert, select, text, update
+from sqlalchemy import delete, insert, or_, select, text, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.cell_places import MAIN
+from shared.cells import naming_cell
 from shared.credit import Credit
 from shared.errors import SettingsError
 from shared.outcome import Outcome, Result
 from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database import for_reading, outages_as_unavailable
-from worker.schema import ledger, served_integrations
+from worker.schema import ledger, players, served_integrations
 from worker.transactions import transaction
 
 _HINT: Final = "run `python -m worker migrate` with the settings of all cells"
+
+FOLLOWED_SECONDS: Final = 3.0
+"""After so long no worker posts any more what it might before its books became a cell's: it reads that within
+a second, and then may have a batch under way."""
 
 _log = structlog.get_logger()
 
@@ -38,6 +46,9 @@ class Assigned(NamedTuple):
     """None: there are no cells, as far as it knows."""
 
     integrations: frozenset[str]
+
+    elsewhere: Mapping[str, str] = {}
+    """Integrations that other cells serve, with the cell of each."""
 
 
 class Assignment:
@@ -80,7 +91,8 @@ def _own(found: Assigned) -> frozenset[str] | None:
 
 def _require_cell(found: str, cell: str) -> None:
     if found != cell:
-        raise SettingsError(f"[ledger] database_url: is the database of cell {found!r}")
+        with naming_cell(cell):
+            raise SettingsError(f"[ledger] database_url: is the database of cell {found!r}")
 
 
 async def read_assigned(engine: AsyncEngine) -> Assigned:
@@ -90,8 +102,12 @@ async def read_assigned(engine: AsyncEngine) -> Assigned:
             cell = (await connection.execute(select(ledger.c.cell))).scalar_one_or_none()
             if cell is None:
                 return Assigned(None, frozenset())
-            own = await connection.execute(select(served_integrations.c.integration))
-            return Assigned(cell, frozenset(own.scalars()))
+            served = await connection.execute(
+                select(served_integrations.c.integration, served_integrations.c.cell)
+            )
+            cell_of = {row.integration: row.cell for row in served}
+            own = frozenset(name for name, other in cell_of.items() if other is None)
+            return Assigned(cell, own, {name: other for name, other in cell_of.items() if other is not None})
 
 
 async def find_posted(engine: AsyncEngine) -> frozenset[str]:
@@ -123,25 +139,63 @@ async def assign(
     wanted in one cell and another's books have it; LedgerUnavailable.
     """
     known = {cell: await read_assigned(engine) for cell, engine in engines.items()}
-    posted = {cell: await find_posted(engine) for cell, engine in engines.items()}
     for cell, found in known.items():
         _require_cell(found.cell or cell, cell)
-    for cell, names in wanted.items():
-        for name in names:
-            _require_nowhere_else(name, cell, known, posted)
+    posted = {cell: await find_posted(engine) for cell, engine in engines.items()}
+    _require_apart(wanted, known, posted)
     new = {
         cell: sorted({*wanted.get(cell, ()), *posted[cell]} - known[cell].integrations) for cell in engines
     }
-    for cell, engine in engines.items():
-        if new[cell] or known[cell].cell is None:
-            await _write(engine, cell, new[cell], by)
+    served = {cell: known[cell].integrations.union(new[cell]) for cell in engines}
+    was_open = MAIN in known and known[MAIN].cell is None
+    for cell in sorted(engines, key=lambda cell: cell != MAIN):
+        elsewhere = {name: other for other in engines if other != cell for name in served[other]}
+        elsewhere = {name: other for name, other in elsewhere.items() if name not in served[cell]}
+        is_known = known[cell].cell is not None and elsewhere.items() <= known[cell].elsewhere.items()
+        if new[cell] or not is_known:
+            await _write(engines[cell], cell, known[cell], new[cell], elsewhere, by)
+        if cell == MAIN and was_open and any(new[other] for other in engines if other != cell):
+            await _require_unpaid(engines[cell], wanted, known, posted)
     return new
+
+
+async def _require_unpaid(
+    main: AsyncEngine,
+    wanted: Mapping[str, Collection[str]],
+    known: Mapping[str, Assigned],
+    posted: Mapping[str, frozenset[str]],
+) -> None:
+    """Look again at what was posted in the books that served whatever came until now.
+
+    Their workers go on with that for a moment. Raises SettingsError and LedgerUnavailable.
+    """
+    with outages_as_unavailable():
+        async with for_reading(main).connect() as connection:
+            if (await connection.execute(select(players.c.id).limit(1))).first() is None:
+                return  # there was nobody to be paid
+    await asyncio.sleep(FOLLOWED_SECONDS)
+    _require_apart(wanted, known, {**posted, MAIN: await find_posted(main)})
+
+
+def _require_apart(
+    wanted: Mapping[str, Collection[str]],
+    known: Mapping[str, Assigned],
+    posted: Mapping[str, frozenset[str]],
+) -> None:
+    for cell, names in wanted.items():
+        for name in names:
+            _require_nowhere_else(name, cell, known, posted)
 
 
 def _require_nowhere_else(
     name: str, cell: str, known: Mapping[str, Assigned], posted: Mapping[str, frozenset[str]]
 ) -> None:
-    for other in known:
+    for other, found in known.items():
+        if (owner := found.elsewhere.get(name, cell)) != cell and owner not in known:
+            raise SettingsError(
+                f"[integrations.{name}] cell: cell {owner!r} has served it, which these settings don't have,"
+                f" and {cell!r} would pay its wins again; give it another NAME there"
+            )
         if other == cell:
             continue
         if name in posted[other]:
@@ -149,17 +203,40 @@ def _require_nowhere_else(
                 f"[integrations.{name}] cell: cell {other!r} has paid wins of it, and {cell!r} would pay them"
                 " again; give it another NAME there"
             )
-        if name in known[other].integrations:
+        if name in found.integrations:
             raise SettingsError(
                 f"[integrations.{name}] cell: cell {other!r} serves it; see docs/operations/cells.md"
             )
 
 
-async def _write(engine: AsyncEngine, cell: str, new: Sequence[str], by: Actor) -> None:
-    rows = [{"integration": name, "since": datetime.now(UTC)} for name in new]
+async def _write(  # noqa: PLR0913, PLR0917  (what there is, and what is to be)
+    engine: AsyncEngine,
+    cell: str,
+    known: Assigned,
+    new: Sequence[str],
+    elsewhere: Mapping[str, str],
+    by: Actor,
+) -> None:
+    """Write down that the books are a cell's, what is new there, and what other cells serve.
+
+    Raises SettingsError if somebody has written otherwise since `known` was read.
+    """
+    table, now = served_integrations, datetime.now(UTC)
+    rows = [{"integration": name, "since": now, "cell": None} for name in new]
+    rows += [{"integration": name, "since": now, "cell": other} for name, other in elsewhere.items()]
+    outdated = [name for name in known.elsewhere if name in new or name in elsewhere]
+    is_ours = or_(ledger.c.cell.is_(None), ledger.c.cell == cell)
     with outages_as_unavailable():
         async with transaction(engine) as connection:
-            await connection.execute(update(ledger).values(cell=cell))
-            if rows:
-                await connection.execute(insert(served_integrations), rows)
-            await record(connection, by, Action.ASSIGN, LEDGER, "assigned", {"cell": cell, "new": new})
+            if not (await connection.execute(update(ledger).where(is_ours).values(cell=cell))).rowcount:
+                _require_cell((await connection.execute(select(ledger.c.cell))).scalar_one(), cell)
+            await connection.execute(
+                delete(table).where(table.c.cell.is_not(None), table.c.integration.in_(outdated))
+            )
+            try:
+                if rows:
+                    await connection.execute(insert(table), rows)
+            except IntegrityError:
+                raise SettingsError(f"cell {cell!r}: somebody else assigns integrations; try again") from None
+            detail = {"cell": cell, "new": new, "elsewhere": elsewhere}
+            await record(connection, by, Action.ASSIGN, LEDGER, "assigned", detail)

@@ -42,7 +42,7 @@ CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(
 
 CACHE_KEY_BYTES: Final = 32
 
-REVISION: Final = "0011"
+REVISION: Final = "0012"
 """The migration that brings a database's tables to these: the last of `worker/migrations/versions`."""
 
 _TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")
@@ -80,6 +80,7 @@ served_integrations = Table(
     metadata,
     Column("integration", _TEXT, primary_key=True),
     Column("since", DateTime(timezone=True), nullable=False),
+    Column("cell", _TEXT, comment="the other cell that serves it; null where these books do"),
     comment="the integrations whose wins are posted here, and in no other cell",
 )
 

@@ -4,9 +4,11 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
+from math import inf
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.cells import settings_of
@@ -17,7 +19,7 @@ from tests.commands import INHERITED, ON_SQLITE, ROOT, Ended
 from tests.credits import win
 from tests.integration.conftest import Originals, engine_of
 from tests.ledgers import add_players, results
-from worker.assignment import Assignment, assign, find_posted, read_assigned
+from worker.assignment import Assigned, Assignment, assign, find_posted, read_assigned
 from worker.bookkeeper import Bookkeeper, open_bookkeeper
 from worker.cli.ends import End
 from worker.dedup import MemoryCache
@@ -80,6 +82,71 @@ async def test_integration_that_another_cell_has_is_not_assigned(
     await assign(engines, {"main": ["klas"], "brand2": ["gpas"]})
     with pytest.raises(SettingsError, match=r"^\[integrations.gpas\] cell: cell 'brand2' serves it"):
         await assign(engines, {"main": ["klas", "gpas"], "brand2": []})
+
+
+@ON_SQLITE
+async def test_integration_of_a_cell_that_settings_name_no_more_is_not_assigned(
+    engine: AsyncEngine, brand2: AsyncEngine
+) -> None:
+    """Its books are not reached any more, and nobody else could say that they have paid."""
+    await assign({"main": engine, "brand2": brand2}, {"main": ["klas"], "brand2": ["gpas"]})
+    await assign({"main": engine, "brand2": brand2}, {"main": ["klas"], "brand2": ["hpgames"]})
+    for name in ("gpas", "hpgames"):
+        with pytest.raises(
+            SettingsError, match=rf"^\[integrations.{name}\] cell: cell 'brand2' has served it"
+        ):
+            await assign({"main": engine}, {"main": ["klas", name]})
+    found = await read_assigned(engine)
+    assert found == Assigned("main", frozenset({"klas"}), {"gpas": "brand2", "hpgames": "brand2"})
+    bookkeeper = await bookkeeper_of(engine, "main")
+    await add_players(engine)
+    assert results(await bookkeeper.settle([win("a", integration="gpas")])) == [Result.UNPOSTABLE]
+
+
+@ON_SQLITE
+async def test_integration_that_is_released_is_assigned_to_another_cell(
+    engine: AsyncEngine, brand2: AsyncEngine
+) -> None:
+    engines = {"main": engine, "brand2": brand2}
+    await assign(engines, {"main": ["klas"], "brand2": ["gpas"]})
+    async with brand2.begin() as connection:
+        await connection.execute(text("DELETE FROM served_integrations WHERE integration = 'gpas'"))
+    assert await assign(engines, {"main": ["klas", "gpas"], "brand2": []}) == {"main": ["gpas"], "brand2": []}
+    assert (await read_assigned(engine)).integrations == {"gpas", "klas"}
+    found = await read_assigned(brand2)
+    assert (found.integrations, found.elsewhere) == (frozenset(), {"gpas": "main", "klas": "main"})
+    assert await assign(engines, {"main": ["klas", "gpas"], "brand2": []}) == {"main": [], "brand2": []}
+
+
+@ON_SQLITE
+async def test_database_of_two_names_is_the_first_cells(engine: AsyncEngine) -> None:
+    with pytest.raises(
+        SettingsError, match=r"^\[cells.brand2.ledger\] database_url: is the database of cell"
+    ):
+        await assign({"main": engine, "brand2": engine}, {"main": ["klas"], "brand2": ["gpas"]})
+    found = await read_assigned(engine)
+    assert (found.cell, found.integrations) == ("main", frozenset({"klas"}))
+
+
+@ON_SQLITE
+async def test_win_that_is_paid_while_its_integration_moves_keeps_it_where_it_was(
+    engine: AsyncEngine, brand2: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers of the only books go on for a moment with whatever comes."""
+    await add_players(engine)
+    bookkeeper = await bookkeeper_of(engine, "main")
+
+    async def meanwhile(_seconds: float) -> None:
+        assert results(await bookkeeper.settle([win("a", integration="gpas")])) == [Result.POSTED]
+
+    monkeypatch.setattr("worker.assignment.asyncio.sleep", meanwhile)
+    bookkeeper.epoch_known_until = inf  # it has just read that it may
+    wanted = {"main": ["klas"], "brand2": ["gpas"]}
+    for _ in range(2):
+        with pytest.raises(SettingsError, match="cell 'main' has paid wins of it"):
+            await assign({"main": engine, "brand2": brand2}, wanted)
+    assert (await read_assigned(engine)).integrations == {"klas"}
+    assert (await read_assigned(brand2)).cell is None
 
 
 @ON_SQLITE

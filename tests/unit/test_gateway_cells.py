@@ -7,7 +7,9 @@ from typing import Any, Self
 
 import httpx
 import pytest
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
+from prometheus_client.registry import Collector
+from structlog.testing import capture_logs
 
 from gateway import cells
 from gateway.app import CallbackRouter, create_app
@@ -46,13 +48,15 @@ class CellLedger(LedgerClient):
         self.hangs = False
         self.refuses = False
         self.starts_slowly = False
+        self.thawed = asyncio.Event()
         self.asked: list[Question] = []
         self.states: list[str] = []
         self.dropped = Counter("dropped", "Of a test", ["reason"], registry=None)
+        self.shards = Gauge("shards", "Of a test", registry=None)
 
     async def __aenter__(self) -> Self:
         if self.starts_slowly:
-            await asyncio.Event().wait()
+            await self.thawed.wait()
         if self.refuses:
             raise SettingsError("[broker] url: refuses us")
         self.states.append("open")
@@ -84,8 +88,8 @@ class CellLedger(LedgerClient):
         return self.is_full
 
     @property
-    def counters(self) -> Sequence[Counter]:
-        return (self.dropped,)
+    def counters(self) -> Sequence[Collector]:
+        return self.dropped, self.shards
 
     @property
     def in_flight(self) -> int:
@@ -198,6 +202,8 @@ async def test_metrics_say_of_which_cell_and_keep_their_names(two: Two) -> None:
     async with httpx.AsyncClient(transport=transport, base_url="http://operations") as client:
         exposition = (await client.get("/metrics")).text
     assert 'dropped_total{cell="main",reason="unsigned"} 3.0' in exposition
+    assert "# TYPE shards gauge\n" in exposition
+    assert 'shards{cell="brand2"} 0.0' in exposition
     assert "credits_in_flight 10.0" in exposition
     assert 'credits_gateway_cell_in_flight{cell="brand2"} 6.0' in exposition
 
@@ -211,6 +217,27 @@ async def test_cell_that_starts_slowly_keeps_no_other_from_serving(
     async with app.lifespan_context(app):
         assert (ledgers["main"].states, ledgers["brand2"].states) == (["open"], [])
     assert (ledgers["main"].states, ledgers["brand2"].states) == (["open", "closed"], [])
+
+
+async def test_broker_that_refuses_a_cell_late_is_asked_again(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, ledgers = two
+    monkeypatch.setattr(cells, "START_SECONDS_MAX", 0.01)
+    monkeypatch.setattr(cells, "START_AGAIN_SECONDS", 0.01)
+    brand2 = ledgers["brand2"]
+    brand2.starts_slowly = brand2.refuses = True
+    with capture_logs() as logged:
+        async with app.lifespan_context(app):
+            brand2.thawed.set()
+            await asyncio.sleep(0.1)
+            assert brand2.states == []
+            brand2.refuses = False
+            await asyncio.sleep(0.1)
+            assert brand2.states == ["open"]
+    assert brand2.states == ["open", "closed"]
+    (reason,) = (line["reason"] for line in logged if line["event"] == "cell is not served")
+    assert reason == "[cells.brand2.broker] url: refuses us"
 
 
 async def test_broker_that_refuses_one_cell_stops_the_start_and_is_named(two: Two) -> None:

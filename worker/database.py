@@ -74,7 +74,8 @@ _OUTAGE_SQLITE_CODES: Final = frozenset(
 """A damaged file is an outage here too. A missing table is not: SQLite has one code for all wrong statements,
 those among them that only a batch of this size makes wrong."""
 
-_NOT_PERMITTED_SQLSTATE: Final = "42501"
+_REFUSAL_SQLSTATES: Final = frozenset({"42501", "3D000"})
+"""We may not do what we ask; there is no database of that name."""
 _NO_TEXT_SQLSTATE: Final = "22021"
 """A character that is none to PostgreSQL: NUL."""
 
@@ -170,9 +171,9 @@ def is_no_text(error: Exception) -> bool:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell whether the database's certificate does not verify, or it refuses our account or what it asks."""
+    """Tell whether the certificate, our account, what that asks or the name of the database is refused."""
     if isinstance(error, DBAPIError):
-        return _sqlstate(error).startswith(_LOGIN_CLASS) or _sqlstate(error) == _NOT_PERMITTED_SQLSTATE
+        return _sqlstate(error).startswith(_LOGIN_CLASS) or _sqlstate(error) in _REFUSAL_SQLSTATES
     return isinstance(error, ssl.SSLCertVerificationError)
 
 

@@ -76,6 +76,10 @@ those among them that only a batch of this size makes wrong."""
 
 _REFUSAL_SQLSTATES: Final = frozenset({"42501", "3D000"})
 """We may not do what we ask; there is no database of that name."""
+
+_PROTOCOL_SQLSTATE: Final = "08P01"
+_REFUSAL_OF_POOLER: Final = "SASL authentication failed"
+"""PgBouncer says so of a wrong password, with a code that says something else."""
 _NO_TEXT_SQLSTATE: Final = "22021"
 """A character that is none to PostgreSQL: NUL."""
 
@@ -173,7 +177,9 @@ def is_no_text(error: Exception) -> bool:
 def is_refusal(error: Exception) -> bool:
     """Tell whether the certificate, our account, what that asks or the name of the database is refused."""
     if isinstance(error, DBAPIError):
-        return _sqlstate(error).startswith(_LOGIN_CLASS) or _sqlstate(error) in _REFUSAL_SQLSTATES
+        code = _sqlstate(error)
+        is_of_pooler = code == _PROTOCOL_SQLSTATE and _REFUSAL_OF_POOLER in str(error.orig)
+        return code.startswith(_LOGIN_CLASS) or code in _REFUSAL_SQLSTATES or is_of_pooler
     return isinstance(error, ssl.SSLCertVerificationError)
 
 

@@ -76,12 +76,19 @@ def set_up_logging(settings: LogSettings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    logging.getLogger("aiormq.connection").addFilter(_is_new)
+    logging.getLogger("aiormq.connection").addFilter(is_new)
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
 
 
-def _is_new(record: logging.LogRecord) -> bool:
-    """Tell whether a line of aiormq's says what ours don't: why it can't connect, we say, with the node."""
+def is_new(record: logging.LogRecord) -> bool:
+    """Tell whether a line of aiormq's says what ours don't: why it can't connect, we say, with the node.
+
+    Why a connection was lost it says with a traceback, of which its last line is kept.
+    """
+    if str(record.msg).startswith("Cancelling cause reader exited") and record.exc_info:
+        error = record.exc_info[1]
+        record.msg, record.args = "reader of the broker ended: %s", (repr(error),)
+        record.exc_info = None
     return not str(record.msg).startswith("error when creating transport")
 
 

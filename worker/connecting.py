@@ -23,6 +23,9 @@ AGAIN_SECONDS: Final = 0.5
 SECONDS_MAX: Final = 60.0
 """The driver's own time limit, where there is none among the arguments."""
 
+_REFUSALS: Final = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+"""Our account, or the name of the database: waiting changes neither."""
+
 _Attempt = asyncio.Future[asyncpg.Connection]
 
 
@@ -61,7 +64,7 @@ async def _ask(arguments: dict[str, Any], number: int, unheard: set[int]) -> asy
             return await asyncpg.connect(**{**arguments, "timeout": deadline - now()})
         except Exception as error:
             unheard.discard(number)
-            is_final = isinstance(error, asyncpg.InvalidAuthorizationSpecificationError)
+            is_final = isinstance(error, _REFUSALS)
             if is_final or not unheard:
                 raise
             await asyncio.sleep(AGAIN_SECONDS)
@@ -87,7 +90,7 @@ def _give_up(attempt: _Attempt) -> None:
 
 
 def _says_little(error: BaseException) -> int:
-    """Rank an error: what a server says of our account tells more than that another is down."""
-    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError):
+    """Rank an error: what a server says of our URL tells more than that another is down."""
+    if isinstance(error, _REFUSALS):
         return 0
     return 2 if isinstance(error, asyncpg.TargetServerAttributeNotMatched) else 1

@@ -74,7 +74,12 @@ _OUTAGE_SQLITE_CODES: Final = frozenset(
 """A damaged file is an outage here too. A missing table is not: SQLite has one code for all wrong statements,
 those among them that only a batch of this size makes wrong."""
 
-_NOT_PERMITTED_SQLSTATE: Final = "42501"
+_REFUSAL_SQLSTATES: Final = frozenset({"42501", "3D000"})
+"""We may not do what we ask; there is no database of that name."""
+
+_PROTOCOL_SQLSTATE: Final = "08P01"
+_REFUSAL_OF_POOLER: Final = "SASL authentication failed"
+"""PgBouncer says so of a wrong password, with a code that says something else."""
 _NO_TEXT_SQLSTATE: Final = "22021"
 """A character that is none to PostgreSQL: NUL."""
 
@@ -170,9 +175,11 @@ def is_no_text(error: Exception) -> bool:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Tell whether the database's certificate does not verify, or it refuses our account or what it asks."""
+    """Tell whether the certificate, our account, what that asks or the name of the database is refused."""
     if isinstance(error, DBAPIError):
-        return _sqlstate(error).startswith(_LOGIN_CLASS) or _sqlstate(error) == _NOT_PERMITTED_SQLSTATE
+        code = _sqlstate(error)
+        is_of_pooler = code == _PROTOCOL_SQLSTATE and _REFUSAL_OF_POOLER in str(error.orig)
+        return code.startswith(_LOGIN_CLASS) or code in _REFUSAL_SQLSTATES or is_of_pooler
     return isinstance(error, ssl.SSLCertVerificationError)
 
 

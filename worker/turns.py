@@ -126,11 +126,13 @@ class Turns:
     worker_id: str
     batch_credits_max: int
     deferred_log: LimitedLog = field(default_factory=lambda: LimitedLog("message left unread", "warning"))
+    unavailable_log: LimitedLog = field(default_factory=lambda: LimitedLog("ledger unavailable", "warning"))
 
     def flush_logs(self) -> None:
         """Log what has not been."""
         self.aside.log.flush()
         self.deferred_log.flush()
+        self.unavailable_log.flush()
 
     async def work(self) -> None:
         """Do one turn."""
@@ -142,7 +144,7 @@ class Turns:
         try:
             answers = await self.bookkeeper.answer(questions)
         except LedgerUnavailable as error:
-            _log.warning("ledger unavailable", reason=str(error), questions=len(questions))
+            self.unavailable_log.record("batch", reason=str(error))
             await self._give_back(taken)
             return
         except Exception:  # noqa: BLE001  (a defect, but the credits are owed: they are tried again, later)

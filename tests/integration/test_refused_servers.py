@@ -33,6 +33,15 @@ async def test_virtual_host_that_is_not_there_stops_the_start(servers: Servers, 
     assert f"'{NOWHERE}' is not found or not permitted" in line
 
 
+@pytest.mark.parametrize("command", ["worker run", "worker migrate", "worker verify"])
+async def test_database_that_is_not_there_stops_the_start(servers: Servers, command: str) -> None:
+    url = f"{servers.database_url.rpartition('/')[0]}/no_such_database"
+    environment = {**INHERITED, **SECRETS, "CREDITS_BROKER__URL": await fresh_vhost(servers)}
+    code, said = await start_in_vain({**environment, "CREDITS_LEDGER__DATABASE_URL": url}, *command.split())
+    assert code == End.SETTINGS
+    assert 'database "no_such_database" does not exist' in said[-1]
+
+
 async def test_virtual_host_that_is_not_permitted_stops_the_start(servers: Servers) -> None:
     url = await fresh_vhost(servers)
     user, vhost = url.partition("//")[2].partition(":")[0], url.rpartition("/")[2]

@@ -19,6 +19,8 @@ from tests.servers.server import PASSWORD, USER, LaunchableServer, Server
 SCRIPTS: Final = Path(__file__).parent.parent.parent / "deploy" / "backup"
 CONTAINER_HOME: Final = "/var/lib/postgresql/data"
 """The volume of the server's image: what is in it outlives the container's stops."""
+DEBIAN_PATH: Final = "/usr/bin:/bin"
+"""What an operator's shell has on Debian, where pg_ctl and pg_verifybackup are elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,9 @@ class RestorableServer:
     data: str
     run_as_owner: Callable[[Sequence[str]], str]
     """Runs a command on the server's machine as its user, whether or not the server runs."""
+
+    path: str | None = DEBIAN_PATH
+    """Where the scripts look for programs, if not where the server does."""
 
     @property
     def url(self) -> str:
@@ -63,7 +68,8 @@ class RestorableServer:
         return self._script("restore", *arguments, variables=(f"TIMELINE={timeline}",)).strip()
 
     def _script(self, name: str, *arguments: str, variables: Sequence[str] = ()) -> str:
-        return self.run_as_owner(("env", *variables, f"{self.home}/{name}", *arguments))
+        path = () if self.path is None else (f"PATH={self.path}",)
+        return self.run_as_owner(("env", *path, *variables, f"{self.home}/{name}", *arguments))
 
 
 @contextmanager
@@ -109,7 +115,8 @@ def _of_this_machine(directory: Path, reaper: Reaper) -> RestorableServer:
         variables = [f"{name}={value}" for name, value in connection.items()]
         return server.run("env", *variables, *local.as_owner(), *command)
 
-    return RestorableServer(server, str(home), str(home / "data"), run_as_owner)
+    path = DEBIAN_PATH if Path("/usr/bin/pg_basebackup").exists() else None
+    return RestorableServer(server, str(home), str(home / "data"), run_as_owner, path)
 
 
 def _in_container(_: Path, reaper: Reaper) -> RestorableServer:

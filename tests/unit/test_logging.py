@@ -2,8 +2,9 @@
 
 import asyncio
 import io
+import logging
 
-from shared.logging import TurnLogger
+from shared.logging import TurnLogger, is_new
 
 
 class Written(io.StringIO):
@@ -53,3 +54,12 @@ def test_line_that_a_loop_left_behind_leaves_with_the_next() -> None:
     assert file.getvalue() == ""
     asyncio.run(say("the first of another"))
     assert file.getvalue() == "the last of one loop\nthe first of another\n"
+
+
+def test_lost_broker_is_no_traceback() -> None:
+    error = ConnectionResetError(104, "reset by peer")
+    said = "Cancelling cause reader exited abnormally"
+    record = logging.LogRecord("aiormq", logging.WARNING, "", 0, said, None, (type(error), error, None))
+    assert is_new(record)
+    assert record.getMessage() == "reader of the broker ended: ConnectionResetError(104, 'reset by peer')"
+    assert record.exc_info is None

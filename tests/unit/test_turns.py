@@ -11,7 +11,9 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
+from structlog.testing import capture_logs
 
+from shared.errors import LedgerUnavailable
 from shared.message_keys import Purpose
 from shared.outcome import Outcome, Result
 from shared.topology import UNSIGNED_QUEUE
@@ -115,6 +117,19 @@ async def test_defect_in_a_turn_gives_the_batch_back_and_the_worker_goes_on(erro
     await worker.turns.work()
     assert worker.books.asked == [win("next"), win("late")]
     assert sorted(worker.wire.acked) == [2, 7]
+
+
+async def test_outage_of_the_ledger_is_a_line_a_second_however_many_batches_come() -> None:
+    worker = Worker()
+    worker.books.error = LedgerUnavailable("the database: refused")
+    with capture_logs() as lines:
+        for number in range(1, 101):
+            worker.deliver(number, batch(number, win(f"win-{number}")))
+            await worker.turns.work()
+        worker.turns.flush_logs()
+    assert [(line["event"], line["times"], line["reason"]) for line in lines] == [
+        ("ledger unavailable", 100, "the database: refused")
+    ]
 
 
 async def test_late_credit_that_no_ledger_takes_keeps_none_behind_it_waiting() -> None:

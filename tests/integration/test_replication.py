@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -20,6 +22,7 @@ from tests.credits import WIN, win
 from tests.ledgers import add_players, assert_books_hold, balance_minor
 from tests.servers import Servers
 from tests.servers.server import PASSWORD, USER
+from tests.support.pgbouncer import running_pgbouncer
 from worker.audit_reading import AuditQuery, list_audit
 from worker.bookkeeper import Bookkeeper, open_bookkeeper
 from worker.database import create_engine
@@ -157,6 +160,28 @@ async def test_wait_that_somebody_cancels_is_no_confirmation(
     await cluster.cancel_one_wait()
     with pytest.raises(LedgerUnavailable, match="canceled"):
         await written
+
+
+@pytest.mark.parametrize("pooler", ["none", "session", "transaction"])
+async def test_canceled_wait_is_heard_of_by_a_role_that_hears_no_warnings(
+    servers: Servers, cluster: Cluster, postgres: AsyncEngine, tmp_path: Path, pooler: str
+) -> None:
+    await add_players(postgres)
+    database = postgres.url.database
+    await cluster.value(f"ALTER ROLE {USER} IN DATABASE {database} SET client_min_messages = 'error'")
+    with ExitStack() as stack:
+        port = postgres.url.port
+        if pooler != "none":
+            port = stack.enter_context(running_pgbouncer(servers, tmp_path, pooler)).port
+        url = postgres.url.set(port=port).render_as_string(hide_password=False)
+        engine = create_engine(LedgerSettings.model_validate({"database_url": url, "pooler": pooler}))
+        await cluster.wait_for("nobody")
+        for write in WRITES.values():
+            written = asyncio.create_task(write(engine))
+            await cluster.cancel_one_wait()
+            with pytest.raises(LedgerUnavailable, match="canceled"):
+                await written
+        await engine.dispose()
 
 
 async def test_epoch_is_another_after_a_promotion(servers: Servers, postgres: AsyncEngine) -> None:

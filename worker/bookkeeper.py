@@ -66,6 +66,8 @@ class Bookkeeper:
         credits_ = [q for q in questions if isinstance(q, Credit)]
         lookups = list({q for q in questions if not isinstance(q, Credit)})
         outcomes = iter(await self.settle(credits_)) if credits_ else iter(())
+        if lookups:  # by the epoch, too, it is known whether replicas must hold what is told
+            await self._keep_epoch()
         found = await self._find(lookups) if lookups else {}
         return [next(outcomes) if isinstance(q, Credit) else found.get(q) for q in questions]
 

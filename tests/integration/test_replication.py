@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
-from contextlib import ExitStack
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
-from shared.outcome import Result
+from shared.outcome import Holder, Result
 from shared.settings import LedgerSettings, Settings
 from shared.wire import FindPlayer
 from tests.caches import cache_on
@@ -92,6 +92,22 @@ async def hurried(postgres: AsyncEngine) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
+@asynccontextmanager
+async def running_as_replica(servers: Servers, postgres: AsyncEngine) -> AsyncIterator[None]:
+    """Have the server be a replica for a while, which is then promoted."""
+    async with postgres.connect() as connection:
+        directory = await connection.scalar(text("SHOW data_directory"))
+    await postgres.dispose()
+    await asyncio.to_thread(servers.postgres.run, "touch", f"{directory}/standby.signal")
+    await asyncio.to_thread(servers.postgres.stop)
+    await asyncio.to_thread(servers.postgres.start)
+    try:
+        yield
+    finally:
+        async with postgres.connect() as connection:
+            await connection.execute(text("SELECT pg_promote()"))
+
+
 async def count(engine: AsyncEngine) -> int:
     async with engine.connect() as connection:
         return int(await connection.scalar(select(func.count()).select_from(transfers)) or 0)
@@ -112,6 +128,35 @@ async def test_win_that_no_replica_holds_is_told_as_paid_to_nobody(
         (outcome,) = await bookkeeper.settle([WIN])
         assert outcome.result is Result.REPLAYED
     await assert_books_hold(hurried)
+
+
+async def test_worker_that_is_only_asked_for_balances_learns_that_replicas_are_waited_for(
+    cluster: Cluster, hurried: AsyncEngine
+) -> None:
+    ledger = Ledger(hurried)
+    await ledger.keyed_epoch()  # as each worker does when it starts
+    bookkeeper = Bookkeeper(ledger, MemoryCache())
+    (holder,) = await bookkeeper.answer([FindPlayer("anna")])
+    assert holder == Holder("anna", "EUR", 0, 0)
+    await cluster.wait_for("nobody")
+    with pytest.raises(LedgerUnavailable):
+        await Bookkeeper(Ledger(hurried), MemoryCache()).settle([WIN])
+    assert await count(hurried) == 1  # visible to all, and perhaps to be lost
+    bookkeeper.epoch_known_until = 0  # as a moment later
+    with pytest.raises(LedgerUnavailable):
+        await bookkeeper.answer([FindPlayer("anna")])
+
+
+async def test_balance_is_not_told_by_a_replica_that_a_name_leads_to_by_now(
+    servers: Servers, postgres: AsyncEngine
+) -> None:
+    await add_players(postgres)
+    bookkeeper = Bookkeeper(Ledger(postgres), MemoryCache())
+    assert await bookkeeper.answer([FindPlayer("anna")])
+    async with running_as_replica(servers, postgres):
+        bookkeeper.epoch_known_until = 0  # as a moment later
+        with pytest.raises(LedgerUnavailable, match="replica"):
+            await bookkeeper.answer([FindPlayer("anna")])
 
 
 QUESTIONS: dict[str, Act] = {
@@ -192,18 +237,9 @@ async def test_epoch_is_another_after_a_promotion(servers: Servers, postgres: As
     async with cache_on(servers.cache_url, before) as cache:
         (posted,) = await Bookkeeper(ledger, cache).settle([WIN])
         assert posted.result is Result.POSTED
-        async with postgres.connect() as connection:
-            directory = await connection.scalar(text("SHOW data_directory"))
-        await postgres.dispose()
-        await asyncio.to_thread(servers.postgres.run, "touch", f"{directory}/standby.signal")
-        await asyncio.to_thread(servers.postgres.stop)
-        await asyncio.to_thread(servers.postgres.start)
-        try:
+        async with running_as_replica(servers, postgres):
             with pytest.raises(LedgerUnavailable, match="replica"):
                 await ledger.keyed_epoch()
-        finally:
-            async with postgres.connect() as connection:
-                await connection.execute(text("SELECT pg_promote()"))
         after = await ledger.keyed_epoch()
         assert after.name != before.name
         assert cache.recall([WIN.identity])

@@ -4,12 +4,14 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.outcome import Result
@@ -160,3 +162,38 @@ async def test_win_lost_with_a_file_is_paid_when_it_comes_again(servers: Servers
         assert not await bookkeeper.cache.get([WIN.identity])
         (outcome,) = await bookkeeper.settle([WIN])
         assert outcome.result is Result.POSTED
+
+
+async def test_win_that_a_primary_of_before_has_posted_is_not_remembered_as_of_the_new_one(
+    servers: Servers, postgres: AsyncEngine
+) -> None:
+    """It is still reached by a connection from before, while others lead to the new one."""
+    await add_players(postgres)
+    books = Books(servers, postgres)
+    new = f"test_{uuid4().hex}"
+    await books.administer(f"CREATE DATABASE {new} TEMPLATE {books.name}")
+    leads_to = [books.name, new]
+
+    engine = create_engine(LedgerSettings(database_url=postgres.url.render_as_string(hide_password=False)))
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def lead(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+        options["database"] = leads_to.pop(0) if leads_to else new
+
+    try:
+        async with engine.connect(), engine.connect():
+            pass  # from now on, they are used in turns, that to the new one first
+        ledger = Ledger(engine)
+        async with cache_on(servers.cache_url, await ledger.keyed_epoch()) as cache:
+            bookkeeper = Bookkeeper(ledger, cache, epoch_known_until=inf)
+            (outcome,) = await bookkeeper.settle([WIN])
+            assert outcome.result is Result.POSTED
+            assert await balance_minor(Ledger(postgres)) == WIN.amount_minor
+            await engine.dispose()  # it is gone, with what nobody else had
+            (outcome,) = await bookkeeper.settle([WIN])
+            assert outcome.result is Result.POSTED
+        assert await balance_minor(ledger) == WIN.amount_minor
+        await assert_books_hold(engine)
+    finally:
+        await engine.dispose()
+        await books.administer(f"DROP DATABASE {new}")

@@ -46,8 +46,9 @@ class State(NamedTuple):
     """Names the copy of the books that the server has; empty on SQLite.
 
     It is another after a promotion or a restore to a moment, which begin a timeline; after the server was
-    started, perhaps on an older snapshot of its disk; and after a database or its tables were made, as by
-    pg_restore.
+    started, perhaps on an older snapshot of its disk; after it has recovered from a crash of one of its
+    processes, which with synchronous_commit = off loses the last commits, and resets its statistics; and
+    after a database or its tables were made, as by pg_restore.
     """
 
     is_replicated: bool = False

@@ -17,6 +17,8 @@ _DIALECT: Final[Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
 COPY: Final = (
     "concat_ws('-', left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),"
     " to_hex((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint),"
+    # Which a server does that restarts its processes because one has crashed, and else an administrator.
+    " to_hex((extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::bigint),"
     " (SELECT oid FROM pg_database WHERE datname = current_database()), pg_relation_filenode('ledger'))"
 )
 """Names the copy of the books that a server has, unless it is a replica; see `worker.replication.State`."""

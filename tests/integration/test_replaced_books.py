@@ -11,9 +11,10 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.errors import LedgerUnavailable
 from shared.outcome import Result
 from shared.settings import LedgerSettings
 from tests.caches import cache_on
@@ -24,6 +25,9 @@ from tests.servers.server import PASSWORD, USER
 from worker.bookkeeper import Bookkeeper
 from worker.database import create_engine, migrate
 from worker.ledger import Ledger
+
+STARTED = text("SELECT pg_postmaster_start_time()")
+UNTIL_SECONDS = 20
 
 
 class Books:
@@ -129,6 +133,34 @@ async def test_server_that_has_started_anew_is_in_another_epoch(
     after = await ledger.keyed_epoch()
     assert after.name != before.name
     assert await ledger.keyed_epoch() == after
+
+
+async def test_server_that_has_recovered_from_a_crash_is_in_another_epoch(
+    servers: Servers, postgres: AsyncEngine
+) -> None:
+    """It may have lost what was not on disk when one of its processes died, and has not started anew."""
+    ledger = Ledger(postgres)
+    before = await ledger.keyed_epoch()
+    async with postgres.connect() as connection:
+        started = await connection.scalar(STARTED)
+        process = await connection.scalar(text("SELECT pg_backend_pid()"))
+    await asyncio.to_thread(servers.postgres.run, "sh", "-c", f"kill -9 {process}")
+    async with asyncio.timeout(UNTIL_SECONDS):
+        while not await is_there(ledger):
+            await asyncio.sleep(0.05)
+    async with postgres.connect() as connection:
+        assert await connection.scalar(STARTED) == started
+    after = await ledger.keyed_epoch()
+    assert after.name != before.name
+    assert await ledger.keyed_epoch() == after
+
+
+async def is_there(ledger: Ledger) -> bool:
+    try:
+        await ledger.epoch()
+    except LedgerUnavailable:
+        return False
+    return True
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "deploy/backup/restore"
+PATH_OF_DEBIAN = "/usr/bin:/bin"
 SEGMENT = "000000010000000000000009"
 
 
@@ -20,7 +21,9 @@ class Machine:
             (home / directory).mkdir(parents=True)
         for file in ("base/backup_label", "base/postgresql.auto.conf", f"data/pg_wal/{SEGMENT}"):
             (home / file).write_text("")
+        (home / "base/PG_VERSION").write_text("no version\n")  # so that no program of this machine is found
         self.program("pg_verifybackup", "exit 0")
+        self.pg_ctl = self.program("pg_ctl", "exit 3")
 
     def program(self, name: str, lines: str) -> Path:
         file = self._home / "programs" / name
@@ -28,10 +31,10 @@ class Machine:
         file.chmod(0o755)
         return file
 
-    def restore(self) -> subprocess.CompletedProcess[str]:
+    def restore(self, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             ["sh", SCRIPT, self._home / "base", self._home / "wal", self.data, "latest"],
-            env={"PATH": f"{self._home / 'programs'}:{os.environ['PATH']}"},
+            env={"PATH": f"{self._home / 'programs'}:{path}"},
             capture_output=True,
             text=True,
             check=False,
@@ -56,6 +59,26 @@ def test_restore_that_fails_leaves_the_old_data_and_can_be_repeated(machine: Mac
     assert (machine.data / "recovery.signal").exists()
     assert (machine.data / "pg_wal" / SEGMENT).exists()
     assert (Path(restored.stdout.strip()) / "pg_wal" / SEGMENT).exists()
+
+
+def test_server_that_may_be_running_is_not_restored(machine: Machine) -> None:
+    (machine.data / "postmaster.pid").touch()
+    machine.program("pg_ctl", "exit 0")
+    refused = machine.restore()
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"restore: the server on {machine.data} is running\n",
+    )
+    machine.program("pg_ctl", "exit 1")  # what it tells root
+    refused = machine.restore()
+    assert (refused.returncode, refused.stderr) == (
+        1,
+        f"restore: pg_ctl does not say that the server on {machine.data} has stopped\n",
+    )
+    machine.pg_ctl.unlink()
+    refused = machine.restore(PATH_OF_DEBIAN)
+    assert (refused.returncode, refused.stderr) == (1, "restore: there is no pg_ctl on the PATH\n")
+    assert (machine.data / "postmaster.pid").exists()
 
 
 def test_restore_in_the_place_of_nothing(machine: Machine) -> None:

@@ -229,6 +229,23 @@ async def test_canceled_wait_is_heard_of_by_a_role_that_hears_no_warnings(
         await engine.dispose()
 
 
+async def test_commit_waits_for_replicas_whatever_another_client_has_left_on_the_connection(
+    servers: Servers, cluster: Cluster, hurried: AsyncEngine, tmp_path: Path
+) -> None:
+    with running_pgbouncer(servers, tmp_path, "transaction", servers_max=1) as bouncer:
+        url = hurried.url.set(port=bouncer.port).render_as_string(hide_password=False)
+        other = await asyncpg.connect(url.replace("+asyncpg", ""), statement_cache_size=0)
+        await other.execute("SET synchronous_commit = off")
+        await other.close()
+        settings = {"database_url": url, "pooler": "transaction", "statement_seconds_max": 1}
+        engine = create_engine(LedgerSettings.model_validate(settings))
+        await cluster.wait_for("nobody")
+        for write in (Ledger(engine).post_new, Ledger(engine).post):
+            with pytest.raises(LedgerUnavailable):
+                await write([WIN])
+        await engine.dispose()
+
+
 async def test_epoch_is_another_after_a_promotion(servers: Servers, postgres: AsyncEngine) -> None:
     """The server is stopped, started as a replica, and promoted: it may lack what its primary has told."""
     await add_players(postgres)

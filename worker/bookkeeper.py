@@ -19,7 +19,7 @@ from worker.cache_rest import CountFault
 from worker.database import create_engine, is_no_text, require_migrated
 from worker.dedup import Cache, create_cache, uncounted
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
-from worker.posting import Identity, Transfer, judge
+from worker.posting import Identity, Plan, Transfer, judge
 
 BATCHES_PASSED_OVER_MAX: Final = 64
 """How many batches go the long way before a guess that kept failing is made again."""
@@ -66,6 +66,8 @@ class Bookkeeper:
         credits_ = [q for q in questions if isinstance(q, Credit)]
         lookups = list({q for q in questions if not isinstance(q, Credit)})
         outcomes = iter(await self.settle(credits_)) if credits_ else iter(())
+        if lookups:  # by the epoch, too, it is known whether replicas must hold what is told
+            await self._keep_epoch()
         found = await self._find(lookups) if lookups else {}
         return [next(outcomes) if isinstance(q, Credit) else found.get(q) for q in questions]
 
@@ -140,6 +142,11 @@ class Bookkeeper:
                 await self.assignment.refresh()
             self.epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
 
+    def _remember(self, planned: Plan) -> None:
+        """Have the cache remember what the books of its epoch have: of others it must tell nobody."""
+        if self.ledger.is_of_epoch(planned):
+            self.cache.put(planned.transfers)
+
     async def _post_new(self, credits_: Sequence[Credit]) -> list[Outcome] | None:
         try:
             planned = await self.ledger.post_new(credits_)
@@ -149,7 +156,7 @@ class Bookkeeper:
             return None
         if planned is None:
             return None
-        self.cache.put(planned.transfers)
+        self._remember(planned)
         return planned.outcomes
 
     async def _post(self, credits_: Sequence[Credit]) -> list[Outcome]:
@@ -159,7 +166,7 @@ class Bookkeeper:
             raise
         except Exception as error:  # noqa: BLE001  (whatever one credit hides, the others must be paid)
             return await self._post_apart(credits_, error)
-        self.cache.put(planned.transfers)
+        self._remember(planned)
         return planned.outcomes
 
     async def _post_apart(self, credits_: Sequence[Credit], error: Exception) -> list[Outcome]:

@@ -85,7 +85,8 @@ _NO_TEXT_SQLSTATE: Final = "22021"
 
 _READ_ONLY: Final = "credits_read_only"
 
-_SETTINGS: Final = {"jit": "off"}
+_SETTINGS: Final = {"jit": "off", "client_min_messages": "warning"}
+"""Also for a role that is to hear no warnings: one says that a commit is not confirmed, see `replication`."""
 
 _BY_INDEX: Final = {"enable_seqscan": "off"}
 """All but an audit asks by key: a plan from when a table was small must not scan it when it is large."""

@@ -48,11 +48,20 @@ class Ledger:
         self._opened: Final = uuid7().hex
         self._is_replicated = on_postgresql
         """Whether replicas may have to hold what is told, as of when the epoch was last asked for."""
+        self._copy: str | None = None
+        """Which copy of the books there was then."""
 
     @property
     def posts_side_by_side(self) -> bool:
         """Whether two batches of different players hold each other up nowhere."""
         return self._single_statements is not None
+
+    def is_of_epoch(self, planned: Plan) -> bool:
+        """Tell whether a plan was carried out on the books whose epoch was last asked for.
+
+        After a failover, or while there are two primaries, other connections may lead to other books.
+        """
+        return planned.copy == self._copy
 
     async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
         """Post in one statement what is probably new, to wallets that probably are as remembered.
@@ -72,7 +81,7 @@ class Ledger:
                     planned = plan(credits_, Known(accounts), datetime.now(UTC))
                     if any(outcome.receipt is None for outcome in planned.outcomes):
                         return None
-                    await self._statements.insert(connection, planned)
+                    planned.copy = await self._statements.insert(connection, planned)
                     if self._has_to_commit:
                         await connection.commit()
                     require_confirmed(connection)
@@ -117,6 +126,7 @@ class Ledger:
                 open_sessions=await _open_sessions(connection, credits_),
             )
             planned = plan(credits_, known, datetime.now(UTC))
+            planned.copy = await self._statements.read_copy(connection)
             if planned.writes:
                 await self._write(connection, planned)
                 await commit(connection)
@@ -170,7 +180,7 @@ class Ledger:
             async with self._reading.connect() as connection:
                 row = (await connection.execute(select(ledger.c.epoch, ledger.c.cache_key))).one()
                 state = await read_state(connection)
-        self._is_replicated = state.is_replicated
+        self._is_replicated, self._copy = state.is_replicated, state.copy
         return Epoch(f"{row.epoch}.{state.copy or self._opened}", row.cache_key)
 
     async def find_weaknesses(self) -> list[str]:

@@ -20,6 +20,9 @@ from shared.errors import LedgerUnavailable, SettingsError
 
 _POOLER: Final = "credits_pooler"
 _SETTINGS: Final = "credits_settings"
+_AS_CONFIGURED: Final = "SET LOCAL synchronous_commit TO DEFAULT"
+"""Another client may have left its own on the server's connection, by which no commit waits for replicas."""
+
 _REFUSAL: Final = "unsupported startup parameter"
 _CHOICE: Final = 'say pooler = "session" or "transaction", as PgBouncer\'s pool_mode'
 
@@ -61,6 +64,7 @@ def _set_for_transactions(engine: AsyncEngine, settings: Mapping[str, str]) -> N
     @event.listens_for(engine.sync_engine, "begin")
     def set_all(connection: Connection) -> None:
         connection.exec_driver_sql(f"SELECT {calls}")
+        connection.exec_driver_sql(_AS_CONFIGURED)
 
 
 def is_pooled_by_transaction(engine: AsyncEngine) -> bool:

@@ -135,6 +135,9 @@ class Plan:
     """Those that the transfers are on."""
 
     conflict_rows: list[Row] = field(default_factory=list)
+    copy: str = ""
+    """Which copy of the books it was carried out on, see `worker.replication.State`."""
+
     closed_rounds: set[tuple[str, str | None, str]] = field(default_factory=set)
     """By integration, round and player: those that this batch closes."""
 

@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.errors import LedgerUnavailable
+from worker.statements_postgres import COPY
 
 # The least that makes a commit wait. A replica can't write it, and has itself what it shows.
 _CONFIRM: Final = text(
@@ -28,11 +29,7 @@ _UNCONFIRMED: Final = "credits_unconfirmed"
 _STATE: Final = text(
     "SELECT pg_is_in_recovery() AS is_replica,"
     " current_setting('synchronous_standby_names') <> '' AS is_replicated,"
-    " CASE WHEN NOT pg_is_in_recovery() THEN concat_ws('-',"
-    " left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),"
-    " to_hex((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint),"
-    " (SELECT oid FROM pg_database WHERE datname = current_database()),"
-    " pg_relation_filenode('ledger')) END AS copy"
+    f" CASE WHEN NOT pg_is_in_recovery() THEN {COPY} END AS copy"
 )
 
 _DURABILITY: Final = text(
@@ -49,8 +46,9 @@ class State(NamedTuple):
     """Names the copy of the books that the server has; empty on SQLite.
 
     It is another after a promotion or a restore to a moment, which begin a timeline; after the server was
-    started, perhaps on an older snapshot of its disk; and after a database or its tables were made, as by
-    pg_restore.
+    started, perhaps on an older snapshot of its disk; after it has recovered from a crash of one of its
+    processes, which with synchronous_commit = off loses the last commits, and resets its statistics; and
+    after a database or its tables were made, as by pg_restore.
     """
 
     is_replicated: bool = False

@@ -19,7 +19,7 @@ from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from shared.sentinel_url import SentinelUrl
-from shared.server_url import PORT_MAX
+from shared.server_url import PORT_MAX, refuse_host
 
 ANSWER_SECONDS_MAX: Final = 0.5
 """For connection, login and answers of a sentinel. No batch waits for it, unlike for `[cache] timeout_ms`."""
@@ -136,7 +136,8 @@ def _read_answer(place: Sequence[str], state: Sequence[str]) -> _Answer:
         answer = _Answer(int(fields["config-epoch"]), Address(str(host), int(port)))
     except (TypeError, ValueError, KeyError):
         raise ResponseError("answers what no sentinel does") from None
-    if not (answer.primary.host and 0 < answer.primary.port <= PORT_MAX):
+    is_ipv6 = ":" in answer.primary.host
+    if refuse_host(answer.primary.host, is_bracketed=is_ipv6) or not 0 < answer.primary.port <= PORT_MAX:
         raise ResponseError("names no host and port")
     return answer
 

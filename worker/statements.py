@@ -46,8 +46,13 @@ class Statements(Protocol):
     ) -> Sequence[Any]:
         """Return the transfers that these signed messages have paid: integration, digest, then the rest."""
 
-    async def insert(self, connection: AsyncConnection, planned: Plan) -> None:
+    async def read_copy(self, connection: AsyncConnection) -> str:
+        """Return which copy of the books is at the connection's end, as `worker.replication.State` has it."""
+
+    async def insert(self, connection: AsyncConnection, planned: Plan) -> str:
         """Insert transfers, each flagged if its player's round was closed, and entries; set the wallets.
+
+        Returns what `read_copy` does.
 
         Raises a transient DBAPIError, and writes nothing, when a wallet is not as it was found, or a
         transfer is not new: others came first.

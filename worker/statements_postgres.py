@@ -14,6 +14,16 @@ from worker.statements import TRANSFER, TRANSFER_ROW, WALLET, Statements
 _DIALECT: Final[Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
+COPY: Final = (
+    "concat_ws('-', left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),"
+    " to_hex((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint),"
+    # Which a server does that restarts its processes because one has crashed, and else an administrator.
+    " to_hex((extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::bigint),"
+    " (SELECT oid FROM pg_database WHERE datname = current_database()), pg_relation_filenode('ledger'))"
+)
+"""Names the copy of the books that a server has, unless it is a replica; see `worker.replication.State`."""
+
+
 class PostgresStatements(Statements):
     """Sets as arrays, unnested by the server."""
 
@@ -37,7 +47,11 @@ class PostgresStatements(Statements):
         """Look up by the unique index of digests."""
         return (await connection.exec_driver_sql(_FIND_SIGNED, _arrays(tuple(signed), 2))).all()
 
-    async def insert(self, connection: AsyncConnection, planned: Plan) -> None:
+    async def read_copy(self, connection: AsyncConnection) -> str:
+        """Ask for what `COPY` is."""
+        return str((await connection.exec_driver_sql(f"SELECT {COPY}")).scalar_one())
+
+    async def insert(self, connection: AsyncConnection, planned: Plan) -> str:
         """Write all in one statement: what it writes is known, so that its parts need not see one another.
 
         Waits for another worker that holds a wallet or is inserting the same id or signed message.
@@ -48,7 +62,7 @@ class PostgresStatements(Statements):
             *_arrays(planned.leg_rows, len(entries.columns)),
             *_arrays(planned.wallet_rows, len(_WALLET_CHANGE)),
         )
-        await connection.exec_driver_sql(_INSERT, parameters)
+        return str((await connection.exec_driver_sql(_INSERT, parameters)).scalar_one())
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert the whole set, but for those that are there."""
@@ -129,7 +143,9 @@ WITH held AS (
     UPDATE wallets SET balance_minor = held.balance_minor, version = held.version
     FROM held WHERE wallets.id = held.id AND held.version <> held.found_version
 )
-SELECT refuse_overtaken() WHERE (SELECT count(*) FROM posted) <> cardinality(${_TRANSFERS_FIRST}::uuid[])
+SELECT {COPY}, CASE
+    WHEN (SELECT count(*) FROM posted) <> cardinality(${_TRANSFERS_FIRST}::uuid[]) THEN refuse_overtaken()
+END
 """  # noqa: S608
 _INSERT_CONFLICTS: Final = f"""
 INSERT INTO conflicts ({_names(conflicts.columns)})

@@ -36,7 +36,11 @@ class SqliteStatements(Statements):
         """Look up by the unique index of digests."""
         return (await connection.execute(_FIND_SIGNED_BY_ROW, {"keys": list(signed)})).all()
 
-    async def insert(self, connection: AsyncConnection, planned: Plan) -> None:
+    async def read_copy(self, connection: AsyncConnection) -> str:  # noqa: ARG002
+        """Return nothing: a file must not be replaced under a process."""
+        return ""
+
+    async def insert(self, connection: AsyncConnection, planned: Plan) -> str:
         """Insert and update one after the other; nobody else can have come between.
 
         Which rounds were closed is asked before: row by row, a win would see those of its own batch, which
@@ -55,6 +59,7 @@ class SqliteStatements(Statements):
             await connection.execute(
                 _SET_WALLET, [dict(zip(names, row[:3], strict=True)) for row in planned.wallet_rows]
             )
+        return await self.read_copy(connection)
 
     async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
         """Insert, but for those that are there."""

@@ -37,7 +37,7 @@ async def test_batch_searches_new_books_by_index(postgres: AsyncEngine) -> None:
     """The plan's maker takes new books for empty until they are analyzed, a minute and many wins later."""
     await add_player(postgres, "anna", "EUR")
     plans = await plans_of_a_batch(postgres)
-    assert len(plans) == 4, "read; insert; lock, find"
+    assert len(plans) == 5, "read; insert; lock, find, which copy"
     assert not [plan for plan in plans.values() if "Seq Scan" in plan]
     find = next(plan for asked, plan in plans.items() if asked.startswith("SELECT t."))
     assert "uq_transfers_integration_provider_tx_id" in find

@@ -128,7 +128,7 @@ async def test_pooler_that_the_settings_do_not_name_stops_the_start(
 async def test_pooler_that_drops_settings_or_is_in_the_other_mode_stops_the_start(
     servers: Servers, tmp_path: Path
 ) -> None:
-    dropped = "jit,enable_seqscan"
+    dropped = "jit,enable_seqscan,client_min_messages"
     with running_pgbouncer(servers, tmp_path, "transaction", ignored=dropped) as bouncer:
         for pooler, words in (("none", "drops our settings"), ("session", '"transaction"')):
             settings = LedgerSettings.model_validate({"database_url": bouncer.url, "pooler": pooler})

@@ -4,14 +4,17 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.errors import LedgerUnavailable
 from shared.outcome import Result
 from shared.settings import LedgerSettings
 from tests.caches import cache_on
@@ -22,6 +25,9 @@ from tests.servers.server import PASSWORD, USER
 from worker.bookkeeper import Bookkeeper
 from worker.database import create_engine, migrate
 from worker.ledger import Ledger
+
+STARTED = text("SELECT pg_postmaster_start_time()")
+UNTIL_SECONDS = 20
 
 
 class Books:
@@ -129,6 +135,34 @@ async def test_server_that_has_started_anew_is_in_another_epoch(
     assert await ledger.keyed_epoch() == after
 
 
+async def test_server_that_has_recovered_from_a_crash_is_in_another_epoch(
+    servers: Servers, postgres: AsyncEngine
+) -> None:
+    """It may have lost what was not on disk when one of its processes died, and has not started anew."""
+    ledger = Ledger(postgres)
+    before = await ledger.keyed_epoch()
+    async with postgres.connect() as connection:
+        started = await connection.scalar(STARTED)
+        process = await connection.scalar(text("SELECT pg_backend_pid()"))
+    await asyncio.to_thread(servers.postgres.run, "sh", "-c", f"kill -9 {process}")
+    async with asyncio.timeout(UNTIL_SECONDS):
+        while not await is_there(ledger):
+            await asyncio.sleep(0.05)
+    async with postgres.connect() as connection:
+        assert await connection.scalar(STARTED) == started
+    after = await ledger.keyed_epoch()
+    assert after.name != before.name
+    assert await ledger.keyed_epoch() == after
+
+
+async def is_there(ledger: Ledger) -> bool:
+    try:
+        await ledger.epoch()
+    except LedgerUnavailable:
+        return False
+    return True
+
+
 @asynccontextmanager
 async def engine_of(path: Path) -> AsyncIterator[AsyncEngine]:
     engine = create_engine(LedgerSettings(database_url=f"sqlite+aiosqlite:///{path}"))
@@ -160,3 +194,38 @@ async def test_win_lost_with_a_file_is_paid_when_it_comes_again(servers: Servers
         assert not await bookkeeper.cache.get([WIN.identity])
         (outcome,) = await bookkeeper.settle([WIN])
         assert outcome.result is Result.POSTED
+
+
+async def test_win_that_a_primary_of_before_has_posted_is_not_remembered_as_of_the_new_one(
+    servers: Servers, postgres: AsyncEngine
+) -> None:
+    """It is still reached by a connection from before, while others lead to the new one."""
+    await add_players(postgres)
+    books = Books(servers, postgres)
+    new = f"test_{uuid4().hex}"
+    await books.administer(f"CREATE DATABASE {new} TEMPLATE {books.name}")
+    leads_to = [books.name, new]
+
+    engine = create_engine(LedgerSettings(database_url=postgres.url.render_as_string(hide_password=False)))
+
+    @event.listens_for(engine.sync_engine, "do_connect")
+    def lead(_dialect: object, _record: object, _arguments: object, options: dict[str, Any]) -> None:
+        options["database"] = leads_to.pop(0) if leads_to else new
+
+    try:
+        async with engine.connect(), engine.connect():
+            pass  # from now on, they are used in turns, that to the new one first
+        ledger = Ledger(engine)
+        async with cache_on(servers.cache_url, await ledger.keyed_epoch()) as cache:
+            bookkeeper = Bookkeeper(ledger, cache, epoch_known_until=inf)
+            (outcome,) = await bookkeeper.settle([WIN])
+            assert outcome.result is Result.POSTED
+            assert await balance_minor(Ledger(postgres)) == WIN.amount_minor
+            await engine.dispose()  # it is gone, with what nobody else had
+            (outcome,) = await bookkeeper.settle([WIN])
+            assert outcome.result is Result.POSTED
+        assert await balance_minor(ledger) == WIN.amount_minor
+        await assert_books_hold(engine)
+    finally:
+        await engine.dispose()
+        await books.administer(f"DROP DATABASE {new}")

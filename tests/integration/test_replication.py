@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -12,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
-from shared.outcome import Result
+from shared.outcome import Holder, Result
 from shared.settings import LedgerSettings, Settings
 from shared.wire import FindPlayer
 from tests.caches import cache_on
@@ -20,6 +22,7 @@ from tests.credits import WIN, win
 from tests.ledgers import add_players, assert_books_hold, balance_minor
 from tests.servers import Servers
 from tests.servers.server import PASSWORD, USER
+from tests.support.pgbouncer import running_pgbouncer
 from worker.audit_reading import AuditQuery, list_audit
 from worker.bookkeeper import Bookkeeper, open_bookkeeper
 from worker.database import create_engine
@@ -105,6 +108,22 @@ async def hurried(postgres: AsyncEngine) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
+@asynccontextmanager
+async def running_as_replica(servers: Servers, postgres: AsyncEngine) -> AsyncIterator[None]:
+    """Have the server be a replica for a while, which is then promoted."""
+    async with postgres.connect() as connection:
+        directory = await connection.scalar(text("SHOW data_directory"))
+    await postgres.dispose()
+    await asyncio.to_thread(servers.postgres.run, "touch", f"{directory}/standby.signal")
+    await asyncio.to_thread(servers.postgres.stop)
+    await asyncio.to_thread(servers.postgres.start)
+    try:
+        yield
+    finally:
+        async with postgres.connect() as connection:
+            await connection.execute(text("SELECT pg_promote()"))
+
+
 async def count(engine: AsyncEngine) -> int:
     async with engine.connect() as connection:
         return int(await connection.scalar(select(func.count()).select_from(transfers)) or 0)
@@ -125,6 +144,35 @@ async def test_win_that_no_replica_holds_is_told_as_paid_to_nobody(
         (outcome,) = await bookkeeper.settle([WIN])
         assert outcome.result is Result.REPLAYED
     await assert_books_hold(hurried)
+
+
+async def test_worker_that_is_only_asked_for_balances_learns_that_replicas_are_waited_for(
+    cluster: Cluster, hurried: AsyncEngine
+) -> None:
+    ledger = Ledger(hurried)
+    await ledger.keyed_epoch()  # as each worker does when it starts
+    bookkeeper = Bookkeeper(ledger, MemoryCache())
+    (holder,) = await bookkeeper.answer([FindPlayer("anna")])
+    assert holder == Holder("anna", "EUR", 0, 0)
+    await cluster.wait_for("nobody")
+    with pytest.raises(LedgerUnavailable):
+        await Bookkeeper(Ledger(hurried), MemoryCache()).settle([WIN])
+    assert await count(hurried) == 1  # visible to all, and perhaps to be lost
+    bookkeeper.epoch_known_until = 0  # as a moment later
+    with pytest.raises(LedgerUnavailable):
+        await bookkeeper.answer([FindPlayer("anna")])
+
+
+async def test_balance_is_not_told_by_a_replica_that_a_name_leads_to_by_now(
+    servers: Servers, postgres: AsyncEngine
+) -> None:
+    await add_players(postgres)
+    bookkeeper = Bookkeeper(Ledger(postgres), MemoryCache())
+    assert await bookkeeper.answer([FindPlayer("anna")])
+    async with running_as_replica(servers, postgres):
+        bookkeeper.epoch_known_until = 0  # as a moment later
+        with pytest.raises(LedgerUnavailable, match="replica"):
+            await bookkeeper.answer([FindPlayer("anna")])
 
 
 QUESTIONS: dict[str, Act] = {
@@ -175,6 +223,45 @@ async def test_wait_that_somebody_cancels_is_no_confirmation(
         await written
 
 
+@pytest.mark.parametrize("pooler", ["none", "session", "transaction"])
+async def test_canceled_wait_is_heard_of_by_a_role_that_hears_no_warnings(
+    servers: Servers, cluster: Cluster, postgres: AsyncEngine, tmp_path: Path, pooler: str
+) -> None:
+    await add_players(postgres)
+    database = postgres.url.database
+    await cluster.value(f"ALTER ROLE {USER} IN DATABASE {database} SET client_min_messages = 'error'")
+    with ExitStack() as stack:
+        port = postgres.url.port
+        if pooler != "none":
+            port = stack.enter_context(running_pgbouncer(servers, tmp_path, pooler)).port
+        url = postgres.url.set(port=port).render_as_string(hide_password=False)
+        engine = create_engine(LedgerSettings.model_validate({"database_url": url, "pooler": pooler}))
+        await cluster.wait_for("nobody")
+        for write in WRITES.values():
+            written = asyncio.create_task(write(engine))
+            await cluster.cancel_one_wait()
+            with pytest.raises(LedgerUnavailable, match="canceled"):
+                await written
+        await engine.dispose()
+
+
+async def test_commit_waits_for_replicas_whatever_another_client_has_left_on_the_connection(
+    servers: Servers, cluster: Cluster, hurried: AsyncEngine, tmp_path: Path
+) -> None:
+    with running_pgbouncer(servers, tmp_path, "transaction", servers_max=1) as bouncer:
+        url = hurried.url.set(port=bouncer.port).render_as_string(hide_password=False)
+        other = await asyncpg.connect(url.replace("+asyncpg", ""), statement_cache_size=0)
+        await other.execute("SET synchronous_commit = off")
+        await other.close()
+        settings = {"database_url": url, "pooler": "transaction", "statement_seconds_max": 1}
+        engine = create_engine(LedgerSettings.model_validate(settings))
+        await cluster.wait_for("nobody")
+        for write in (Ledger(engine).post_new, Ledger(engine).post):
+            with pytest.raises(LedgerUnavailable):
+                await write([WIN])
+        await engine.dispose()
+
+
 async def test_epoch_is_another_after_a_promotion(servers: Servers, postgres: AsyncEngine) -> None:
     """The server is stopped, started as a replica, and promoted: it may lack what its primary has told."""
     await add_players(postgres)
@@ -183,18 +270,9 @@ async def test_epoch_is_another_after_a_promotion(servers: Servers, postgres: As
     async with cache_on(servers.cache_url, before) as cache:
         (posted,) = await Bookkeeper(ledger, cache).settle([WIN])
         assert posted.result is Result.POSTED
-        async with postgres.connect() as connection:
-            directory = await connection.scalar(text("SHOW data_directory"))
-        await postgres.dispose()
-        await asyncio.to_thread(servers.postgres.run, "touch", f"{directory}/standby.signal")
-        await asyncio.to_thread(servers.postgres.stop)
-        await asyncio.to_thread(servers.postgres.start)
-        try:
+        async with running_as_replica(servers, postgres):
             with pytest.raises(LedgerUnavailable, match="replica"):
                 await ledger.keyed_epoch()
-        finally:
-            async with postgres.connect() as connection:
-                await connection.execute(text("SELECT pg_promote()"))
         after = await ledger.keyed_epoch()
         assert after.name != before.name
         assert cache.recall([WIN.identity])

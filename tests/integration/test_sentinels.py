@@ -207,6 +207,20 @@ async def test_nothing_that_stands_in_the_place_of_a_sentinel_ends_a_worker(
     assert "secret" not in line["reason"]
 
 
+@pytest.mark.parametrize("host", ["x" * 100_000, "a b", "a\nb", "..", "1::2::3"])
+async def test_host_that_no_name_can_be_is_not_connected_to_nor_logged(host: str) -> None:
+    counted: list[str] = []
+    async with fake_sentinel((host, 6379)) as sentinel:
+        with capture_logs() as logged:
+            async with cache_on(url_of(sentinel), count=counted.append) as cache:
+                async with asyncio.timeout(FOUND_WITHIN_SECONDS):
+                    while not counted:
+                        await cache.get([ONE])
+                        await asyncio.sleep(0.01)
+    (line,) = logged
+    assert line["reason"].endswith("names no host and port")
+
+
 @pytest.mark.usefixtures("_no_pause")
 async def test_primary_that_has_become_a_replica_is_a_reason_to_ask_the_sentinels_and_no_error(
     servers: Servers, redis: Redis, place: tuple[str, int]

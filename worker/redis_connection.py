@@ -7,6 +7,7 @@ first is needed.
 
 import ssl
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from redis.asyncio import ConnectionPool
@@ -23,9 +24,17 @@ from redis.exceptions import AskError, ClusterCrossSlotError, ClusterDownError, 
 from shared.errors import SettingsError
 from shared.sentinel_url import SentinelUrl, is_sentinel_url, read
 from shared.settings import CacheSettings
+from worker.cached_values import VALUES_BYTES_MAX
+from worker.redis_answers import AnswerParser
 from worker.sentinels import Sentinels
 
 REASON_CHARACTERS_MAX: Final = 200
+
+ANSWER_BYTES_MAX: Final = VALUES_BYTES_MAX + 1_048_576
+"""Of Redis: the values of a batch, and room for what is around them and for errors in their places."""
+
+SENTINEL_BYTES_MAX: Final = 16_384
+"""Of a sentinel, whose longest answer has some 1 KB."""
 
 
 class CacheServer:
@@ -98,9 +107,11 @@ def _make_sentinel_pool(place: SentinelUrl, settings: CacheSettings) -> Sentinel
     given: dict[str, Any] = dict(parse_url(place.redis_url))
     of_tls = {name: value for name, value in given.items() if name.startswith("ssl_")}
     plain_class: type[Connection] | None = given.pop("connection_class", None)
-    sentinels = Sentinels(
-        place, _options(settings) | of_tls | {"connection_class": plain_class or Connection}
-    )
+    of_sentinels = {
+        "connection_class": plain_class or Connection,
+        "parser_class": partial(AnswerParser, bytes_max=SENTINEL_BYTES_MAX),
+    }
+    sentinels = Sentinels(place, _options(settings) | of_tls | of_sentinels)
     managed_class = SentinelManagedSSLConnection if plain_class else SentinelManagedConnection
     options = given | _options(settings) | {"connection_class": managed_class}
     return SentinelConnectionPool(place.primary_name, sentinels, **options)  # type: ignore[no-untyped-call]
@@ -113,6 +124,7 @@ def _options(settings: CacheSettings) -> dict[str, Any]:
         "socket_connect_timeout": timeout_seconds,
         "retry": Retry(NoBackoff(), 0),  # redis-py's default of ten retries would outlast the window
         "decode_responses": False,
+        "parser_class": partial(AnswerParser, bytes_max=ANSWER_BYTES_MAX),
         # With the third, a server may send what nobody asked for: such as where to connect next.
         "protocol": 2,
         "driver_info": None,  # so that the account need not be allowed to tell which library we use

@@ -29,6 +29,9 @@ MAC_BYTES: Final = 16
 VALUE_BYTES_MAX: Final = 16_384
 """Three texts of 1,000 characters of four bytes each, two ids, and room; what is longer is nobody's value."""
 
+VALUES_BYTES_MAX: Final = 4_194_304
+"""Of all values of one answer, about: ten times what a batch of 1,000 wins usually has. Others are misses."""
+
 _PURPOSE: Final = b"credits:cache:v2"
 
 

@@ -20,7 +20,7 @@ from shared.garbage import forget_oldest
 from shared.log_limit import SummedLog
 from shared.settings import MEMORY, CacheSettings
 from worker.cache_rest import CacheRest, Call, CountFault, is_refusal
-from worker.cached_values import VALUE_BYTES_MAX, CachedValues, Epoch
+from worker.cached_values import VALUE_BYTES_MAX, VALUES_BYTES_MAX, CachedValues, Epoch
 from worker.posting import Identity, Transfer
 from worker.redis_connection import CacheServer
 from worker.sentinels import PrimaryUnknown
@@ -31,10 +31,12 @@ GATHER_SECONDS: Final = 0.05
 MEMORY_TRANSFERS_MAX: Final = 10_000
 """How many are kept in this process, some 8 MB."""
 
-# No more of a value than one may have, and a key of another type is an error in the place of its value.
+# No more of a value than one may have, and of all than an answer may have. A key of another type is an error
+# in the place of its value.
 _RECALL: Final = (
-    "local found = {} for i, key in ipairs(KEYS) do found[i] = redis.pcall('GETRANGE', key, 0, ARGV[1]) end"
-    " return found"
+    "local found, room = {}, tonumber(ARGV[2]) for i, key in ipairs(KEYS) do"
+    " local value = room > 0 and redis.pcall('GETRANGE', key, 0, ARGV[1]) or '' found[i] = value"
+    " if type(value) == 'string' then room = room - #value end end return found"
 )
 # MSET knows no expiry, and a SET for each transfer costs more Python than the rest of its way through here.
 _REMEMBER: Final = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
@@ -149,7 +151,8 @@ class RedisCache:
         if not identities or values is None or not self._is_in_use():
             return {}
         try:
-            found = await self._recall([values.key(identity) for identity in identities], [VALUE_BYTES_MAX])
+            keys = [values.key(identity) for identity in identities]
+            found = await self._recall(keys, [VALUE_BYTES_MAX, VALUES_BYTES_MAX])
             transfers = self._read(values, dict(zip(identities, found, strict=True)))
         except Exception as error:  # noqa: BLE001  (its client raises what it likes, a TypeError among others)
             self._begin_rest("recall", error)

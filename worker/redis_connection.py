@@ -7,25 +7,40 @@ first is needed.
 
 import ssl
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from redis.asyncio import ConnectionPool
-from redis.asyncio.connection import Connection, SSLConnection, parse_url
+from redis.asyncio.connection import SSLConnection, UnixDomainSocketConnection, parse_url
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import (
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
+from redis.asyncio.sentinel import SentinelConnectionPool
 from redis.backoff import NoBackoff
 from redis.exceptions import AskError, ClusterCrossSlotError, ClusterDownError, RedisError, TryAgainError
 
 from shared.errors import SettingsError
 from shared.sentinel_url import SentinelUrl, is_sentinel_url, read
 from shared.settings import CacheSettings
+from worker.cached_values import VALUES_BYTES_MAX
+from worker.redis_answers import AnswerParser
+from worker.redis_lookups import (
+    LookedUpConnection,
+    LookedUpManagedConnection,
+    LookedUpManagedSSLConnection,
+    LookedUpSSLConnection,
+    Lookups,
+)
 from worker.sentinels import Sentinels
 
 REASON_CHARACTERS_MAX: Final = 200
+
+ANSWER_BYTES_MAX: Final = VALUES_BYTES_MAX + 1_048_576
+"""Of Redis: the values of a batch, and room for what is around them and for errors in their places."""
+
+SENTINEL_BYTES_MAX: Final = 16_384
+"""Of a sentinel, whose longest answer has some 1 KB."""
+
+LOOKUPS_MAX: Final = 4
+"""Names of Redis that are looked up at a time: sentinels may name another while one's lookup hangs."""
 
 
 class CacheServer:
@@ -90,6 +105,10 @@ def _make_pool(settings: CacheSettings) -> ConnectionPool:
     if is_sentinel_url(settings.url):
         return _make_sentinel_pool(read(settings.url), settings)
     given: dict[str, Any] = dict(parse_url(settings.url))
+    if given.get("connection_class") is not UnixDomainSocketConnection:
+        is_tls = "connection_class" in given
+        given["connection_class"] = LookedUpSSLConnection if is_tls else LookedUpConnection
+        given["lookups"] = Lookups(LOOKUPS_MAX)
     return ConnectionPool(**(given | _options(settings)))
 
 
@@ -97,12 +116,18 @@ def _make_sentinel_pool(place: SentinelUrl, settings: CacheSettings) -> Sentinel
     """Return a pool whose connections lead to the primary. The options of TLS are for the sentinels too."""
     given: dict[str, Any] = dict(parse_url(place.redis_url))
     of_tls = {name: value for name, value in given.items() if name.startswith("ssl_")}
-    plain_class: type[Connection] | None = given.pop("connection_class", None)
-    sentinels = Sentinels(
-        place, _options(settings) | of_tls | {"connection_class": plain_class or Connection}
-    )
-    managed_class = SentinelManagedSSLConnection if plain_class else SentinelManagedConnection
-    options = given | _options(settings) | {"connection_class": managed_class}
+    is_tls = given.pop("connection_class", None) is not None
+    of_sentinels = {
+        "connection_class": LookedUpSSLConnection if is_tls else LookedUpConnection,
+        "lookups": Lookups(len(place.sentinels)),
+        "parser_class": partial(AnswerParser, bytes_max=SENTINEL_BYTES_MAX),
+    }
+    sentinels = Sentinels(place, _options(settings) | of_tls | of_sentinels)
+    of_primary = {
+        "connection_class": LookedUpManagedSSLConnection if is_tls else LookedUpManagedConnection,
+        "lookups": Lookups(LOOKUPS_MAX),
+    }
+    options = given | _options(settings) | of_primary
     return SentinelConnectionPool(place.primary_name, sentinels, **options)  # type: ignore[no-untyped-call]
 
 
@@ -113,6 +138,7 @@ def _options(settings: CacheSettings) -> dict[str, Any]:
         "socket_connect_timeout": timeout_seconds,
         "retry": Retry(NoBackoff(), 0),  # redis-py's default of ten retries would outlast the window
         "decode_responses": False,
+        "parser_class": partial(AnswerParser, bytes_max=ANSWER_BYTES_MAX),
         # With the third, a server may send what nobody asked for: such as where to connect next.
         "protocol": 2,
         "driver_info": None,  # so that the account need not be allowed to tell which library we use

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from tests.caches import LATER, ONE, TWO, cache_on, key_of, put, transfer
 from tests.servers import Servers
 from worker.cache_rest import PAUSE_SECONDS
+from worker.cached_values import VALUES_BYTES_MAX
 from worker.dedup import MEMORY_TRANSFERS_MAX, MemoryCache, RedisCache
 
 
@@ -86,6 +87,22 @@ async def test_key_of_another_type_is_a_miss(redis: Redis, cache: RedisCache) ->
     await redis.rpush(key_of(ONE), "a list")
     await put(cache, {TWO: transfer()})
     assert list(await cache.get([ONE, TWO])) == [TWO]
+
+
+async def test_of_values_that_are_long_together_as_many_are_found_as_an_answer_may_have(
+    servers: Servers, cache: RedisCache
+) -> None:
+    number = 400
+    transfers = {("klas", str(n)): transfer(round_id="x" * 14_000) for n in range(number)}
+    await put(cache, transfers)
+    faults: list[str] = []
+    async with cache_on(servers.cache_url, count=faults.append) as other_worker:
+        found = await other_worker.get(transfers)
+        assert VALUES_BYTES_MAX // 16_384 < len(found) < number
+        assert found.items() <= transfers.items()
+        missed = transfers.keys() - found.keys()
+        assert await other_worker.get(missed) == {one: transfers[one] for one in missed}
+    assert not faults
 
 
 async def test_full_cache_costs_no_more_than_a_miss(redis: Redis, cache: RedisCache) -> None:

@@ -207,7 +207,7 @@ async def test_nothing_that_stands_in_the_place_of_a_sentinel_ends_a_worker(
     assert "secret" not in line["reason"]
 
 
-@pytest.mark.parametrize("host", ["x" * 100_000, "a b", "a\nb", "..", "1::2::3"])
+@pytest.mark.parametrize("host", ["x" * 10_000, "a b", "a\nb", "..", "1::2::3"])
 async def test_host_that_no_name_can_be_is_not_connected_to_nor_logged(host: str) -> None:
     counted: list[str] = []
     async with fake_sentinel((host, 6379)) as sentinel:

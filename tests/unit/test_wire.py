@@ -24,6 +24,7 @@ from shared.wire import (
     BatchReply,
     FindPlayer,
     FindSession,
+    Question,
     Replies,
     encode,
     read_batch,
@@ -123,6 +124,34 @@ def test_message_of_the_version_before_is_put_aside_as_unsigned_and_can_be_looke
     assert (poison.kind, "earlier version" in str(poison)) == ("unsigned", True)
     assert read_unsigned_batch(before, UNSIGNED_TYPE).questions == [SMALLEST]
     assert read_unsigned_batch(OTHERS.sign(Purpose.BATCH, before), MESSAGE_TYPE).questions == [SMALLEST]
+
+
+QUESTIONS = {
+    "nothing, to look for a shard": [],
+    "whether the books answer": [FindPlayer("")],
+    "a balance and a session": [FindPlayer("anna"), FindSession("gpas", "session")],
+}
+
+
+@pytest.mark.parametrize("questions", QUESTIONS.values(), ids=QUESTIONS)
+def test_nothing_is_lost_with_unsigned_questions_that_ask_for_no_credit(questions: list[Question]) -> None:
+    payload = encode(Batch((1 << 63) - 1, unix_ms(), questions, "amq.gen-Bj2pTWmFQ5qXb8kCk4mGxA"))
+    before = msgspec.msgpack.encode([1, 2, [msgspec.to_builtins(question) for question in questions]])
+    assert fault(read, OTHERS.sign(Purpose.BATCH, payload)).keep == "nothing"
+    assert fault(read, before, UNSIGNED_TYPE).keep == "nothing"
+
+
+def test_unsigned_message_that_may_hold_a_credit_is_kept() -> None:
+    smallest = Credit("k", "1", "a", "EUR", 0)
+    before = msgspec.msgpack.encode([0, 0, [["credit", "k", "1", "a", "EUR", 0]]])
+    assert fault(read, before, UNSIGNED_TYPE).keep == "unsigned"
+    asked: list[list[Question]] = [[smallest], [FindPlayer(""), smallest]]
+    for questions in asked:
+        body = OTHERS.sign(Purpose.BATCH, encode(Batch(0, 0, questions)))
+        assert fault(read, body).keep == "unsigned"
+        assert fault(read, body[:-1]).keep == "unsigned", "cut off"
+    assert fault(read, b"garbage").keep == "unsigned"
+    assert fault(read, signed(encode(Batch(0, 0, []))), "credits.v3").keep == "unsigned"
 
 
 FORGED = {

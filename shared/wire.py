@@ -45,6 +45,9 @@ class FindPlayer(msgspec.Struct, frozen=True, array_like=True, tag="player"):
     """Who is this player, and what is the balance in their own currency?"""
 
     player_id: str
+    integration: str = ""
+    """Who wants to know; "" of a gateway's own question, or of an older one's. In another cell's books the
+    same id may be another person's."""
 
 
 class FindSession(msgspec.Struct, frozen=True, array_like=True, tag="session"):

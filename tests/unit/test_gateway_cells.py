@@ -151,6 +151,17 @@ async def test_callback_asks_the_ledger_of_its_own_cell(two: Two) -> None:
     assert [ledger.states for ledger in ledgers.values()] == [["open", "closed"]] * 2
 
 
+def test_question_about_a_player_says_for_which_integration() -> None:
+    """In the books of another cell, which old settings may lead to, the same id is another person's."""
+    table = {name: value for name, value in INTEGRATIONS["igamingace"].items() if name != "currency"}
+    deposits, klas = build("brand2-igamingace", table, Currencies()), PROVIDERS["klas"]
+    win = deposits.compose(Win(TX_ID, "player01", "session-1"))
+    assert deposits.whose(deposits.parse(win)) == FindPlayer("player01", "brand2-igamingace")
+    body = b'{"request_id": "1", "timestamp": 1, "session_id": "s", "player_id": "player01"}'
+    balance = klas.compose(Win(TX_ID, "player01", "s"))._replace(path="balance", body=body)
+    assert klas.normalize(klas.parse(balance), None) == FindPlayer("player01", "klas")
+
+
 async def test_session_of_one_cell_is_not_remembered_for_another(two: Two) -> None:
     _, ledgers = two
     lookup, deadline = FindSession("gpas", "s"), asyncio.get_running_loop().time() + 10

@@ -112,6 +112,16 @@ def test_newer_worker_reads_a_credit_without_the_optional_fields() -> None:
     assert read(signed(older)).questions == [SMALLEST]
 
 
+def test_question_for_a_balance_is_read_by_workers_and_from_gateways_of_either_version() -> None:
+    class Before(msgspec.Struct, frozen=True, array_like=True, tag="player"):
+        player_id: str
+
+    older = msgspec.msgpack.encode([1, 2, [Before("anna")], QUEUE])
+    assert read(signed(older)).questions == [FindPlayer("anna")]
+    newer = msgspec.msgpack.encode(FindPlayer("anna", "klas"))
+    assert msgspec.msgpack.decode(newer, type=Before) == Before("anna")
+
+
 @pytest.mark.parametrize("message_type", [None, "", "credits.v3"])
 def test_message_of_another_version_is_put_aside_unread(message_type: str | None) -> None:
     poison = fault(read, signed(encode(BATCH)), message_type)

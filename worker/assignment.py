@@ -133,6 +133,11 @@ async def read_assigned(engine: AsyncEngine) -> Assigned:
             return Assigned(cell, own, {name: other for name, other in cell_of.items() if other is not None})
 
 
+async def find_other_cell(engine: AsyncEngine, integration: str) -> str | None:
+    """Return the other cell that serves an integration, as the books know. Raises LedgerUnavailable."""
+    return (await read_assigned(engine)).elsewhere.get(integration)
+
+
 async def find_posted(engine: AsyncEngine) -> frozenset[str]:
     """Return the integrations that have transfers, by a walk over the unique index, a step for each.
 

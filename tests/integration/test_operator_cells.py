@@ -12,6 +12,7 @@ from tests.commands import ON_SQLITE
 from tests.credits import win
 from tests.integration.conftest import Originals, engine_of
 from tests.operator_api import Api, operator_api, path_of, settings_for
+from worker.assignment import assign
 from worker.holders import add_player
 from worker.ledger import Ledger
 
@@ -126,3 +127,23 @@ async def test_what_a_cell_that_is_away_may_have_is_never_said_to_be_missing(eng
         ready = await api.get("/readyz")
         assert (ready["status"], ready["cells"]["main"]) == ("ready", "ready")
         assert ready["cells"]["brand2"] != "ready"
+
+
+async def test_what_a_cell_that_settings_name_no_more_has_paid_is_not_said_to_be_unpaid(
+    engine: AsyncEngine, brand2: AsyncEngine
+) -> None:
+    await assign({"main": engine, "brand2": brand2}, {"main": ["klas"], "brand2": ["gpas"]})
+    settings = settings_for(engine, "klas", "gpas")
+    async with operator_api(settings) as api:
+        for path in (
+            path_of("integrations", "gpas", "transfers", "in-brand2"),
+            path_of("integrations", "gpas", "rounds", "r"),
+            path_of("integrations", "gpas", "sessions", "s"),
+        ):
+            unknown = await api.get(path, 503)
+            assert (unknown["code"], unknown["detail"]) == (
+                "unavailable",
+                "not known here: cell brand2 serves 'gpas', and was not asked",
+            )
+        unpaid = await api.get(path_of("integrations", "klas", "transfers", "none"), 404)
+        assert unpaid["code"] == "not_paid"

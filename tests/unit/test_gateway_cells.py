@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -24,10 +25,12 @@ from shared.http.reader import RequestReader
 from shared.money import Currencies
 from shared.outcome import Holder
 from shared.readiness import Readiness
-from shared.settings import Settings
+from shared.settings import MEMORY, LedgerSettings, Settings
 from shared.wire import Answer, FindPlayer, FindSession, Question
 from tests.client import http_bytes
 from tests.system import INTEGRATIONS
+from worker.assignment import assign
+from worker.database import create_engine, migrate
 
 TABLES: dict[str, Any] = {
     "broker": {"url": "amqp://broker/main"},
@@ -258,3 +261,24 @@ async def test_broker_that_refuses_one_cell_stops_the_start_and_is_named(two: Tw
         async with app.lifespan_context(app):
             raise AssertionError("it serves")
     assert ledgers["main"].states == ["open", "closed"]
+
+
+@pytest.mark.parametrize("cell", ["main", "brand2"])
+async def test_embedded_gateway_says_which_cells_tables_are_old(cell: str, tmp_path: Path) -> None:
+    urls = {name: f"sqlite+aiosqlite:///{tmp_path}/{name}.db" for name in ("main", "brand2")}
+    for name in {"main", "brand2"} - {cell}:
+        engine = create_engine(LedgerSettings(database_url=urls[name]))
+        await migrate(engine)
+        await assign({name: engine}, {})
+        await engine.dispose()
+    brand2 = {"broker": {"url": MEMORY}, "ledger": {"database_url": urls["brand2"]}}
+    tables = {
+        **TABLES,
+        "broker": {"url": MEMORY},
+        "ledger": {"database_url": urls["main"]},
+        "cells": {"brand2": brand2},
+    }
+    app = create_app(Settings.model_validate(tables))
+    with pytest.raises(SettingsError, match=f"^cell {cell}: the database's tables are not this version's"):
+        async with app.lifespan_context(app):
+            raise AssertionError("it serves")

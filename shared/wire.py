@@ -12,6 +12,7 @@ was refused in its time could be posted later by it, and so a batch that is olde
 person. A repeated reply answers a batch that waits no more, under a number that is never used again.
 """
 
+import re
 import time
 from typing import Final
 
@@ -97,11 +98,14 @@ class Replies(msgspec.Struct, frozen=True, array_like=True):
     batches: list[BatchReply]
 
 
-_BATCH_BEGINS: Final = frozenset(bytes([0x90 + fields]) for fields in range(3, 16))
-"""How MessagePack begins an array of so many: the version before had three fields, later ones more."""
-
-_CREDIT_TAG: Final = str(Credit.__struct_config__.tag).encode()
-"""The same in the version before. An operation of another tag that asks for money has to be added here."""
+_INTEGER: Final = rb"(?:[\x00-\x7f]|\xcc.|\xcd..|\xce.{4}|\xcf.{8})"
+_OWN_QUESTION: Final = re.compile(
+    rb"[\x93\x94]" + _INTEGER + _INTEGER + rb"(?:\x90|\x91[\x92\x93]\xa6player\xa0\xa0?)"
+    rb"(?:[\xa0-\xbf].{0,31}|\xd9..{0,255})?",
+    re.DOTALL,
+)
+"""How MessagePack writes a whole batch of no question, or of that about player "", in this version and the
+one before. A batch with a credit is far from it, even where a bit of it was changed on the way."""
 
 _encoder = msgspec.msgpack.Encoder()
 _batches = msgspec.msgpack.Decoder(Batch)
@@ -176,11 +180,10 @@ def _worth(batch: Batch) -> PoisonKeep:
 def _worth_unsigned(body: bytes, start: int = 0) -> PoisonKeep:
     """Return what may be lost with a message that nobody vouches for, which is not decoded.
 
-    Nothing, if it begins as a batch does and the tag that each credit begins with is nowhere in it. A gateway
-    with other keys sends such questions by itself, every two seconds, to look for shards. Garbage is kept.
+    Nothing, if it is what a gateway with other keys sends by itself, every two seconds and at each look
+    whether it is ready: that would fill the queue, and leave no room for its wins.
     """
-    is_batch = body[start : start + 1] in _BATCH_BEGINS
-    return "nothing" if is_batch and body.find(_CREDIT_TAG, start) < 0 else "unsigned"
+    return "nothing" if _OWN_QUESTION.fullmatch(body, start) else "unsigned"
 
 
 def is_fit(size: int) -> bool:

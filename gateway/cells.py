@@ -5,8 +5,8 @@ would be without cells.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
 from typing import Final
 
@@ -19,7 +19,7 @@ from gateway.door import CallbackDoor
 from gateway.ledger_client import create_ledger_client
 from gateway.ledger_client.contract import LedgerClient
 from shared.cells import Part, cell_of, naming_cell, settings_of
-from shared.errors import CreditsError
+from shared.errors import CreditsError, LedgerUnavailable, SettingsError
 from shared.http import Door, Request
 from shared.settings import MEMORY, Settings
 
@@ -57,7 +57,10 @@ async def started(clients: Mapping[str, LedgerClient]) -> AsyncIterator[None]:
     Of several, one that takes longer than START_SECONDS_MAX goes on starting, while the others serve.
     """
     is_serving = asyncio.Event()
-    starts = {name: asyncio.create_task(_start(name, client, is_serving)) for name, client in clients.items()}
+    starts = {
+        name: asyncio.create_task(_start(name, client, is_serving, are_several=len(clients) > 1))
+        for name, client in clients.items()
+    }
     async with AsyncExitStack() as stack:
         for name, start in starts.items():
             stack.push_async_callback(_stop, start, clients[name])
@@ -71,12 +74,24 @@ async def started(clients: Mapping[str, LedgerClient]) -> AsyncIterator[None]:
         yield
 
 
-async def _start(name: str, client: LedgerClient, is_serving: asyncio.Event) -> None:
+@contextmanager
+def _naming(cell: str, *, are_several: bool) -> Iterator[None]:
+    """Have a fault say of which of several cells it is, where it names none of the settings' tables."""
+    try:
+        with naming_cell(cell):
+            yield
+    except (SettingsError, LedgerUnavailable) as error:
+        if not are_several or str(error).startswith("["):
+            raise
+        raise type(error)(f"cell {cell}: {error}") from error
+
+
+async def _start(name: str, client: LedgerClient, is_serving: asyncio.Event, *, are_several: bool) -> None:
     """Start a client. While the others serve, what refuses it is no reason to end, nor to give it up."""
     told = ""
     while True:
         try:
-            with naming_cell(name):
+            with _naming(name, are_several=are_several):
                 await client.__aenter__()
         except Exception as error:
             if not is_serving.is_set():

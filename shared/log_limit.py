@@ -54,9 +54,9 @@ class LimitedLog(SummedLog[str]):
         self._level: Final = level
         self._last: Final[dict[str, Mapping[str, Any]]] = {}
 
-    def record(self, kind: str, **fields: Any) -> None:
-        """Count one event, and keep its fields for the line."""
-        self.add(kind)
+    def record(self, kind: str, number: int = 1, **fields: Any) -> None:
+        """Count one event or more of the same, and keep the last one's fields for the line."""
+        self.add(kind, number)
         self._last[kind] = fields
 
     def _write(self, kind: str, number: int) -> None:

@@ -40,7 +40,7 @@ class Aside:
         """Keep a message where its kind belongs, if anywhere, and settle it."""
         self.log.record(fault.kind, queue=message.routing_key, reason=str(fault))
         if fault.keep == "nothing":
-            self.metrics.dropped.labels("no credits").inc()
+            self.metrics.dropped.labels("unsigned" if fault.kind == "unsigned" else "no credits").inc()
         elif await self._keep_poison(message, fault):
             self.metrics.dead.labels(fault.kind).inc()
         else:

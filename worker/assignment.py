@@ -11,11 +11,11 @@ Books that belong to no cell, because there are none, serve whatever comes.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
 
-import structlog
 from sqlalchemy import delete, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -24,7 +24,9 @@ from shared.cell_places import MAIN
 from shared.cells import naming_cell
 from shared.credit import Credit
 from shared.errors import SettingsError
+from shared.log_limit import LimitedLog
 from shared.outcome import Outcome, Result
+from shared.wire import Lookup
 from worker.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database import for_reading, outages_as_unavailable
 from worker.schema import ledger, players, served_integrations
@@ -35,8 +37,6 @@ _HINT: Final = "run `python -m worker migrate` with the settings of all cells"
 FOLLOWED_SECONDS: Final = 3.0
 """After so long no worker posts any more what it might before its books became a cell's: it reads that within
 a second, and then may have a batch under way."""
-
-_log = structlog.get_logger()
 
 
 class Assigned(NamedTuple):
@@ -60,6 +60,9 @@ class Assignment:
         self._cell: Final = cell
         self._own: frozenset[str] | None = None
         """None: any."""
+        self._elsewhere: Collection[str] = ()
+        """What another cell serves."""
+        self._foreign_log: Final = LimitedLog("integration is not this cell's", "error")
 
     async def require(self) -> None:
         """Read it. Raises SettingsError if the database is no cell's yet, or another's; LedgerUnavailable."""
@@ -68,25 +71,45 @@ class Assignment:
             raise SettingsError(f"the database does not know yet that it is cell {self._cell!r}: {_HINT}")
         if found.cell is not None:
             _require_cell(found.cell, self._cell)
-        self._own = _own(found)
+        self._take(found)
 
     async def refresh(self) -> None:
         """Read it again. Raises LedgerUnavailable."""
-        found = await read_assigned(self._engine)
-        self._own = _own(found) if found.cell in {None, self._cell} else frozenset()
+        self._take(await read_assigned(self._engine))
+
+    def _take(self, found: Assigned) -> None:
+        if found.cell in {None, self._cell}:
+            self._own = None if found.cell is None else found.integrations
+            self._elsewhere = found.elsewhere
+        else:
+            self._own, self._elsewhere = frozenset(), {*found.integrations, *found.elsewhere}
+
+    def flush_log(self) -> None:
+        """Log what has not been."""
+        self._foreign_log.flush()
 
     def refusals(self, credits_: Sequence[Credit]) -> list[Outcome | None] | None:
         """Return an outcome for each credit that is not to be posted here; None where all may be."""
         own = self._own
         if own is None or all(credit.integration in own for credit in credits_):
             return None
-        foreign = sorted({credit.integration for credit in credits_} - own)
-        _log.error("integration is not this cell's", cell=self._cell, integrations=foreign, instead=_HINT)
+        self._log_foreign(Counter(c.integration for c in credits_ if c.integration not in own))
         return [None if c.integration in own else Outcome(Result.UNPOSTABLE) for c in credits_]
 
+    def foreign(self, lookups: Sequence[Lookup]) -> frozenset[Lookup]:
+        """Return the lookups that another cell is to answer: its players may have the same ids."""
+        if not self._elsewhere:
+            return frozenset()
+        found = frozenset(lookup for lookup in lookups if lookup.integration in self._elsewhere)
+        self._log_foreign(Counter(lookup.integration for lookup in found))
+        return found
 
-def _own(found: Assigned) -> frozenset[str] | None:
-    return None if found.cell is None else found.integrations
+    def _log_foreign(self, numbers: Mapping[str, int]) -> None:
+        """Log a line a second for each integration, of which the gateways that have our keys know few."""
+        for integration, number in numbers.items():
+            self._foreign_log.record(
+                integration, number, cell=self._cell, integration=integration, instead=_HINT
+            )
 
 
 def _require_cell(found: str, cell: str) -> None:
@@ -108,6 +131,11 @@ async def read_assigned(engine: AsyncEngine) -> Assigned:
             cell_of = {row.integration: row.cell for row in served}
             own = frozenset(name for name, other in cell_of.items() if other is None)
             return Assigned(cell, own, {name: other for name, other in cell_of.items() if other is not None})
+
+
+async def find_other_cell(engine: AsyncEngine, integration: str) -> str | None:
+    """Return the other cell that serves an integration, as the books know. Raises LedgerUnavailable."""
+    return (await read_assigned(engine)).elsewhere.get(integration)
 
 
 async def find_posted(engine: AsyncEngine) -> frozenset[str]:

@@ -68,8 +68,17 @@ class Bookkeeper:
         outcomes = iter(await self.settle(credits_)) if credits_ else iter(())
         if lookups:  # by the epoch, too, it is known whether replicas must hold what is told
             await self._keep_epoch()
-        found = await self._find(lookups) if lookups else {}
+        found = await self._find_own(lookups) if lookups else {}
         return [next(outcomes) if isinstance(q, Credit) else found.get(q) for q in questions]
+
+    async def _find_own(self, lookups: Sequence[Lookup]) -> Mapping[Lookup, Answer]:
+        """Look up what these books may tell: what is another cell's is to be asked again, of that cell."""
+        foreign = self.assignment.foreign(lookups) if self.assignment is not None else frozenset[Lookup]()
+        if not foreign:
+            return await self._find(lookups)
+        own = [lookup for lookup in lookups if lookup not in foreign]
+        found = await self._find(own) if own else {}
+        return {**found, **dict.fromkeys(foreign, Outcome(Result.UNAVAILABLE))}
 
     async def _find(self, lookups: Sequence[Lookup]) -> Mapping[Lookup, Answer]:
         try:
@@ -224,6 +233,7 @@ async def open_bookkeeper(
         try:
             yield Bookkeeper(ledger, cache, assignment=assignment)
         finally:
+            assignment.flush_log()
             await cache.close()
     finally:
         await engine.dispose()

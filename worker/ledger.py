@@ -240,7 +240,8 @@ async def _find_players(connection: AsyncConnection, lookups: Sequence[FindPlaye
         .where(players.c.id.in_({q.player_id for q in lookups}))
     )
     holders = _holders((FindPlayer(row[0]), row[0], *row[1:]) for row in await connection.execute(statement))
-    return dict(holders)
+    found = ((lookup, holders.get(FindPlayer(lookup.player_id))) for lookup in lookups)
+    return {lookup: holder for lookup, holder in found if holder is not None}
 
 
 async def _find_sessions(connection: AsyncConnection, lookups: Sequence[FindSession]) -> dict[Lookup, Holder]:

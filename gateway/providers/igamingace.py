@@ -220,7 +220,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
     def whose(self, message: SignedDeposit) -> FindPlayer | None:
         """Ask for the player's own currency, unless a setting says it."""
-        return None if self.settings.currency else FindPlayer(str(message.body.user_id))
+        return None if self.settings.currency else FindPlayer(str(message.body.user_id), self.name)
 
     def normalize(self, message: SignedDeposit, holder: Holder | None) -> Credit:
         """Make a credit in the configured currency or the player's."""

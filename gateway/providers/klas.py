@@ -158,7 +158,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         """Make a credit, or the question for a balance."""
         del holder  # the request names the player itself
         if isinstance(message, BalanceRequest):
-            return FindPlayer(id_text(message.player_id, "player_id"))
+            return FindPlayer(id_text(message.player_id, "player_id"), self.name)
         _refuse_other_operations(message)
         kind = Kind.WIN if says_nothing(message.gift_spin) else Kind.FREE_SPIN
         round_id, game_id = reference(message.round_id), reference(message.game_code)

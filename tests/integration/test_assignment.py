@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
 from shared.cells import settings_of
 from shared.errors import SettingsError
-from shared.outcome import Result
+from shared.outcome import Holder, Outcome, Result
 from shared.settings import Settings
+from shared.wire import FindPlayer, FindSession
 from tests.commands import INHERITED, ON_SQLITE, ROOT, Ended
 from tests.credits import win
 from tests.integration.conftest import Originals, engine_of
@@ -101,6 +103,50 @@ async def test_integration_of_a_cell_that_settings_name_no_more_is_not_assigned(
     bookkeeper = await bookkeeper_of(engine, "main")
     await add_players(engine)
     assert results(await bookkeeper.settle([win("a", integration="gpas")])) == [Result.UNPOSTABLE]
+
+
+@ON_SQLITE
+async def test_balances_and_sessions_of_another_cell_are_not_told(
+    engine: AsyncEngine, brand2: AsyncEngine
+) -> None:
+    """As a gateway with old settings asks: main has a player of the same id, who is another person."""
+    await add_players(engine)
+    await assign({"main": engine, "brand2": brand2}, {"main": ["klas"], "brand2": ["gpas"]})
+    bookkeeper, unavailable = await bookkeeper_of(engine, "main"), Outcome(Result.UNAVAILABLE)
+    own, foreign, older = FindPlayer("anna", "klas"), FindPlayer("anna", "gpas"), FindPlayer("anna")
+    anna = Holder("anna", "EUR", 0, 0)
+    session = FindSession("gpas", "s")
+    told = await bookkeeper.answer([own, foreign, older, session, FindPlayer("nobody", "klas")])
+    assert told == [anna, unavailable, anna, unavailable, None]
+    assert await bookkeeper.answer([foreign]) == [unavailable]
+    assert await bookkeeper.answer([FindPlayer("")]) == [None], "a gateway is ready"
+    assert await bookkeeper.answer([FindPlayer("anna", "unassigned")]) == [anna]
+
+
+async def test_books_of_another_cell_tell_nothing_of_its_players(engine: AsyncEngine) -> None:
+    """As a worker runs on while its database is replaced by another cell's."""
+    await add_players(engine)
+    bookkeeper = await bookkeeper_of(engine, "main")
+    await assign({"brand2": engine}, {"brand2": ["gpas"]})
+    bookkeeper.epoch_known_until = 0.0  # a second has passed
+    assert await bookkeeper.answer([FindPlayer("anna", "gpas")]) == [Outcome(Result.UNAVAILABLE)]
+
+
+async def test_what_is_not_this_cells_is_a_line_a_second_however_many_batches_come(
+    engine: AsyncEngine,
+) -> None:
+    await assign({"main": engine}, {"main": ["klas"]})
+    bookkeeper = await bookkeeper_of(engine, "main")
+    assert bookkeeper.assignment is not None
+    with capture_logs() as lines:
+        for number in range(50):
+            await bookkeeper.settle(
+                [win(f"a-{number}", integration="gpas"), win(f"b-{number}", integration="x")]
+            )
+        bookkeeper.assignment.flush_log()
+    assert sum(line["times"] for line in lines if line["integration"] == "gpas") == 50
+    assert {line["event"] for line in lines} == {"integration is not this cell's"}
+    assert len(lines) < 50
 
 
 @ON_SQLITE

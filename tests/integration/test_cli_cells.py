@@ -1,13 +1,16 @@
 """Commands while one cell's database is away: what it may have is never said to be missing."""
 
 from asyncio import gather
+from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.commands import ON_SQLITE, Run
 from tests.credits import win
+from worker.assignment import assign
 from worker.cli.ends import End
 from worker.ledger import Ledger
+from worker.schema import served_integrations
 
 BRAND2_IS_AWAY = {
     "CREDITS_CELLS__BRAND2__LEDGER__DATABASE_URL": "postgresql+asyncpg://user:hunter2@127.0.0.1:1/db",
@@ -41,3 +44,26 @@ async def test_what_a_cell_that_is_away_may_have_is_never_said_to_be_missing(
     assert "serves" not in migrated.out, "nothing is assigned while a cell may have it"
     assert (own.code, own.err) == (End.OK, "")
     assert not own.out.startswith("cell")
+
+
+@ON_SQLITE
+async def test_what_a_cell_that_settings_name_no_more_has_paid_is_not_said_to_be_unpaid(
+    engine: AsyncEngine, worker: Run
+) -> None:
+    """The books that are left know which cell served the integration; what it paid only that cell knows."""
+    await assign({"main": engine}, {"main": ["klas"]})
+    async with engine.begin() as connection:
+        row = {"integration": "gpas", "since": datetime.now(UTC), "cell": "brand2"}
+        await connection.execute(served_integrations.insert().values(row))
+    moved = {"CREDITS_INTEGRATIONS__GPAS__PROVIDER": "gpas", "CREDITS_INTEGRATIONS__KLAS__PROVIDER": "klas"}
+    *unknown, unpaid = await gather(
+        worker("transfer", "show", "w", "--integration", "gpas", **moved),
+        worker("transfer", "show", "w", "--integration", "gpas", "--json", **moved),
+        worker("round", "show", "r", "--integration", "gpas", **moved),
+        worker("session", "show", "s", "--integration", "gpas", **moved),
+        worker("transfer", "show", "w", "--integration", "klas", **moved),
+    )
+    for ended in unknown:
+        assert "not known here: cell brand2 serves gpas" in ended.error(End.DATABASE)
+        assert not ended.out
+    assert "not paid" in unpaid.error(End.NOT_PAID)

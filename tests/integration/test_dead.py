@@ -183,7 +183,7 @@ async def test_what_nobody_signed_is_found_where_earlier_versions_left_it(
 
 async def test_what_is_named_in_vain_is_told_why(system: System, publish: Publish) -> None:
     """A question with no win in it is neither undecodable nor in want of a word for it."""
-    await publish(SHARD, unsigned(), UNSIGNED_TYPE)
+    await publish(UNSIGNED_QUEUE, unsigned(), UNSIGNED_TYPE)
     ((empty,), nobodys) = ([m["id"] for m in await until_dead(system, 1)], "0" * 32)
     refused = await system.command("dead", "send-back", empty, nobodys, "--unsigned")
     told = sorted([f"{empty} (holds no credit)", f"{nobodys} (not put aside)"])

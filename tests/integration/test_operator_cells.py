@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
 
-from shared.settings import CellSettings, LedgerSettings, Settings
+from shared.settings import CellSettings, LedgerSettings, Role, Settings
 from tests.commands import ON_SQLITE
 from tests.credits import win
 from tests.integration.conftest import Originals, engine_of
-from tests.operator_api import Api, operator_api, path_of, settings_for
+from tests.operator_api import Api, bearing, operator_api, path_of, settings_for
+from worker.assignment import assign
 from worker.holders import add_player
 from worker.ledger import Ledger
 
@@ -126,3 +128,42 @@ async def test_what_a_cell_that_is_away_may_have_is_never_said_to_be_missing(eng
         ready = await api.get("/readyz")
         assert (ready["status"], ready["cells"]["main"]) == ("ready", "ready")
         assert ready["cells"]["brand2"] != "ready"
+
+
+async def test_what_a_cell_that_settings_name_no_more_has_paid_is_not_said_to_be_unpaid(
+    engine: AsyncEngine, brand2: AsyncEngine
+) -> None:
+    await assign({"main": engine, "brand2": brand2}, {"main": ["klas"], "brand2": ["gpas"]})
+    settings = settings_for(engine, "klas", "gpas")
+    async with operator_api(settings) as api:
+        for path in (
+            path_of("integrations", "gpas", "transfers", "in-brand2"),
+            path_of("integrations", "gpas", "rounds", "r"),
+            path_of("integrations", "gpas", "sessions", "s"),
+        ):
+            unknown = await api.get(path, 503)
+            assert (unknown["code"], unknown["detail"]) == (
+                "unavailable",
+                "not known here: cell brand2 serves 'gpas', and was not asked",
+            )
+        unpaid = await api.get(path_of("integrations", "klas", "transfers", "none"), 404)
+        assert unpaid["code"] == "not_paid"
+
+
+async def test_role_that_is_too_low_is_refused_whichever_cells_books_are_away(brand2: AsyncEngine) -> None:
+    settings = settings_of_both(brand2, brand2.url.render_as_string())
+    away = settings.ledger.model_copy(update={"database_url": AWAY})
+    settings = settings.model_copy(update={"ledger": away})
+    with capture_logs() as logged:
+        async with operator_api(settings) as api:
+            assert (await api.get("/v1/players/ben?cell=brand2"))["cell"] == "brand2"
+            for path in ("/v1/players/carl?cell=brand2", "/v1/players/carl"):
+                refused = await api.put(path, {"currency": "EUR"}, headers=bearing(Role.SUPPORT))
+                assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+            exposition = (await api.client.get("/metrics")).text
+    assert "credits_operator_unaudited_refusals_total 2.0" in exposition
+    unaudited = [line for line in logged if line["event"] == "attempt is not in the audit log"]
+    assert [(line["user"], line["subject"], line["operation"]) for line in unaudited] == [
+        ("support", "player:carl", "add_player")
+    ] * 2
+    assert "hunter2" not in repr(logged)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Self
 
 import httpx
@@ -24,10 +25,12 @@ from shared.http.reader import RequestReader
 from shared.money import Currencies
 from shared.outcome import Holder
 from shared.readiness import Readiness
-from shared.settings import Settings
+from shared.settings import MEMORY, LedgerSettings, Settings
 from shared.wire import Answer, FindPlayer, FindSession, Question
 from tests.client import http_bytes
 from tests.system import INTEGRATIONS
+from worker.assignment import assign
+from worker.database import create_engine, migrate
 
 TABLES: dict[str, Any] = {
     "broker": {"url": "amqp://broker/main"},
@@ -151,6 +154,17 @@ async def test_callback_asks_the_ledger_of_its_own_cell(two: Two) -> None:
     assert [ledger.states for ledger in ledgers.values()] == [["open", "closed"]] * 2
 
 
+def test_question_about_a_player_says_for_which_integration() -> None:
+    """In the books of another cell, which old settings may lead to, the same id is another person's."""
+    table = {name: value for name, value in INTEGRATIONS["igamingace"].items() if name != "currency"}
+    deposits, klas = build("brand2-igamingace", table, Currencies()), PROVIDERS["klas"]
+    win = deposits.compose(Win(TX_ID, "player01", "session-1"))
+    assert deposits.whose(deposits.parse(win)) == FindPlayer("player01", "brand2-igamingace")
+    body = b'{"request_id": "1", "timestamp": 1, "session_id": "s", "player_id": "player01"}'
+    balance = klas.compose(Win(TX_ID, "player01", "s"))._replace(path="balance", body=body)
+    assert klas.normalize(klas.parse(balance), None) == FindPlayer("player01", "klas")
+
+
 async def test_session_of_one_cell_is_not_remembered_for_another(two: Two) -> None:
     _, ledgers = two
     lookup, deadline = FindSession("gpas", "s"), asyncio.get_running_loop().time() + 10
@@ -247,3 +261,24 @@ async def test_broker_that_refuses_one_cell_stops_the_start_and_is_named(two: Tw
         async with app.lifespan_context(app):
             raise AssertionError("it serves")
     assert ledgers["main"].states == ["open", "closed"]
+
+
+@pytest.mark.parametrize("cell", ["main", "brand2"])
+async def test_embedded_gateway_says_which_cells_tables_are_old(cell: str, tmp_path: Path) -> None:
+    urls = {name: f"sqlite+aiosqlite:///{tmp_path}/{name}.db" for name in ("main", "brand2")}
+    for name in {"main", "brand2"} - {cell}:
+        engine = create_engine(LedgerSettings(database_url=urls[name]))
+        await migrate(engine)
+        await assign({name: engine}, {})
+        await engine.dispose()
+    brand2 = {"broker": {"url": MEMORY}, "ledger": {"database_url": urls["brand2"]}}
+    tables = {
+        **TABLES,
+        "broker": {"url": MEMORY},
+        "ledger": {"database_url": urls["main"]},
+        "cells": {"brand2": brand2},
+    }
+    app = create_app(Settings.model_validate(tables))
+    with pytest.raises(SettingsError, match=f"^cell {cell}: the database's tables are not this version's"):
+        async with app.lifespan_context(app):
+            raise AssertionError("it serves")

@@ -14,7 +14,7 @@ from pamqp.header import ContentHeader
 from structlog.testing import capture_logs
 
 from shared.errors import LedgerUnavailable
-from shared.message_keys import Purpose
+from shared.message_keys import MessageKeys, Purpose
 from shared.outcome import Outcome, Result
 from shared.topology import UNSIGNED_QUEUE
 from shared.wire import (
@@ -23,6 +23,7 @@ from shared.wire import (
     Answer,
     Batch,
     BatchReply,
+    FindPlayer,
     Question,
     encode,
     read_replies,
@@ -239,6 +240,23 @@ async def test_poison_that_the_full_queue_refuses_is_dropped_and_what_is_owed_ne
     with pytest.raises(DeliveryError):
         await worker.turns.work()
     assert worker.wire.acked == [1]
+
+
+async def test_probes_of_a_gateway_with_other_keys_leave_room_for_its_wins() -> None:
+    worker, others = Worker(), MessageKeys([b"other keys" * 4])
+    sent: list[list[Question]] = [[], [FindPlayer("")], [win("owed")]]
+    for tag, questions in enumerate(sent, 1):
+        body = others.sign(Purpose.BATCH, encode(Batch(tag, unix_ms(), questions, REPLY_QUEUE)))
+        worker.deliver(tag, body)
+        worker.deliver(10 + tag, body, late=True)
+    for _ in range(4):
+        await worker.turns.work()
+    assert sorted(worker.wire.acked) == [1, 2, 3, 11, 12, 13]
+    assert [(queue, b"owed" in kept) for queue, kept in worker.wire.published] == [(UNSIGNED_QUEUE, True)] * 2
+    dropped = worker.metrics.registry.get_sample_value(
+        "credits_worker_dropped_messages_total", {"reason": "unsigned"}
+    )
+    assert dropped == 4
 
 
 async def test_poison_that_finds_no_queue_is_delivered_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from shared.wire import (
     BatchReply,
     FindPlayer,
     FindSession,
+    Question,
     Replies,
     encode,
     read_batch,
@@ -111,6 +112,16 @@ def test_newer_worker_reads_a_credit_without_the_optional_fields() -> None:
     assert read(signed(older)).questions == [SMALLEST]
 
 
+def test_question_for_a_balance_is_read_by_workers_and_from_gateways_of_either_version() -> None:
+    class Before(msgspec.Struct, frozen=True, array_like=True, tag="player"):
+        player_id: str
+
+    older = msgspec.msgpack.encode([1, 2, [Before("anna")], QUEUE])
+    assert read(signed(older)).questions == [FindPlayer("anna")]
+    newer = msgspec.msgpack.encode(FindPlayer("anna", "klas"))
+    assert msgspec.msgpack.decode(newer, type=Before) == Before("anna")
+
+
 @pytest.mark.parametrize("message_type", [None, "", "credits.v3"])
 def test_message_of_another_version_is_put_aside_unread(message_type: str | None) -> None:
     poison = fault(read, signed(encode(BATCH)), message_type)
@@ -123,6 +134,37 @@ def test_message_of_the_version_before_is_put_aside_as_unsigned_and_can_be_looke
     assert (poison.kind, "earlier version" in str(poison)) == ("unsigned", True)
     assert read_unsigned_batch(before, UNSIGNED_TYPE).questions == [SMALLEST]
     assert read_unsigned_batch(OTHERS.sign(Purpose.BATCH, before), MESSAGE_TYPE).questions == [SMALLEST]
+
+
+QUESTIONS = {"nothing, to look for a shard": [], "whether the books answer": [FindPlayer("")]}
+
+
+@pytest.mark.parametrize("questions", QUESTIONS.values(), ids=QUESTIONS)
+def test_nothing_is_lost_with_unsigned_questions_that_a_gateway_sends_by_itself(
+    questions: list[Question],
+) -> None:
+    payload = encode(Batch((1 << 63) - 1, unix_ms(), questions, "amq.gen-Bj2pTWmFQ5qXb8kCk4mGxA"))
+    before = msgspec.msgpack.encode([1, 2, [msgspec.to_builtins(question) for question in questions]])
+    assert fault(read, OTHERS.sign(Purpose.BATCH, payload)).keep == "nothing"
+    assert fault(read, before, UNSIGNED_TYPE).keep == "nothing"
+
+
+def test_unsigned_message_that_may_hold_a_credit_is_kept() -> None:
+    smallest = Credit("k", "1", "a", "EUR", 0)
+    before = msgspec.msgpack.encode([0, 0, [["credit", "k", "1", "a", "EUR", 0]]])
+    assert fault(read, before, UNSIGNED_TYPE).keep == "unsigned"
+    asked: list[list[Question]] = [[smallest], [FindPlayer(""), smallest]]
+    for questions in asked:
+        body = OTHERS.sign(Purpose.BATCH, encode(Batch(0, 0, questions)))
+        assert fault(read, body).keep == "unsigned"
+        assert fault(read, body[:-1]).keep == "unsigned", "cut off"
+    assert fault(read, b"garbage").keep == "unsigned"
+    body = OTHERS.sign(Purpose.BATCH, encode(Batch((1 << 63) - 1, unix_ms(), [smallest], QUEUE)))
+    for bit in range(8 * MAC_BYTES, 8 * len(body)):
+        flipped = bytearray(body)
+        flipped[bit // 8] ^= 1 << bit % 8
+        assert fault(read, bytes(flipped)).keep == "unsigned"
+    assert fault(read, signed(encode(Batch(0, 0, []))), "credits.v3").keep == "unsigned"
 
 
 FORGED = {

@@ -14,6 +14,7 @@ from worker.cli.cells import (
     ask_cells,
     cell_to_change,
     check_cursor,
+    end_if_elsewhere,
     read_cells,
     say_found,
     say_of_cell,
@@ -72,6 +73,7 @@ def _show_by_providers_id(integration: str, provider_tx_id: str, cell: str | Non
         answers.end_if_incomplete()
         # A misspelt name must not look like an unpaid win. One that was configured once still finds its own.
         check_configured(settings, integration)
+        end_if_elsewhere(settings, cell, integration)
         if as_json:
             say(next(iter(answers.by_cell.values())), "", as_json=True)
     missing = f"not paid: no such transfer: {integration} has none with id {provider_tx_id!r}"
@@ -122,6 +124,7 @@ def show_round(  # noqa: PLR0913  (each is an option)
     answers = read_cells(settings, cell, reading.show_round, integration, round_id, Page(limit, cursor))
     if not (answers.found or answers.faults):
         check_configured(settings, integration)
+        end_if_elsewhere(settings, cell, integration)
     missing = f"no win of round {round_id!r} of {integration} is posted"
     say_found(answers, round_text, missing, as_json=as_json)
 

@@ -18,6 +18,7 @@ from shared.cells import Part, cell_of, cells_of, naming_cell, settings_of
 from shared.errors import BrokerUnavailable, CreditsError, LedgerUnavailable, SettingsError
 from shared.money import Currencies
 from shared.settings import Settings
+from worker.assignment import find_other_cell
 from worker.cli.ends import End, end, note
 from worker.cli.ledger import ask, ask_async
 from worker.cli.output import plain, say
@@ -148,6 +149,18 @@ def read_cells(
     """Return what one of `worker.reading`'s questions answers, as `ask_cells` does."""
     currencies = Currencies(settings.currencies)
     return ask_cells(settings, cell, lambda engine: question(engine, currencies, *asked, **named))
+
+
+def end_if_elsewhere(settings: Settings, cell: str | None, integration: str) -> None:
+    """End with DATABASE where the books that were asked say that a cell that was not serves the integration.
+
+    What they don't have is not known here then: that cell may be in no settings any more.
+    """
+    answers = ask_cells(settings, cell, lambda engine: find_other_cell(engine, integration))
+    answers.end_if_incomplete()
+    owners = {owner for owner in answers.by_cell.values() if owner is not None}
+    if others := sorted(owners - answers.by_cell.keys()):
+        end(End.DATABASE, f"not known here: cell {others[0]} serves {integration}, and was not asked")
 
 
 def say_found(  # noqa: PLR0913  (the last three are the exceptions)

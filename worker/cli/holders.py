@@ -7,7 +7,7 @@ import typer
 from shared.cells import Part
 from shared.settings import load_settings
 from worker import holders, reading
-from worker.cli.cells import ask_cell, ask_cells, cell_to_change, read_cells, say_found
+from worker.cli.cells import ask_cell, ask_cells, cell_to_change, end_if_elsewhere, read_cells, say_found
 from worker.cli.ends import End, end, note
 from worker.cli.options import (
     ActingAs,
@@ -65,9 +65,10 @@ def show_session(
     session_id: SessionId, integration: Integration, *, cell: Cell = None, as_json: AsJson = False
 ) -> None:
     """Show whose a session is, in which currency, and whether it is open."""
-    answers = ask_cells(
-        load_settings(), cell, lambda engine: holders.show_session(engine, integration, session_id)
-    )
+    settings = load_settings()
+    answers = ask_cells(settings, cell, lambda engine: holders.show_session(engine, integration, session_id))
+    if not (answers.found or answers.faults):
+        end_if_elsewhere(settings, cell, integration)
     missing = f"session {plain(session_id)} of {plain(integration)} is not known"
     say_found(answers, session_text, missing, as_json=as_json)
 

@@ -17,12 +17,15 @@ from shared.cells import Part, cell_of, cells_of, naming_cell, settings_of
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.readiness import Probe
 from shared.settings import Settings
+from worker.assignment import find_other_cell
 from worker.database import create_engine, require_migrated
 from worker.ledger import Ledger
 from worker.operator.problems import RETRY_SECONDS, Code, Refused
 
 OTHERS_SECONDS_MAX: Final = 1.0
 """How long other cells are waited for once what is unique was found."""
+
+_ASK_AGAIN: Final = {"Retry-After": str(RETRY_SECONDS)}
 
 _log: Final = structlog.get_logger()
 
@@ -125,8 +128,19 @@ class Cells:
             _log.warning("no answer from the books", cell=name, reason=fault)
         if faults and not (having and is_unique):
             detail = f"incomplete: cell {', '.join(faults)} gave no answer; ask again, or another with ?cell="
-            raise Refused(Code.UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)})
+            raise Refused(Code.UNAVAILABLE, detail, _ASK_AGAIN)
         return next((Found(answer, name) for name, answer in having.items()), None)
+
+    async def refuse_elsewhere(self, cell: str | None, integration: str) -> None:
+        """Raise Refused where the books say that a cell that was not asked serves the integration.
+
+        What was not found is not known then: the cell may be in no settings now. Raises LedgerUnavailable.
+        """
+        asked = self._named(cell)
+        others = await asyncio.gather(*(find_other_cell(engine, integration) for engine in asked.values()))
+        if unasked := sorted({other for other in others if other is not None} - asked.keys()):
+            detail = f"not known here: cell {unasked[0]} serves {integration!r}, and was not asked"
+            raise Refused(Code.UNAVAILABLE, detail, _ASK_AGAIN)
 
     def _named(self, cell: str | None) -> Mapping[str, AsyncEngine]:
         if cell is None:

@@ -8,10 +8,12 @@ from typing import Any, Final, NoReturn, get_args, get_type_hints
 from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
+import structlog
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from shared.errors import LedgerUnavailable
 from shared.http import read_body
 from shared.ids import refuse_id, refuse_round_id
 from shared.settings_types import INTEGRATION_NAME
@@ -24,6 +26,8 @@ from worker.transactions import transaction
 
 BODY_BYTES_MAX: Final = 65_536
 QUERY_FIELDS_MAX: Final = 20
+
+_log: Final = structlog.get_logger()
 
 
 class Endpoint:
@@ -64,14 +68,24 @@ class Endpoint:
         return await operation.handler(self._desk, **asked)
 
     async def _forbid(self, caller: Caller, operation: Operation, subject: str) -> NoReturn:
-        """Refuse, and write it down, but no more often than the throttle allows: the log only grows."""
+        """Refuse, and write it down, but no more often than the throttle allows: the log only grows.
+
+        Where the books of the audit log give no answer, the attempt is in the process log alone.
+        """
         if seconds := self._desk.throttle.refuse(f"user {caller.name}"):
             raise throttled(seconds)
         detail = {"operation": operation.name, "role": caller.role, "needed": operation.role}
-        with outages_as_unavailable():
-            async with transaction(self._desk.cells.default) as connection:
-                by = Actor(caller.name, Via.API)
-                await record(connection, by, Action.ACCESS, subject, "forbidden", detail)
+        by = Actor(caller.name, Via.API)
+        try:
+            with outages_as_unavailable():
+                async with transaction(self._desk.cells.default) as connection:
+                    await record(connection, by, Action.ACCESS, subject, "forbidden", detail)
+        except LedgerUnavailable as error:
+            self._desk.metrics.unaudited_refusals.inc()
+            reason = str(error)
+            _log.warning(
+                "attempt is not in the audit log", user=caller.name, subject=subject, **detail, reason=reason
+            )
         raise Refused(Code.FORBIDDEN, f"this takes the role {operation.role}; yours is {caller.role}")
 
 

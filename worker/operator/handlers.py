@@ -129,6 +129,7 @@ async def find_transfer(desk: Desk, integration: str, provider_tx_id: str, cell:
         return Reply(200, with_cell(*found))
     # A misspelt name must not look like an unpaid win. One that was configured once still finds its own.
     _check_configured(desk, integration)
+    await desk.cells.refuse_elsewhere(cell, integration)
     return refusal(Code.NOT_PAID, f"{integration!r} has no transfer with id {provider_tx_id!r}")
 
 
@@ -140,6 +141,7 @@ async def show_round(desk: Desk, integration: str, round_id: str, query: Page, c
     if found is not None:
         return Reply(200, with_cell(*found))
     _check_configured(desk, integration)
+    await desk.cells.refuse_elsewhere(cell, integration)
     return refusal(Code.UNKNOWN_ROUND, f"no win of round {round_id!r} of {integration!r} is posted")
 
 
@@ -171,6 +173,7 @@ async def show_session(desk: Desk, integration: str, session_id: str, cell: str 
         cell, lambda engine: holders.show_session(engine, integration, session_id)
     )
     if found is None:
+        await desk.cells.refuse_elsewhere(cell, integration)
         return _of_session(SessionAnswer(SessionResult.UNKNOWN_SESSION), None)
     return Reply(200, with_cell(*found))
 

@@ -24,7 +24,8 @@ class OperatorMetrics:
         )
         self.unaudited_refusals: Final = Counter(
             "credits_operator_unaudited_refusals",
-            "Changes that the books refused and that are not in the audit log, being too many of one user",
+            "Refused changes and attempts that are not in the audit log: too many of one user, or the books"
+            " gave no answer",
             registry=self.registry,
         )
         self.seconds: Final = Histogram(

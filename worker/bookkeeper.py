@@ -20,6 +20,7 @@ from worker.database import create_engine, is_no_text, require_migrated
 from worker.dedup import Cache, create_cache, uncounted
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 from worker.posting import Identity, Plan, Transfer, judge
+from worker.weaknesses import TellNumber, Weaknesses, untold
 
 BATCHES_PASSED_OVER_MAX: Final = 64
 """How many batches go the long way before a guess that kept failing is made again."""
@@ -205,7 +206,7 @@ def _replays(credits_: Sequence[Credit], remembered: Mapping[Identity, Transfer]
 
 @asynccontextmanager
 async def open_bookkeeper(
-    settings: Settings, count_cache_fault: CountFault = uncounted
+    settings: Settings, count_cache_fault: CountFault = uncounted, tell_weaknesses: TellNumber = untold
 ) -> AsyncIterator[Bookkeeper]:
     """Open the ledger and the cache that the settings name.
 
@@ -219,10 +220,11 @@ async def open_bookkeeper(
         ledger, assignment = Ledger(engine), Assignment(engine, settings.broker.cell)
         await assignment.require()
         cache.enter(await ledger.keyed_epoch())
-        for weakness in await ledger.find_weaknesses():
-            _log.warning("wins can be lost", reason=weakness)
+        weaknesses = Weaknesses(ledger, tell_weaknesses)
+        await weaknesses.look()
         try:
-            yield Bookkeeper(ledger, cache, assignment=assignment)
+            async with weaknesses.watched():
+                yield Bookkeeper(ledger, cache, assignment=assignment)
         finally:
             await cache.close()
     finally:

@@ -35,8 +35,12 @@ _STATE: Final = text(
 _DURABILITY: Final = text(
     "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,"
     " current_setting('synchronous_standby_names') AS standby_names,"
-    " (SELECT count(*) FROM pg_stat_replication) AS replicas"
+    " (SELECT count(*) FROM pg_stat_replication"
+    " WHERE state IS DISTINCT FROM 'backup'"
+    " AND application_name IS DISTINCT FROM 'pg_basebackup') AS receivers"
 )
+"""A base backup, which is sent by one process and its log by another, is no replica. An account without the
+rights of pg_read_all_stats is not shown what a process does: it counts that one."""
 
 
 class State(NamedTuple):
@@ -77,10 +81,10 @@ async def find_weaknesses(connection: AsyncConnection) -> list[str]:
         found.append("synchronous_commit is off: the last commits are lost when the server fails")
     elif row.synchronous_commit == "local" and row.standby_names:
         found.append("synchronous_commit is local: no commit waits for a replica")
-    if row.replicas and not row.standby_names:
+    if row.receivers and not row.standby_names:
         found.append(
-            "synchronous_standby_names is empty and there are replicas: the last commits are lost when one of"
-            " them takes over"
+            "synchronous_standby_names is empty and there is a replica or an archiver: the last commits are"
+            " lost when a replica takes over"
         )
     return found
 

@@ -7,6 +7,7 @@ commits a transaction of its own before, which waits like any other. Replicas re
 once they have this one, they have all that was visible before it.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -99,6 +100,20 @@ def heed_warnings(engine: AsyncEngine) -> None:
                 record.info[_UNCONFIRMED] = True
 
         connection.driver_connection.add_log_listener(note)
+
+
+def note_losses(engine: AsyncEngine, note: Callable[[], None]) -> None:
+    """Have `note` called when a connection to PostgreSQL that is made from now on ends, also between uses.
+
+    A server that is replaced, fails over or recovers from a crash ends its connections. One that freezes does
+    not, and a pooler may keep its clients' connections.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def listen(connection: Any, _record: Any) -> None:
+        connection.driver_connection.add_termination_listener(lambda _connection: note())
 
 
 def require_confirmed(connection: AsyncConnection) -> None:

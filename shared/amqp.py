@@ -21,6 +21,7 @@ from aiormq.exceptions import InvalidFrameError
 from pamqp.commands import Basic
 
 from shared.amqp_properties import read_any_properties
+from shared.broker_losses import LossLog, reason_of
 from shared.broker_url import node_of, vhost_of
 from shared.errors import CreditsError
 from shared.settings import BrokerSettings
@@ -70,7 +71,7 @@ async def connect_to_any(settings: BrokerSettings) -> AbstractConnection:
             return await connect(settings, url)
         except BROKER_FAULTS as error:
             _log.warning(
-                "broker not reached", node=node_of(url), error=type(error).__name__, reason=str(error)
+                "broker not reached", node=node_of(url), error=type(error).__name__, reason=reason_of(error)
             )
     return await connect(settings, last)
 
@@ -84,6 +85,19 @@ async def keep_connected(
     only when every node was tried in vain. Whatever else it raises is logged as a defect and survived: the
     broker delivers again what was not settled. Raises CreditsError as `serve` does.
     """
+    losses = LossLog()
+    try:
+        await _keep_connected(settings, serve, stop, losses)
+    finally:
+        losses.flush()
+
+
+async def _keep_connected(
+    settings: BrokerSettings,
+    serve: Callable[[AbstractConnection], Awaitable[None]],
+    stop: asyncio.Event,
+    losses: LossLog,
+) -> None:
     nodes = _by_chance(settings.urls)
     refused = 0
     ends: set[asyncio.Future[None]] = set()
@@ -97,7 +111,7 @@ async def keep_connected(
                 await _close(connection, ends)
         except BROKER_FAULTS as error:
             refused += 1
-            _log.warning("broker lost", node=node_of(url), error=type(error).__name__, reason=str(error))
+            losses.record(node_of(url), error)
         except CreditsError:
             raise
         except Exception:  # noqa: BLE001  (a process that ends in a loop serves nobody)

@@ -49,6 +49,8 @@ class TurnLogger:
         self._file.flush()
 
 
+_SAID_BY_US: Final = ("error when creating transport", "Consumer %r cancelled by the broker")
+
 _WORD: Final = re.compile(r"[\w.:/@+-]+", re.ASCII)
 _json = msgspec.json.Encoder(enc_hook=str)
 
@@ -76,20 +78,22 @@ def set_up_logging(settings: LogSettings) -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    logging.getLogger("aiormq.connection").addFilter(is_new)
+    for name in ("aiormq.connection", "aiormq.channel"):
+        logging.getLogger(name).addFilter(is_new)
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
 
 
 def is_new(record: logging.LogRecord) -> bool:
-    """Tell whether a line of aiormq's says what ours don't: why it can't connect, we say, with the node.
+    """Tell whether a line of aiormq's says what ours don't.
 
-    Why a connection was lost it says with a traceback, of which its last line is kept.
+    Why it can't connect we say, with the node, and which consumer the broker has ended. Why a connection was
+    lost it says with a traceback, of which its last line is kept.
     """
     if str(record.msg).startswith("Cancelling cause reader exited") and record.exc_info:
         error = record.exc_info[1]
         record.msg, record.args = "reader of the broker ended: %s", (repr(error),)
         record.exc_info = None
-    return not str(record.msg).startswith("error when creating transport")
+    return not str(record.msg).startswith(_SAID_BY_US)
 
 
 def without_rows(_logger: object, _method: str, event: EventDict) -> EventDict:

@@ -20,6 +20,7 @@ from worker.database import create_engine, is_no_text, require_migrated
 from worker.dedup import Cache, create_cache, uncounted
 from worker.ledger import EPOCH_SECONDS_MAX, Ledger
 from worker.posting import Identity, Plan, Transfer, judge
+from worker.weaknesses import TellNumber, Weaknesses, untold
 
 BATCHES_PASSED_OVER_MAX: Final = 64
 """How many batches go the long way before a guess that kept failing is made again."""
@@ -57,6 +58,9 @@ class Bookkeeper:
     ledger: Ledger
     cache: Cache
     epoch_known_until: float = 0.0
+    losses_known: int = 0
+    """How many connections to the database had been lost when the epoch was last asked for."""
+
     all_new: Guess = field(default_factory=Guess)
     assignment: Assignment | None = None
     """Which integrations may be posted; None: any."""
@@ -84,6 +88,7 @@ class Bookkeeper:
         try:
             return await self.ledger.find(lookups)
         except LedgerUnavailable:
+            self._doubt_epoch()
             raise
         except Exception as error:  # noqa: BLE001  (whatever one lookup hides, the others are answered)
             return await self._find_apart(lookups, error)
@@ -144,12 +149,18 @@ class Bookkeeper:
         """Ask the ledger now and then for its epoch and the key of cached values. Raises LedgerUnavailable.
 
         A database that doesn't answer may be one that is being restored: the cache is not believed either.
+        One that ends a connection may be replaced at once: it is asked before anything is recalled.
         """
-        if time.monotonic() >= self.epoch_known_until:
+        losses = self.ledger.connections_lost
+        if time.monotonic() >= self.epoch_known_until or losses != self.losses_known:
             self.cache.enter(await self.ledger.keyed_epoch())
             if self.assignment is not None:
                 await self.assignment.refresh()
-            self.epoch_known_until = time.monotonic() + EPOCH_SECONDS_MAX
+            self.epoch_known_until, self.losses_known = time.monotonic() + EPOCH_SECONDS_MAX, losses
+
+    def _doubt_epoch(self) -> None:
+        """Have the next batch ask for the epoch: who gives no answer may be replaced before the next."""
+        self.epoch_known_until = 0.0
 
     def _remember(self, planned: Plan) -> None:
         """Have the cache remember what the books of its epoch have: of others it must tell nobody."""
@@ -160,6 +171,7 @@ class Bookkeeper:
         try:
             planned = await self.ledger.post_new(credits_)
         except LedgerUnavailable:
+            self._doubt_epoch()
             raise
         except Exception:  # noqa: BLE001  (posting them under locks will tell)
             return None
@@ -172,6 +184,7 @@ class Bookkeeper:
         try:
             planned = await self.ledger.post(credits_)
         except LedgerUnavailable:
+            self._doubt_epoch()
             raise
         except Exception as error:  # noqa: BLE001  (whatever one credit hides, the others must be paid)
             return await self._post_apart(credits_, error)
@@ -214,7 +227,7 @@ def _replays(credits_: Sequence[Credit], remembered: Mapping[Identity, Transfer]
 
 @asynccontextmanager
 async def open_bookkeeper(
-    settings: Settings, count_cache_fault: CountFault = uncounted
+    settings: Settings, count_cache_fault: CountFault = uncounted, tell_weaknesses: TellNumber = untold
 ) -> AsyncIterator[Bookkeeper]:
     """Open the ledger and the cache that the settings name.
 
@@ -224,14 +237,15 @@ async def open_bookkeeper(
     cache = create_cache(settings.cache, count_cache_fault)
     engine = create_engine(settings.ledger)
     try:
+        ledger, assignment = Ledger(engine), Assignment(engine, settings.broker.cell)  # before any connection
         await require_migrated(engine)
-        ledger, assignment = Ledger(engine), Assignment(engine, settings.broker.cell)
         await assignment.require()
         cache.enter(await ledger.keyed_epoch())
-        for weakness in await ledger.find_weaknesses():
-            _log.warning("wins can be lost", reason=weakness)
+        weaknesses = Weaknesses(ledger, tell_weaknesses)
+        await weaknesses.look()
         try:
-            yield Bookkeeper(ledger, cache, assignment=assignment)
+            async with weaknesses.watched():
+                yield Bookkeeper(ledger, cache, assignment=assignment)
         finally:
             assignment.flush_log()
             await cache.close()

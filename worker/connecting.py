@@ -5,6 +5,8 @@ for itself. While one says nothing, the others are asked again: a replica may be
 """
 
 import asyncio
+import os
+import socket
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -36,7 +38,7 @@ async def connect(**arguments: Any) -> asyncpg.Connection:
     """
     hosts, ports = arguments.get("host"), arguments.get("port")
     if not isinstance(hosts, list) or arguments.get("target_session_attrs") == _AMONG_ALL:
-        return await asyncpg.connect(**arguments)
+        return await _connect(arguments)
     if not isinstance(ports, list):
         ports = [ports] * len(hosts)
     sought = {"target_session_attrs": PRIMARY, **arguments}
@@ -61,7 +63,7 @@ async def _ask(arguments: dict[str, Any], number: int, unheard: set[int]) -> asy
     deadline = now() + (arguments.get("timeout") or SECONDS_MAX)
     while True:
         try:
-            return await asyncpg.connect(**{**arguments, "timeout": deadline - now()})
+            return await _connect({**arguments, "timeout": deadline - now()})
         except Exception as error:
             unheard.discard(number)
             is_final = isinstance(error, _REFUSALS)
@@ -70,6 +72,24 @@ async def _ask(arguments: dict[str, Any], number: int, unheard: set[int]) -> asy
             await asyncio.sleep(AGAIN_SECONDS)
             if not unheard or now() >= deadline:
                 raise
+
+
+async def _connect(arguments: dict[str, Any]) -> asyncpg.Connection:
+    """Return a connection. Raises as asyncpg, and names the host where the fault does not.
+
+    A refused connection has an address in its words; a name without an address, and silence, have neither.
+    """
+    try:
+        return await asyncpg.connect(**arguments)
+    except socket.gaierror as error:
+        raise socket.gaierror(error.errno, f"{_named(arguments)}: {error.strerror}") from error
+    except TimeoutError as error:
+        raise TimeoutError(f"{_named(arguments)}: no answer in time") from error
+
+
+def _named(arguments: dict[str, Any]) -> str:
+    hosts = arguments.get("host") or os.environ.get("PGHOST", "this machine")
+    return ", ".join(hosts) if isinstance(hosts, list) else str(hosts)
 
 
 async def _first(attempts: Iterable[_Attempt]) -> _Attempt:

@@ -40,7 +40,7 @@ from worker.pooler import (
     require_pooler_as_set,
     with_settings,
 )
-from worker.replication import heed_warnings
+from worker.replication import commit, heed_warnings
 from worker.schema import REVISION
 
 _TRANSIENT_SQLSTATES: Final = frozenset({"40001", "40P01", "55P03"})
@@ -244,7 +244,7 @@ async def migrate(
     SettingsError when the tables are a later version's.
     """
     with refusal_as_settings_error(), outages_as_unavailable():
-        async with engine.begin() as connection:
+        async with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
                 await take_migration_lock(connection, wait_seconds, tell)
             with lock_timeouts_as_unavailable("somebody holds a lock on our tables", wait_seconds):
@@ -253,6 +253,7 @@ async def migrate(
                 if before != head_revision():
                     revisions = {"from": before, "to": head_revision()}
                     await record(connection, by, Action.MIGRATE, LEDGER, "migrated", revisions)
+            await commit(connection)
     return before, head_revision()
 
 

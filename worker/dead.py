@@ -29,6 +29,7 @@ from pamqp.commands import Basic
 from shared.amqp import BROKER_FAULTS, connect_to_any, wire_channel
 from shared.amqp_properties import repeated_type
 from shared.broker_access import require_access
+from shared.broker_losses import reason_of
 from shared.credit import Credit
 from shared.errors import BrokerUnavailable, PoisonMessage, SettingsError
 from shared.garbage import let_go
@@ -177,7 +178,9 @@ async def _outages_as_unavailable(settings: BrokerSettings) -> AsyncIterator[Non
         yield
     except BROKER_FAULTS as error:
         await require_access(settings)
-        raise BrokerUnavailable(f"no answer from the broker: {type(error).__name__}: {error}") from error
+        raise BrokerUnavailable(
+            f"no answer from the broker: {type(error).__name__}: {reason_of(error)}"
+        ) from error
 
 
 @asynccontextmanager

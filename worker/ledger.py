@@ -20,7 +20,14 @@ from worker.cached_values import Epoch
 from worker.database import for_reading, is_transient, outages_as_unavailable, single_statements
 from worker.pooler import is_pooled_by_transaction
 from worker.posting import Account, AccountKey, Known, Plan, SignedIdentity, Transfer, plan
-from worker.replication import commit, confirm, find_weaknesses, read_state, require_confirmed
+from worker.replication import (
+    commit,
+    confirm,
+    find_weaknesses,
+    note_losses,
+    read_state,
+    require_confirmed,
+)
 from worker.schema import CACHE_KEY_BYTES, ledger, players, sessions, wallets
 from worker.statements_postgres import PostgresStatements
 from worker.statements_sqlite import SqliteStatements
@@ -37,7 +44,7 @@ class Ledger:
     """The books, in one database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """Take the database's engine, whose tables are there."""
+        """Take the database's engine. Of connections that it has already, no loss is noticed."""
         self._engine: Final = engine
         self._reading: Final = for_reading(engine)
         on_postgresql = engine.dialect.name == "postgresql"
@@ -50,6 +57,12 @@ class Ledger:
         """Whether replicas may have to hold what is told, as of when the epoch was last asked for."""
         self._copy: str | None = None
         """Which copy of the books there was then."""
+        self.connections_lost = 0
+        """How many connections have ended, by whichever side: the books may be another copy since."""
+        note_losses(engine, self._note_loss)
+
+    def _note_loss(self) -> None:
+        self.connections_lost += 1
 
     @property
     def posts_side_by_side(self) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class WorkerMetrics:
@@ -50,6 +50,11 @@ class WorkerMetrics:
             "credits_worker_cache_faults",
             "What the shared cache did wrong: values that do not verify, calls that failed, or were refused",
             ["kind"],
+            registry=self.registry,
+        )
+        self.ledger_weaknesses: Final = Gauge(
+            "credits_worker_ledger_weaknesses",
+            "Settings of the database by which wins can be lost that were told as paid",
             registry=self.registry,
         )
 

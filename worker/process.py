@@ -66,7 +66,8 @@ def _serve_metrics(settings: WorkerSettings, metrics: WorkerMetrics) -> None:
 async def _serve(settings: Settings, keys: MessageKeys, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
     worker_id, shards = f"{socket.gethostname()}/{os.getpid()}", settings.broker.shards
     credits_max = settings.worker.batch_credits_max
-    async with open_bookkeeper(settings, metrics.count_cache_fault) as bookkeeper:
+    tell_weaknesses = metrics.ledger_weaknesses.set
+    async with open_bookkeeper(settings, metrics.count_cache_fault, tell_weaknesses) as bookkeeper:
         consumer = Consumer(bookkeeper, metrics, keys, worker_id, shards, credits_max, stop)
         await keep_connected(settings.broker, consumer.serve, stop)
     _log.info("worker stopped", worker=worker_id)

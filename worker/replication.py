@@ -7,6 +7,7 @@ commits a transaction of its own before, which waits like any other. Replicas re
 once they have this one, they have all that was visible before it.
 """
 
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 import asyncpg
@@ -35,8 +36,12 @@ _STATE: Final = text(
 _DURABILITY: Final = text(
     "SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS synchronous_commit,"
     " current_setting('synchronous_standby_names') AS standby_names,"
-    " (SELECT count(*) FROM pg_stat_replication) AS replicas"
+    " (SELECT count(*) FROM pg_stat_replication"
+    " WHERE state IS DISTINCT FROM 'backup'"
+    " AND application_name IS DISTINCT FROM 'pg_basebackup') AS receivers"
 )
+"""A base backup, which is sent by one process and its log by another, is no replica. An account without the
+rights of pg_read_all_stats is not shown what a process does: it counts that one."""
 
 
 class State(NamedTuple):
@@ -77,10 +82,10 @@ async def find_weaknesses(connection: AsyncConnection) -> list[str]:
         found.append("synchronous_commit is off: the last commits are lost when the server fails")
     elif row.synchronous_commit == "local" and row.standby_names:
         found.append("synchronous_commit is local: no commit waits for a replica")
-    if row.replicas and not row.standby_names:
+    if row.receivers and not row.standby_names:
         found.append(
-            "synchronous_standby_names is empty and there are replicas: the last commits are lost when one of"
-            " them takes over"
+            "synchronous_standby_names is empty and there is a replica or an archiver: the last commits are"
+            " lost when a replica takes over"
         )
     return found
 
@@ -95,6 +100,20 @@ def heed_warnings(engine: AsyncEngine) -> None:
                 record.info[_UNCONFIRMED] = True
 
         connection.driver_connection.add_log_listener(note)
+
+
+def note_losses(engine: AsyncEngine, note: Callable[[], None]) -> None:
+    """Have `note` called when a connection to PostgreSQL that is made from now on ends, also between uses.
+
+    A server that is replaced, fails over or recovers from a crash ends its connections. One that freezes does
+    not, and a pooler may keep its clients' connections.
+    """
+    if engine.dialect.name != "postgresql":
+        return
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def listen(connection: Any, _record: Any) -> None:
+        connection.driver_connection.add_termination_listener(lambda _connection: note())
 
 
 def require_confirmed(connection: AsyncConnection) -> None:

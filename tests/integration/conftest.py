@@ -14,6 +14,7 @@ from shared.settings import LedgerSettings
 from tests.caches import cache_on
 from tests.commands import Ended, Run, run
 from tests.servers import Servers, drop_database, fresh_database
+from tests.support.cluster import Cluster
 from worker.database import create_engine, migrate
 from worker.dedup import RedisCache
 from worker.holders import add_player
@@ -123,3 +124,13 @@ async def redis(servers: Servers) -> AsyncIterator[Redis]:
 async def cache(servers: Servers, redis: Redis) -> AsyncIterator[RedisCache]:  # noqa: ARG001  (empty first)
     async with cache_on(servers.cache_url) as made:
         yield made
+
+
+@pytest.fixture
+async def cluster(servers: Servers, postgres: AsyncEngine) -> AsyncIterator[Cluster]:
+    del postgres  # which is dropped after the wait has ended
+    made = Cluster(servers)
+    try:
+        yield made
+    finally:
+        await made.wait_for("")

@@ -15,8 +15,9 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
-from shared.outcome import Result
+from shared.outcome import Outcome, Result
 from shared.settings import LedgerSettings
+from shared.wire import FindPlayer, Question
 from tests.caches import cache_on
 from tests.credits import WIN
 from tests.ledgers import add_players, assert_books_hold, balance_minor
@@ -24,6 +25,7 @@ from tests.servers import Servers
 from tests.servers.server import PASSWORD, USER
 from worker.bookkeeper import Bookkeeper
 from worker.database import create_engine, migrate
+from worker.dedup import MemoryCache
 from worker.ledger import Ledger
 
 STARTED = text("SELECT pg_postmaster_start_time()")
@@ -55,6 +57,15 @@ class Books:
         try:
             for statement in statements:
                 await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    async def replace_by(self, copy: str) -> None:
+        """Put a copy in the place of this database. The server ends the connections to it."""
+        connection = await asyncpg.connect(self._servers.database_url.replace("+asyncpg", ""))
+        try:
+            await connection.execute(f"DROP DATABASE {self.name} WITH (FORCE)")
+            await connection.execute(f"ALTER DATABASE {copy} RENAME TO {self.name}")
         finally:
             await connection.close()
 
@@ -119,6 +130,56 @@ async def test_win_lost_with_the_database_is_paid_when_it_comes_again(
         assert outcome.result is Result.POSTED
     assert await balance_minor(ledger) == WIN.amount_minor
     await assert_books_hold(postgres)
+
+
+async def test_books_that_are_replaced_at_once_are_noticed_by_a_connection_that_ends(
+    servers: Servers, postgres: AsyncEngine
+) -> None:
+    """As in a recovery from a crash, or a failover, that takes less than the epoch is believed for."""
+    await add_players(postgres)
+    books, copy = Books(servers, postgres), f"test_{uuid4().hex}"
+    await books.administer(f"CREATE DATABASE {copy} TEMPLATE {books.name}")
+    ledger = Ledger(postgres)
+    bookkeeper = Bookkeeper(ledger, MemoryCache())
+    for expected in (Result.POSTED, Result.REPLAYED):
+        (outcome,) = await bookkeeper.settle([WIN])
+        assert outcome.result is expected
+        bookkeeper.epoch_known_until = inf  # no time passes
+    await books.replace_by(copy)
+    async with asyncio.timeout(UNTIL_SECONDS):
+        while not ledger.connections_lost:
+            await asyncio.sleep(0.01)
+        while (told := await settled(bookkeeper)) is None:
+            pass
+    assert told.result is Result.POSTED
+    assert await balance_minor(ledger) == WIN.amount_minor
+
+
+async def settled(bookkeeper: Bookkeeper) -> Outcome | None:
+    try:
+        (outcome,) = await bookkeeper.settle([WIN])
+    except LedgerUnavailable:
+        return None
+    return outcome
+
+
+@pytest.mark.parametrize("question", [WIN, FindPlayer("anna")])
+@pytest.mark.parametrize("is_guessed", [True, False])
+async def test_epoch_is_asked_for_after_a_question_without_answer(
+    postgres: AsyncEngine, question: Question, *, is_guessed: bool
+) -> None:
+    """Where a pooler keeps our connections, nothing else tells that the server is another."""
+    await add_players(postgres)
+    url = postgres.url.render_as_string(hide_password=False)
+    engine = create_engine(LedgerSettings(database_url=url, statement_seconds_max=1))
+    bookkeeper = Bookkeeper(Ledger(engine), MemoryCache(), epoch_known_until=inf)
+    bookkeeper.all_new.went(well=is_guessed)
+    async with postgres.connect() as other:
+        await other.execute(text("LOCK TABLE wallets IN ACCESS EXCLUSIVE MODE"))
+        with pytest.raises(LedgerUnavailable):
+            await bookkeeper.answer([question])
+    assert bookkeeper.epoch_known_until == 0
+    await engine.dispose()
 
 
 async def test_server_that_has_started_anew_is_in_another_epoch(

@@ -1,101 +1,39 @@
 """A database with replicas: nobody is told what they don't hold, and a promoted one begins a new epoch."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, MutableMapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-import structlog
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.outcome import Holder, Result
-from shared.settings import LedgerSettings, Settings
+from shared.settings import LedgerSettings
 from shared.wire import FindPlayer
 from tests.caches import cache_on
 from tests.credits import WIN, win
 from tests.ledgers import add_players, assert_books_hold, balance_minor
 from tests.servers import Servers
-from tests.servers.server import PASSWORD, USER
+from tests.servers.server import USER
+from tests.support.cluster import Cluster
 from tests.support.pgbouncer import running_pgbouncer
 from worker.audit_reading import AuditQuery, list_audit
-from worker.bookkeeper import Bookkeeper, open_bookkeeper
-from worker.database import create_engine
+from worker.bookkeeper import Bookkeeper
+from worker.database import create_engine, head_revision, migrate
 from worker.dedup import MemoryCache
 from worker.holders import add_player, open_session
 from worker.ledger import Ledger
 from worker.reading import show_balances, show_player, show_transfer
-from worker.replication import find_weaknesses
 from worker.schema import transfers
-
-UNTIL_SECONDS = 20
+from worker.verify import verify
 
 Act = Callable[[AsyncEngine], Coroutine[Any, Any, object]]
-
-
-class Cluster:
-    """The tests' one PostgreSQL, which may wait for a replica that is not there."""
-
-    def __init__(self, servers: Servers) -> None:
-        self._url = servers.database_url.replace("+asyncpg", "")
-
-    async def wait_for(self, standby_names: str) -> None:
-        """Have every commit of all databases wait for standbys."""
-        connection = await asyncpg.connect(self._url)
-        try:
-            await connection.execute("SET synchronous_commit = local")
-            await connection.execute(f"ALTER SYSTEM SET synchronous_standby_names = '{standby_names}'")
-            await connection.execute("SELECT pg_reload_conf()")
-        finally:
-            await connection.close()
-        async with asyncio.timeout(UNTIL_SECONDS):
-            while await self.value("SHOW synchronous_standby_names") != standby_names:
-                await asyncio.sleep(0.02)
-            while standby_names and not await self._commits_wait():
-                pass
-
-    async def _commits_wait(self) -> bool:
-        """Tell whether a commit waits: another process than the one that reloads the settings decides it."""
-        connection = await asyncpg.connect(self._url)
-        try:
-            await connection.execute("SELECT pg_logical_emit_message(true, 'test', '')", timeout=0.2)
-        except TimeoutError:
-            return True
-        finally:
-            connection.terminate()
-        return False
-
-    async def value(self, statement: str) -> object:
-        connection = await asyncpg.connect(self._url)
-        try:
-            return await connection.fetchval(statement)
-        finally:
-            await connection.close()
-
-    async def cancel_one_wait(self) -> None:
-        """Cancel a commit that waits in a test's database, as an administrator may, once there is one."""
-        statement = (
-            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity"
-            " WHERE wait_event = 'SyncRep' AND datname <> current_database() LIMIT 1"
-        )
-        async with asyncio.timeout(UNTIL_SECONDS):
-            while not await self.value(statement):
-                await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-async def cluster(servers: Servers, postgres: AsyncEngine) -> AsyncIterator[Cluster]:
-    del postgres  # which is dropped after the wait has ended
-    made = Cluster(servers)
-    try:
-        yield made
-    finally:
-        await made.wait_for("")
 
 
 @pytest.fixture
@@ -223,6 +161,32 @@ async def test_wait_that_somebody_cancels_is_no_confirmation(
         await written
 
 
+async def test_migration_is_not_told_as_done_when_its_wait_was_canceled(
+    cluster: Cluster, postgres: AsyncEngine
+) -> None:
+    async with postgres.begin() as connection:
+        for statement in ("DROP SCHEMA public CASCADE", "CREATE SCHEMA public"):
+            await connection.execute(text(statement))
+    await cluster.wait_for("nobody")
+    written = asyncio.create_task(migrate(postgres))
+    await cluster.cancel_one_wait()
+    with pytest.raises(LedgerUnavailable, match="canceled"):
+        await written
+    assert await migrate(postgres) == (head_revision(), head_revision())
+
+
+async def test_audit_says_of_its_point_that_the_wait_for_replicas_was_canceled(
+    cluster: Cluster, postgres: AsyncEngine
+) -> None:
+    await cluster.wait_for("nobody")
+    written = asyncio.create_task(verify(postgres, Currencies()))
+    await cluster.cancel_one_wait()
+    audit = await written
+    assert audit.holds
+    assert not audit.coverage.is_verified_point
+    assert "canceled" in str(audit.coverage.not_kept)
+
+
 @pytest.mark.parametrize("pooler", ["none", "session", "transaction"])
 async def test_canceled_wait_is_heard_of_by_a_role_that_hears_no_warnings(
     servers: Servers, cluster: Cluster, postgres: AsyncEngine, tmp_path: Path, pooler: str
@@ -281,51 +245,3 @@ async def test_epoch_is_another_after_a_promotion(servers: Servers, postgres: As
         assert not await cache.get([WIN.identity])
         assert await ledger.keyed_epoch() == after
     assert await balance_minor(ledger) == WIN.amount_minor
-
-
-@pytest.mark.parametrize(
-    ("statement", "weakness"),
-    [
-        ("SET synchronous_commit = off", "synchronous_commit is off"),
-        ("SET synchronous_commit = local", "synchronous_commit is local"),
-        ("SET synchronous_commit = remote_apply", None),
-    ],
-)
-async def test_setting_that_loses_wins_is_named(
-    cluster: Cluster, postgres: AsyncEngine, statement: str, weakness: str | None
-) -> None:
-    await cluster.wait_for("nobody")
-    async with postgres.connect() as connection:
-        await connection.execute(text(statement))
-        found = await find_weaknesses(connection)
-    assert [each.partition(":")[0] for each in found] == [weakness] * (weakness is not None)
-
-
-async def test_replica_that_no_commit_waits_for_is_named_at_the_start(
-    servers: Servers, cluster: Cluster, postgres: AsyncEngine
-) -> None:
-    """Whoever receives the log is a replica to the server, and may be made the primary."""
-    url = postgres.url.render_as_string(hide_password=False)
-    settings = Settings.model_validate({"ledger": {"database_url": url}})
-    async with open_bookkeeper(settings):
-        pass
-    receiving = asyncio.create_task(asyncio.to_thread(receive_log, servers, await cluster.value("SHOW port")))
-    while not (lines := await logged_at_start(settings)):
-        assert not receiving.done()
-    assert lines[0]["event"] == "wins can be lost"
-    assert lines[0]["reason"].startswith("synchronous_standby_names is empty and there are replicas")
-    await cluster.value("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
-    await receiving
-
-
-async def logged_at_start(settings: Settings) -> list[MutableMapping[str, Any]]:
-    with structlog.testing.capture_logs() as lines:
-        async with open_bookkeeper(settings):
-            return lines
-
-
-def receive_log(servers: Servers, port: object) -> None:
-    """Receive the server's log, as a replica does, until the server ends it."""
-    url = f"postgresql://{USER}:{PASSWORD}@127.0.0.1:{port}"
-    receive = f"pg_receivewal -d {url} -D $directory --no-loop --synchronous"
-    servers.postgres.run("sh", "-c", f"directory=$(mktemp -d); {receive}; rm -r $directory")

@@ -113,3 +113,29 @@ async def test_fault_that_is_told_is_the_one_that_says_most(postgres: AsyncEngin
 async def test_primary_is_not_taken_for_a_replica(postgres: AsyncEngine) -> None:
     with pytest.raises(LedgerUnavailable, match="None of the hosts"):
         await ask(f"{among(postgres, None, None)}&target_session_attrs=standby")
+
+
+@pytest.mark.parametrize("place", ["db1.example", "/credits?host=db1.example:5432&host=db1.example:5433"])
+async def test_host_whose_name_has_no_address_is_named(monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    def unknown(*_arguments: object, **_options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr("socket.getaddrinfo", unknown)
+    url = f"postgresql+asyncpg://credits:hunter2@{place}"
+    with pytest.raises(LedgerUnavailable, match=r"db1\.example: Name or service not known") as fault:
+        await ask(url if "?" in url else f"{url}/credits")
+    assert "hunter2" not in str(fault.value)
+
+
+async def connect(engine: AsyncEngine) -> None:
+    with outages_as_unavailable():
+        async with engine.connect():
+            pass
+
+
+async def test_host_that_is_silent_is_named(silent_port: int) -> None:
+    url = f"postgresql+asyncpg://credits:hunter2@127.0.0.1:{silent_port}/credits"
+    engine = create_engine(LedgerSettings(database_url=url, statement_seconds_max=1))
+    with pytest.raises(LedgerUnavailable, match=r"^the database: 127\.0\.0\.1: no answer in time$"):
+        await connect(engine)
+    await engine.dispose()

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import logging
+from importlib.metadata import files
 
 from shared.logging import TurnLogger, is_new
 
@@ -63,3 +64,11 @@ def test_lost_broker_is_no_traceback() -> None:
     assert is_new(record)
     assert record.getMessage() == "reader of the broker ended: ConnectionResetError(104, 'reset by peer')"
     assert record.exc_info is None
+
+
+def test_consumer_that_the_broker_ends_is_logged_by_us_alone() -> None:
+    """The line is aiormq's own, so that one of other words would be noticed."""
+    (source,) = (file for file in files("aiormq") or () if file.name == "channel.py")
+    said = "Consumer %r cancelled by the broker on %r"
+    assert f'"{said}"' in source.read_text()
+    assert not is_new(logging.LogRecord("aiormq.channel", logging.WARNING, "", 0, said, ("q", "c"), None))

@@ -17,8 +17,10 @@ from sqlalchemy import Uuid, bindparam, func, insert, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from shared.errors import LedgerUnavailable
 from worker.database import is_outage, utc
 from worker.schema import transfers, verified_points
+from worker.transactions import transaction
 
 MARGIN: Final = timedelta(minutes=5)
 """How far a worker's clock may be behind, and a transaction be under way, before ids must be looked for."""
@@ -95,15 +97,17 @@ async def keep(engine: AsyncEngine, read: AsyncConnection, point: Point) -> str 
     """Write a point and the wallets as `read` sees them, in one transaction.
 
     Returns None, or why they could not be written: then everything is as it was, and what was read is no less
-    true.
+    true. Where the wait for replicas was canceled the point stands, and may be lost with the primary.
     """
     try:
-        async with engine.begin() as connection:
+        async with transaction(engine) as connection:
             await connection.execute(insert(verified_points).values(msgspec.structs.asdict(point)))
             async for wallets in _moved_wallets(read):
                 await connection.execute(_KEEP_WALLETS, wallets)
     except IntegrityError:
         return "another audit was faster"
+    except LedgerUnavailable as error:
+        return str(error)
     except DBAPIError as error:
         if is_outage(error):  # or a standby, or a user that may not write: an audit is welcome there too
             return next(iter(str(error.orig).splitlines()), "no answer from the database")

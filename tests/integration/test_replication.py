@@ -187,6 +187,22 @@ async def test_audit_says_of_its_point_that_the_wait_for_replicas_was_canceled(
     assert "canceled" in str(audit.coverage.not_kept)
 
 
+async def test_audit_ends_where_no_replica_confirms_its_point(
+    cluster: Cluster, postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.verify.points.COMMIT_SECONDS_MAX", 1.0)
+    await cluster.wait_for("nobody")
+    patient = create_engine(
+        LedgerSettings(database_url=postgres.url.render_as_string(hide_password=False)), patient=True
+    )
+    try:
+        audit = await verify(patient, Currencies())
+    finally:
+        await patient.dispose()
+    assert audit.holds
+    assert str(audit.coverage.not_kept).startswith("no replica has confirmed it within")
+
+
 @pytest.mark.parametrize("pooler", ["none", "session", "transaction"])
 async def test_canceled_wait_is_heard_of_by_a_role_that_hears_no_warnings(
     servers: Servers, cluster: Cluster, postgres: AsyncEngine, tmp_path: Path, pooler: str

@@ -7,6 +7,7 @@ commit. So it begins MARGIN before the point, and then counts: the numbers of a 
 so a wallet that lacks some of its new ones got them under lower ids, and the audit begins where those do.
 """
 
+import asyncio
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from worker.database import is_outage, utc
+from worker.replication import commit
 from worker.schema import transfers, verified_points
-from worker.transactions import transaction
 
 MARGIN: Final = timedelta(minutes=5)
 """How far a worker's clock may be behind, and a transaction be under way, before ids must be looked for."""
@@ -29,6 +30,10 @@ LOWEST_ID: Final = UUID(int=0)
 HIGHEST_ID: Final = UUID(int=2**128 - 1)
 
 WALLETS_AT_ONCE: Final = 10_000
+
+COMMIT_SECONDS_MAX: Final = 30.0
+"""How long an audit waits for replicas to confirm its point; it has to end where there are none."""
+
 
 _MILLIS_SHIFT: Final = 80
 """A UUIDv7 begins with 48 bits of Unix milliseconds."""
@@ -100,10 +105,14 @@ async def keep(engine: AsyncEngine, read: AsyncConnection, point: Point) -> str 
     true. Where the wait for replicas was canceled the point stands, and may be lost with the primary.
     """
     try:
-        async with transaction(engine) as connection:
+        async with engine.connect() as connection:
             await connection.execute(insert(verified_points).values(msgspec.structs.asdict(point)))
             async for wallets in _moved_wallets(read):
                 await connection.execute(_KEEP_WALLETS, wallets)
+            async with asyncio.timeout(COMMIT_SECONDS_MAX):
+                await commit(connection)
+    except TimeoutError:
+        return f"no replica has confirmed it within {COMMIT_SECONDS_MAX:.0f} s"
     except IntegrityError:
         return "another audit was faster"
     except LedgerUnavailable as error:

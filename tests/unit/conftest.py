@@ -1,12 +1,21 @@
-"""What tests of settings share: a place without anybody's own settings, and a file to write them to."""
+"""What unit tests share: a loop for each, and a place without anybody's own settings."""
 
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pytest_asyncio import is_async_test
 
 WriteFile = Callable[[str], Path]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each test here a loop of its own: on a shared one, others still have log lines to write."""
+    for item in items:
+        is_here = Path(__file__).parent in item.path.parents
+        if is_here and is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="function"), append=False)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
 from shared.http import Door
@@ -20,7 +21,7 @@ from tests.support.http_wire import (
 )
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="function")
 async def connection() -> tuple[Wire, Callable[[bytes], None]]:
     return connect(say_hi, Door())
 

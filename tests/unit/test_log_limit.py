@@ -16,15 +16,11 @@ from worker.operator.throttle import ThrottleLog
 
 Lines = Sequence[MutableMapping[str, Any]]
 
-own_loop = pytest.mark.asyncio(loop_scope="module")
-"""What other tests have left to be logged within a second is on another loop, which these don't run."""
-
 
 def test_a_line_stands_for_a_second() -> None:
     assert FLUSH_SECONDS >= 1.0
 
 
-@own_loop
 async def test_flood_of_one_kind_is_one_line_and_hides_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shared.log_limit.FLUSH_SECONDS", 0.01)
     with capture_logs() as lines:
@@ -131,7 +127,6 @@ WRITTEN: list[tuple[Callable[[], SummedLog[Any]], Lines]] = [
 
 
 @pytest.mark.parametrize(("fill", "written"), WRITTEN, ids=[fill.__name__ for fill, _ in WRITTEN])
-@own_loop
 async def test_lines_that_operators_look_for_keep_their_names_and_fields(
     fill: Callable[[], SummedLog[Any]], written: Lines
 ) -> None:
@@ -144,7 +139,6 @@ async def test_lines_that_operators_look_for_keep_their_names_and_fields(
     assert lines == written
 
 
-@own_loop
 async def test_callbacks_turned_away_are_counted_once_however_often_metrics_are_read() -> None:
     metrics = GatewayMetrics(lambda: 0)
     turned_away = TurnedAway(metrics)

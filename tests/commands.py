@@ -6,7 +6,7 @@ import subprocess
 import sys
 from asyncio import sleep, timeout, to_thread
 from asyncio.subprocess import Process
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,6 +59,11 @@ class Ended:
 async def run(database_url: str, *arguments: str, **environment: str) -> Ended:
     """Run `python -m worker` on a database, with nothing set but what is given."""
     settings = {"CREDITS_CONFIG": "", "CREDITS_LEDGER__DATABASE_URL": database_url, **environment}
+    return await run_with(settings, *arguments)
+
+
+async def run_with(settings: Mapping[str, str], *arguments: str) -> Ended:
+    """Run `python -m worker` with these settings as variables, and with no database but what they name."""
     return Ended(
         await to_thread(
             subprocess.run,

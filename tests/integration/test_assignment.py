@@ -1,9 +1,6 @@
 """An integration is of one cell: moved by editing the settings, its wins are not paid again elsewhere."""
 
-import asyncio
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from math import inf
 from pathlib import Path
 
@@ -17,7 +14,7 @@ from shared.errors import SettingsError
 from shared.outcome import Holder, Outcome, Result
 from shared.settings import Settings
 from shared.wire import FindPlayer, FindSession
-from tests.commands import INHERITED, ON_SQLITE, ROOT, Ended
+from tests.commands import ON_SQLITE, run_with
 from tests.credits import win
 from tests.integration.conftest import Originals, engine_of
 from tests.ledgers import add_players, results
@@ -213,22 +210,6 @@ async def test_database_of_no_cell_or_of_another_stops_a_worker(
         await start()
 
 
-async def migrated(environment: Mapping[str, str], *arguments: str) -> Ended:
-    """Run `migrate` with nothing set but what is given: not even the default cell's database."""
-    return Ended(
-        await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "worker", "migrate", *arguments],
-            cwd=ROOT,
-            env={**INHERITED, **environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    )
-
-
 @ON_SQLITE
 async def test_migrate_assigns_the_integrations_of_the_only_named_cell(database_url: str) -> None:
     environment = {
@@ -237,7 +218,7 @@ async def test_migrate_assigns_the_integrations_of_the_only_named_cell(database_
         "CREDITS_INTEGRATIONS__KLAS__PROVIDER": "klas",
         "CREDITS_INTEGRATIONS__KLAS__CELL": "brand2",
     }
-    one, whole = [await migrated(environment, *named) for named in (["--cell", "brand2"], [])]
+    one, whole = [await run_with(environment, "migrate", *named) for named in (["--cell", "brand2"], [])]
     assert (one.code, whole.code) == (End.OK, End.OK)
     assert "assigned to cells by `migrate` without --cell" in one.err
     assert "cell brand2 serves klas from now on" in whole.out

@@ -10,18 +10,15 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any, Final
 
 import docker
-from testcontainers.core.docker_client import DockerClient
 
-from tests.servers.containers import ContainerServer, images, make, unavailable
+from tests.servers.containers import ContainerServer, images, make, reaped_docker, unavailable
 from tests.servers.networks import make_network
-from tests.servers.reaper import Reaper
 from tests.servers.server import READY_WITHIN_SECONDS, ServersUnavailableError
 
 FILES: Final = Path(__file__).parent.parent.parent / "deploy" / "rabbitmq"
@@ -165,10 +162,8 @@ def running_cluster() -> Iterator[Cluster]:
     """Start a cluster and end it; ServersUnavailableError where it is not to be had."""
     if reason := why_no_cluster():
         raise ServersUnavailableError(reason)
-    directory = Path(mkdtemp(prefix="credits-test-"))
-    with Reaper(directory) as reaper, closing(DockerClient().client) as client:
-        reaper.watch_containers()
-        cluster = Cluster(client, reaper.label)
+    with reaped_docker() as (client, label):
+        cluster = Cluster(client, label)
         cluster.launch()
         cluster.wait_until_whole()
         cluster.define()

@@ -6,6 +6,8 @@ import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
 
 from tests.servers.reaper import CONTAINER_LABEL, Reaper
 from tests.servers.server import DATABASE, PASSWORD, USER, free_ports, url_of, wait_until_ready
@@ -144,6 +146,15 @@ def unavailable() -> str | None:
             if not is_present(client, image.image) and not pull(client, image.image):
                 return f"Docker cannot get the image {image.image}"
     return None
+
+
+@contextlib.contextmanager
+def reaped_docker() -> Iterator[tuple[docker.DockerClient, str]]:
+    """Yield a client of Docker, and the label of containers and networks that are to end with the tests."""
+    directory = Path(mkdtemp(prefix="credits-test-"))
+    with Reaper(directory) as reaper, contextlib.closing(DockerClient().client) as client:
+        reaper.watch_containers()
+        yield client, reaper.label
 
 
 def connect() -> docker.DockerClient | None:

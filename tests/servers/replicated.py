@@ -11,21 +11,19 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from ipaddress import ip_network
 from pathlib import Path
 from tarfile import TarFile, TarInfo
-from tempfile import mkdtemp
 from typing import Any, Final
 
 import docker
-from testcontainers.core.docker_client import DockerClient
 
-from tests.servers.containers import connect
+from tests.servers.containers import connect, reaped_docker
 from tests.servers.networks import make_network
-from tests.servers.reaper import CONTAINER_LABEL, Reaper
+from tests.servers.reaper import CONTAINER_LABEL
 from tests.servers.server import (
     PASSWORD,
     PROBES,
@@ -274,11 +272,9 @@ def running_replicated() -> Iterator[Replicated]:
     """Start a replicated database and end it; ServersUnavailableError where it is not to be had."""
     if reason := why_not_replicated():
         raise ServersUnavailableError(reason)
-    directory = Path(mkdtemp(prefix="credits-test-"))
-    with Reaper(directory) as reaper, closing(DockerClient().client) as client:
-        reaper.watch_containers()
+    with reaped_docker() as (client, label):
         _build(client)
-        database = Replicated(client, reaper.label)
+        database = Replicated(client, label)
         database.launch()
         database.wait_until_whole()
         yield database

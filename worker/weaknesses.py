@@ -18,11 +18,13 @@ from worker.ledger import Ledger
 LOOK_EVERY_SECONDS: Final = 10.0
 
 TellNumber = Callable[[int], None]
+"""Takes how many weaknesses there are, as a gauge does."""
+
 _log = structlog.get_logger()
 
 
 def untold(_number: int) -> None:
-    """Tell nobody: where there are no metrics."""
+    """Drop the number: the default of callers that have no metrics."""
 
 
 class Weaknesses:

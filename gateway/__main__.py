@@ -10,18 +10,18 @@ import typer
 import uvloop
 
 from gateway.app import create_app
-from gateway.providers import build
-from gateway.providers.contract import Win
+from gateway.providers.base import Win
+from gateway.providers.registry import build
 from gateway.samples import curl_line
 from shared.errors import CreditsError, SettingsError
 from shared.http import RefusalLog, serving
 from shared.http import serve as serve_http
+from shared.http.tls import server_context
 from shared.logging import set_up_logging
 from shared.money import Currencies
 from shared.published import refuse_published_secrets
 from shared.settings import MEMORY, Settings, load_settings
 from shared.settings_sources import located
-from shared.tls import server_context
 
 SETTINGS_EXIT: Final = 3
 UNEXPECTED_EXIT: Final = 70

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
-from shared.clients import FORWARDED_CHARACTERS_MAX, client_of, is_in
+from shared.http.clients import FORWARDED_CHARACTERS_MAX, client_of, is_in
 from shared.networks import Network
 
 REMEMBERED_CLIENTS_MAX: Final = 4_096

@@ -11,18 +11,18 @@ from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 from gateway.addresses import AddressRule
 from gateway.callback import Integration
 from gateway.cells import CellDoor, count_cells, create_clients, started
-from gateway.door import CallbackDoor
 from gateway.endpoint import CallbackEndpoint
-from gateway.holders import Holders
-from gateway.ledger_client.contract import LedgerClient
+from gateway.ledger_client.client import LedgerClient
+from gateway.load_shedding import CallbackDoor
 from gateway.metrics import GatewayMetrics
+from gateway.monitoring import Operations
 from gateway.not_found import NotFound
-from gateway.operations import Operations
 from gateway.pace import Turns
-from gateway.providers import build_all
-from gateway.providers.contract import Provider
+from gateway.players import Holders
+from gateway.providers.base import Provider
+from gateway.providers.registry import build_all
 from gateway.rejections import RejectionLog
-from gateway.turned_away import TurnedAway
+from gateway.shed_requests import TurnedAway
 from shared.errors import SettingsError
 from shared.http import Door
 from shared.money import Currencies

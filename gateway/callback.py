@@ -14,15 +14,15 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.holders import Holders
-from gateway.ledger_client.contract import LedgerClient
+from gateway.ledger_client.client import LedgerClient
 from gateway.metrics import GatewayMetrics
 from gateway.pace import Pace, Turns, is_short
-from gateway.providers.contract import Callback, Provider, Refused, Reply
-from gateway.turned_away import TurnedAway
-from gateway.under_way import Told, UnderWay
-from shared.credit import Credit
+from gateway.players import Holders
+from gateway.providers.base import Callback, Provider, Refused, Reply
+from gateway.shed_requests import TurnedAway
+from gateway.single_flight import Told, UnderWay
 from shared.errors import LedgerUnavailable
+from shared.operations import Credit
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindPlayer, FindSession
 

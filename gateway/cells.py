@@ -15,9 +15,9 @@ from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from gateway.door import CallbackDoor
 from gateway.ledger_client import create_ledger_client
-from gateway.ledger_client.contract import LedgerClient
+from gateway.ledger_client.client import LedgerClient
+from gateway.load_shedding import CallbackDoor
 from shared.cells import Part, cell_of, naming_cell, settings_of
 from shared.errors import CreditsError, LedgerUnavailable, SettingsError
 from shared.http import Door, Request

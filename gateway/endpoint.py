@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.addresses import AddressRule
 from gateway.callback import Integration
 from gateway.pace import Pace, is_short
-from gateway.providers.contract import Callback, Refused, Reply
+from gateway.providers.base import Callback, Refused, Reply
 from gateway.query import read_query
 from gateway.rejections import Reason, RejectionLog
 from shared.http import is_sender_trusted, read_body, response_bytes, trust_sender

@@ -10,7 +10,7 @@ from typing import Any, Final
 from starlette.types import Receive, Scope, Send
 
 from gateway.endpoint import send_reply
-from gateway.providers.contract import Callback, Provider, Reply, json_reply
+from gateway.providers.base import Callback, Provider, Reply, json_reply
 from gateway.rejections import Reason, RejectionLog
 from shared.outcome import Outcome, Result
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
-from gateway.providers.contract import Refused
+from gateway.providers.base import Refused
 from shared.outcome import Result
 
 QUERY_BYTES_MAX: Final = 4_096

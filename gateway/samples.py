@@ -3,7 +3,7 @@
 import shlex
 from urllib.parse import urlencode
 
-from gateway.providers.contract import Callback
+from gateway.providers.base import Callback
 
 
 def curl_line(base_url: str, integration: str, callback: Callback) -> str:

@@ -18,9 +18,9 @@ from typing import Final
 
 import msgspec
 
-from shared.credit import Credit
 from shared.errors import PoisonKeep, PoisonMessage
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
+from shared.operations import Credit
 from shared.outcome import Holder, Outcome
 
 MESSAGE_TYPE: Final = "credits.v2"

@@ -7,10 +7,10 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.servers import Servers, ServersUnavailableError, running_servers
+from tests.support.servers import Servers, ServersUnavailableError, running_servers
 
 LONGEST: Final = (
-    "test_dead",
+    "test_dead_letters",
     "test_faults",
     "test_money",
     "test_properties",

@@ -1,6 +1,6 @@
 """The call to the ledger: over RabbitMQ, or in this process for the embedded mode."""
 
-from gateway.ledger_client.contract import LedgerClient
+from gateway.ledger_client.client import LedgerClient
 from shared.message_keys import read_message_keys
 from shared.settings import MEMORY, Settings
 

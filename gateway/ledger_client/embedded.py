@@ -5,14 +5,14 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Final, Self
 
-from gateway.ledger_client.contract import LedgerClient
-from gateway.ledger_client.lanes import Answered, Lanes
+from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.dispatcher import Answered, Lanes
 from shared.errors import LedgerUnavailable
 from shared.settings import Settings
 from shared.wire import Answer, Question
-from worker.bookkeeper import Bookkeeper, open_bookkeeper
-from worker.database import create_engine, migrate
-from worker.holders import add_player, open_session
+from worker.database.engine import create_engine, migrate
+from worker.ledger.service import Bookkeeper, open_bookkeeper
+from worker.players import add_player, open_session
 
 
 class EmbeddedLedgerClient(LedgerClient):

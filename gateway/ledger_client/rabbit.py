@@ -24,21 +24,21 @@ from pamqp.commands import Basic
 from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
-from gateway.ledger_client.contract import LedgerClient
-from gateway.ledger_client.lanes import Answered, Lanes
+from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.dispatcher import Answered, Lanes
 from gateway.ledger_client.shard_search import ShardSearch
-from gateway.ledger_client.silence import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SECONDS_MAX, Silence
 from gateway.ledger_client.unconfirmed import as_unavailable
-from shared.amqp import keep_connected, lost, wire_channel
-from shared.amqp_bodies import gather_bodies_if
-from shared.broker_access import require_access
-from shared.credit import Credit
+from gateway.ledger_client.watchdog import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SECONDS_MAX, Silence
+from shared.broker.access import require_access
+from shared.broker.bodies import gather_bodies_if
+from shared.broker.connection import keep_connected, lost, wire_channel
+from shared.broker.topology import EXCHANGE, shard_queue
 from shared.errors import LedgerUnavailable, PoisonMessage
 from shared.log_limit import LimitedLog
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
+from shared.operations import Credit
 from shared.outcome import Outcome, Result
 from shared.settings import BrokerSettings
-from shared.topology import EXCHANGE, shard_queue
 from shared.wire import (
     BATCH_BYTES_MAX,
     BATCH_NUMBER_BITS,

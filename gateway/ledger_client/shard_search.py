@@ -12,7 +12,7 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
-from gateway.ledger_client.lanes import Lanes, Send
+from gateway.ledger_client.dispatcher import Lanes, Send
 from shared.errors import LedgerUnavailable
 
 LOOK_SECONDS: Final = 2.0

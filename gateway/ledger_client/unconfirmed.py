@@ -2,7 +2,7 @@
 
 from aiormq.exceptions import DeliveryError, PublishError
 
-from shared.amqp import BROKER_FAULTS
+from shared.broker.connection import BROKER_FAULTS
 from shared.errors import LedgerUnavailable, ShardMissing
 
 

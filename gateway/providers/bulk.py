@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.providers.contract import Refused, Reply, json_reply
+from gateway.providers.base import Refused, Reply, json_reply
 from gateway.providers.fields import decode
 from shared.outcome import Result
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.providers.contract import TEXT_CHARACTERS_MAX, Refused
+from gateway.providers.base import TEXT_CHARACTERS_MAX, Refused
 from gateway.providers.fields import ABSENT, Anything, decode, lexeme
 
 

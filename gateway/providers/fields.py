@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.providers.contract import TEXT_CHARACTERS_MAX, Id, Message, Refused, Text
+from gateway.providers.base import TEXT_CHARACTERS_MAX, Id, Message, Refused, Text
 from shared.errors import MoneyError
 from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX, is_printable, storable_round_id
 from shared.money import decimal_digits

@@ -43,7 +43,7 @@ from typing import ClassVar, Final, Literal, NamedTuple
 import msgspec
 from pydantic import Field
 
-from gateway.providers.contract import (
+from gateway.providers.base import (
     Callback,
     IntegrationSettings,
     Provider,
@@ -64,10 +64,10 @@ from gateway.providers.fields import (
     recorded,
     reference,
 )
-from gateway.signing import Secrets
-from shared.credit import Credit
+from gateway.providers.signing import Secrets
 from shared.ids import is_id
 from shared.money import Currencies
+from shared.operations import Credit
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindSession
 

@@ -33,7 +33,7 @@ DECISIONS
 - A bulk request over its limits gets one error, without `creditResponses`; nothing of it is posted.
 - Where none of the first 100 items of a bulk request can be paid, the others are not read: 'send it again'.
 
->>> from gateway.signing import hmac_sha256_hex
+>>> from gateway.providers.signing import hmac_sha256_hex
 >>> hmac_sha256_hex(b"secretkey", b"1387a6cc-3651-4473-ae52-e415caea33951709289932725")
 '9ed3d547f9a672ecd4884304e859af84263410d613ff2a2bb7d70a8221d7e544'
 """
@@ -45,8 +45,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 import msgspec
 from pydantic import Field, PositiveInt, field_validator
 
-from gateway.providers.bulk import Bulk
-from gateway.providers.contract import (
+from gateway.providers.base import (
     Callback,
     CurrencyText,
     IntegrationSettings,
@@ -58,6 +57,7 @@ from gateway.providers.contract import (
     explain,
     json_reply,
 )
+from gateway.providers.bulk import Bulk
 from gateway.providers.echo import Echo
 from gateway.providers.fields import (
     ABSENT,
@@ -72,9 +72,9 @@ from gateway.providers.fields import (
     spoken,
     unusable,
 )
-from gateway.signing import Secrets, hmac_sha256_hex
-from shared.credit import Credit, Kind
+from gateway.providers.signing import Secrets, hmac_sha256_hex
 from shared.money import Currencies
+from shared.operations import Credit, Kind
 from shared.outcome import Holder, Outcome, Result
 
 PAID: Final = 0

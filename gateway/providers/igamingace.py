@@ -35,7 +35,7 @@ DECISIONS
   and the log says why: set 2 or 1 as soon as it is known.
 - It waits 10 s, so `reply_within_seconds` is 8.
 
->>> from gateway.signing import hmac_sha256_hex
+>>> from gateway.providers.signing import hmac_sha256_hex
 >>> bet, win = "4146ed8dd6d5497780e9fc273e86bae0", "474e1a293c2f4e7ab122c52d68423fcb"
 >>> message = f"Partner01Player0112.30{bet}{win}ab9c15f2efdd46278e4a56b3031272342001"
 >>> hmac_sha256_hex(b"1234567890", message.encode()).upper()
@@ -50,7 +50,7 @@ from typing import Annotated, ClassVar, Final, Literal, NamedTuple, Self
 import msgspec
 from pydantic import BeforeValidator, Field
 
-from gateway.providers.contract import (
+from gateway.providers.base import (
     Callback,
     IntegrationSettings,
     LastRead,
@@ -79,9 +79,9 @@ from gateway.providers.fields import (
     unusable,
 )
 from gateway.providers.sign_versions import SignVersions
-from gateway.signing import Secrets, hmac_sha256_hex
-from shared.credit import Credit, Kind
+from gateway.providers.signing import Secrets, hmac_sha256_hex
 from shared.money import Currencies
+from shared.operations import Credit, Kind
 from shared.outcome import Holder, Outcome, Result
 from shared.settings_types import CurrencyCode
 from shared.wire import FindPlayer

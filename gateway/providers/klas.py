@@ -32,7 +32,7 @@ DECISIONS
   since its amount can't be told from a stake.
 - Its page has no code for 'ask again' but ERR_TIMEOUT; what the ledger could not post says that as well.
 
->>> from gateway.signing import hmac_sha256_hex
+>>> from gateway.providers.signing import hmac_sha256_hex
 >>> body = b'{"request_id":"1","timestamp":1710000000,"session_id":"2","player_id":"12001"}'
 >>> hmac_sha256_hex(b"secret", body)
 '1a1c123d8a6cbc52859627620c236390c5141f2122bcb10918ac5e304736998a'
@@ -43,7 +43,7 @@ from typing import ClassVar, Final, Literal
 
 import msgspec
 
-from gateway.providers.contract import (
+from gateway.providers.base import (
     Callback,
     CurrencyText,
     IntegrationSettings,
@@ -67,9 +67,9 @@ from gateway.providers.fields import (
     spoken,
     unusable,
 )
-from gateway.signing import hmac_sha256_hex
-from shared.credit import Credit, Kind
+from gateway.providers.signing import hmac_sha256_hex
 from shared.ids import ID_CHARACTERS_MAX
+from shared.operations import Credit, Kind
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import FindPlayer
 

@@ -5,9 +5,9 @@ from collections import OrderedDict
 from enum import IntEnum
 from typing import Final, Protocol
 
-from shared.garbage import MemoryReturn
 from shared.http.outbox import Outbox
 from shared.http.refusals import Refusal, RefusalLog
+from shared.runtime import MemoryReturn
 from shared.settings import HttpBounds
 
 SWEEP_SECONDS: Final = 0.25

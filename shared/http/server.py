@@ -14,13 +14,13 @@ from typing import Final
 import uvicorn
 from starlette.types import ASGIApp
 
-from shared.garbage import search_seldom
 from shared.http.connection import Connection
 from shared.http.door import Door
 from shared.http.handshake import TlsListener
+from shared.http.listening import BACKLOG, listen
 from shared.http.refusals import RefusalLog
 from shared.http.registry import ConnectionRegistry
-from shared.listening import BACKLOG, listen
+from shared.runtime import search_seldom
 from shared.settings import HttpBounds
 
 DRAIN_SECONDS_MAX: Final = 15

@@ -4,11 +4,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.servers import Servers
 from tests.support.attacked import attacked_system
 from tests.support.gateway_process import GatewayProcess, gateway_process
+from tests.support.servers import Servers
 from tests.support.stranger import Stranger, stranger_to
-from tests.system import System
+from tests.support.system import System
 
 
 @pytest.fixture(scope="module")

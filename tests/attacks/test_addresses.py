@@ -8,10 +8,10 @@ import pytest
 
 from gateway.app import create_app
 from shared.settings import Settings
-from tests.client import Response, connect, http_bytes, read_response, send_all
+from tests.support.client import Response, connect, http_bytes, read_response, send_all
 from tests.support.gateway_process import GatewayProcess, environment_of, gateway_process, start_in_vain
+from tests.support.system import INTEGRATIONS
 from tests.support.wins import is_paid, win, with_lines
-from tests.system import INTEGRATIONS
 from tests.unit.test_overload import BusyLedger, ask, request_of
 
 ELSEWHERE, HERE = "192.0.2.0/24", "127.0.0.0/8"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from shared.amqp_bodies import HEAD_BYTES
+from shared.broker.bodies import HEAD_BYTES
+from shared.broker.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, shard_queue
 from shared.message_keys import MessageKeys, Purpose
 from shared.outcome import Holder, Outcome, Receipt, Result
-from shared.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, shard_queue
 from shared.wire import (
     BATCH_QUESTIONS_MAX,
     MESSAGE_BYTES_MAX,
@@ -37,7 +37,7 @@ from tests.support.attacked import (
     until,
 )
 from tests.support.stranger import GARBAGE, Stranger, put_aside
-from tests.system import KEYS, Process, System
+from tests.support.system import KEYS, Process, System
 
 THIEF = MessageKeys([b"a key that the thief has made up himself"])
 FLOOD_MESSAGES = 3_000

@@ -9,13 +9,13 @@ import pytest
 from aiormq.exceptions import ChannelNotFoundEntity, DeliveryError
 from pamqp.commands import Basic
 
+from shared.broker.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE, UNSIGNED_QUEUE
 from shared.message_keys import Purpose
-from shared.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE, UNSIGNED_QUEUE
 from shared.wire import MESSAGE_TYPE, Batch, encode
-from tests.servers import Servers
 from tests.support.attacked import SHARD, batch, credit, pay, queued, transfers, until
+from tests.support.servers import Servers
 from tests.support.stranger import Stranger, put_aside, stranger_to
-from tests.system import KEYS, System
+from tests.support.system import KEYS, System
 
 SIGNED = Basic.Properties(message_type=MESSAGE_TYPE, delivery_mode=2)
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from shared.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_BYTES_MAX, UNSIGNED_QUEUE, shard_queue
+from shared.broker.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_BYTES_MAX, UNSIGNED_QUEUE, shard_queue
 from shared.wire import MESSAGE_BYTES_MAX
 from tests.support.attacked import counted, pay_with_retries, queued, until
 from tests.support.stranger import Stranger, stranger_to
-from tests.system import System
-from worker.inbox import LIVE_BYTES_MAX
+from tests.support.system import System
+from worker.messaging.deliveries import LIVE_BYTES_MAX
 
 MEBIBYTE = 1 << 20
 HUGE = bytes(15 * MEBIBYTE)

@@ -12,15 +12,22 @@ import pytest
 from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused
 
-from gateway.providers.contract import Win
-from shared.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE, UNSIGNED_QUEUE, declare_topology, shard_queue
-from tests.client import http_bytes, send_all
-from tests.servers import Servers, fresh_vhost
+from gateway.providers.base import Win
+from shared.broker.topology import (
+    DEAD_QUEUE,
+    EXCHANGE,
+    LATE_QUEUE,
+    UNSIGNED_QUEUE,
+    declare_topology,
+    shard_queue,
+)
 from tests.simulator.history import Said
 from tests.simulator.replies import told
 from tests.support.broker_users import url_of
-from tests.system import System, make_topology, running_system
-from worker.cli.ends import End
+from tests.support.client import http_bytes, send_all
+from tests.support.servers import Servers, fresh_vhost
+from tests.support.system import System, make_topology, running_system
+from worker.cli.exit_codes import End
 
 SHARDS = 2
 SHARD = shard_queue(0)

@@ -11,21 +11,22 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from shared.credit import Credit
+from shared.operations import Credit
 from shared.outcome import Result
 from shared.settings import LedgerSettings
-from tests.caches import EPOCH, ONE, TWO, cache_on, key_of, put, transfer
-from tests.commands import run
-from tests.credits import WIN, win
-from tests.ledgers import assert_books_hold
-from tests.servers import Servers, drop_database, fresh_database
-from worker import cache_rest
-from worker.bookkeeper import Bookkeeper
-from worker.cached_values import MAC_BYTES, VALUE_BYTES_MAX, CachedValues, Epoch
-from worker.cli.ends import End
-from worker.database import create_engine, migrate
-from worker.holders import add_player
-from worker.ledger import Ledger
+from tests.support.caches import EPOCH, ONE, TWO, cache_on, key_of, put, transfer
+from tests.support.commands import run
+from tests.support.credits import WIN, win
+from tests.support.ledgers import assert_books_hold
+from tests.support.servers import Servers, drop_database, fresh_database
+from worker.cli.exit_codes import End
+from worker.database.engine import create_engine, migrate
+from worker.ledger.cache import circuit
+from worker.ledger.cache.values import MAC_BYTES, VALUE_BYTES_MAX, CachedValues
+from worker.ledger.epoch import Epoch
+from worker.ledger.service import Bookkeeper
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 
 TWIN = win("win-2")
 """Of the same content as WIN, under an id of its own: owed like any other."""
@@ -181,7 +182,7 @@ async def test_whatever_the_client_raises_costs_a_miss(
         raise TypeError("AbstractConnection.__init__() got an unexpected keyword argument 'family'")
 
     counted: list[str] = []
-    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(circuit, "PAUSE_SECONDS", 0.0)
     async with cache_on(servers.cache_url, count=counted.append) as cache:
         monkeypatch.setattr(Redis, "execute_command", unexpected)
         assert await cache.get([ONE]) == {}
@@ -231,7 +232,7 @@ async def test_wrong_password_is_said_once_without_it_until_it_changes(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[str] = []
-    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(circuit, "PAUSE_SECONDS", 0.0)
     async with account(servers, "a-password") as url:
         wrong = url.replace("a-password", "not-the-password")
         with capture_logs() as logged:
@@ -263,7 +264,7 @@ async def test_wrong_password_is_said_once_without_it_until_it_changes(
 async def test_option_that_redis_refuses_is_named_once_as_an_error(
     servers: Servers, monkeypatch: pytest.MonkeyPatch, odd: str, reason: str
 ) -> None:
-    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(circuit, "PAUSE_SECONDS", 0.0)
     with capture_logs() as logged:
         async with cache_on(servers.cache_url.rpartition("/")[0] + odd) as cache:
             for _ in range(3):
@@ -276,7 +277,7 @@ async def test_option_that_redis_refuses_is_named_once_as_an_error(
 async def test_account_that_may_read_and_not_write_is_said_once_and_not_taken_for_mended(
     servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(circuit, "PAUSE_SECONDS", 0.0)
     async with account(servers, "a-password") as url, Redis.from_url(servers.cache_url) as redis:
         await _command(redis, "ACL", "SETUSER", "credits-test", "-set")
         with capture_logs() as logged:

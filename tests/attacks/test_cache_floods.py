@@ -9,8 +9,8 @@ from redis.exceptions import InvalidResponse
 from structlog.testing import capture_logs
 
 from shared.settings import CacheSettings
-from tests.caches import ONE, cache_on
-from worker.redis_connection import ANSWER_BYTES_MAX, SENTINEL_BYTES_MAX, connection_pool
+from tests.support.caches import ONE, cache_on
+from worker.ledger.cache.connection import ANSWER_BYTES_MAX, SENTINEL_BYTES_MAX, connection_pool
 
 BUFFERS_BYTES_MAX = 16_000_000
 """Of both sockets and of asyncio's streams, generously: without a bound it is 100 MB and more."""

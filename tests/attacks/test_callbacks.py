@@ -10,10 +10,10 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.providers.contract import Callback, Win
-from tests.client import Response, connect, http_bytes, read_response, send_all
-from tests.servers import Servers
-from tests.system import INTEGRATIONS, SESSION, System, running_system
+from gateway.providers.base import Callback, Win
+from tests.support.client import Response, connect, http_bytes, read_response, send_all
+from tests.support.servers import Servers
+from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 
 PLAYER: Final = "Player01"
 BULKS: Final = 8

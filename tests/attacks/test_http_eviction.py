@@ -3,14 +3,14 @@
 import asyncio
 from pathlib import Path
 
-from tests.client import connect, read_response
-from tests.operator_api import TOKEN
+from tests.support.client import connect, read_response
 from tests.support.gateway_process import (
     REPLY_WITHIN_SECONDS,
     GatewayProcess,
     gateway_process,
     operator_process,
 )
+from tests.support.operator_api import TOKEN
 from tests.support.wins import assert_paid, win_bytes
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]

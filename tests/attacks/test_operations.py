@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.client import connect, http_bytes, read_response, send_all
+from tests.support.client import connect, http_bytes, read_response, send_all
 from tests.support.gateway_process import GatewayProcess, environment_of, gateway_process, start_in_vain
+from tests.support.system import INTEGRATIONS
 from tests.support.wins import is_paid, win
-from tests.system import INTEGRATIONS
 
 POLLERS = 450
 WINS_OF_EACH = 10

@@ -10,13 +10,14 @@ import httpx
 import pytest
 
 from shared.settings import LedgerSettings, Role
-from tests.commands import INHERITED, ROOT, until_ready
-from tests.operator_api import USERS, bearing
-from tests.servers.server import free_ports
-from worker.audit_reading import AuditQuery, list_audit
-from worker.database import create_engine, migrate
-from worker.holders import add_player
+from tests.support.commands import INHERITED, until_ready
+from tests.support.operator_api import USERS, bearing
+from tests.support.paths import ROOT
+from tests.support.servers.server import free_ports
+from worker.database.engine import create_engine, migrate
 from worker.operator.routes import OPERATIONS
+from worker.players import add_player
+from worker.queries.audit_entries import AuditQuery, list_audit
 
 CASES_MAX = 30
 """Of each operation and way of making them up."""

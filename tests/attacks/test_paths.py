@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from gateway.providers.contract import Callback
-from tests.client import Response, connect, http_bytes, read_response, send_all
+from gateway.providers.base import Callback
+from tests.support.client import Response, connect, http_bytes, read_response, send_all
 from tests.support.gateway_process import GatewayProcess, gateway_process
+from tests.support.system import INTEGRATIONS
 from tests.support.wins import PROVIDERS, SESSION, is_paid, win, with_lines
-from tests.system import INTEGRATIONS
 
 MARK = "marked-by-the-attacker"
 LOGGED_WITHIN_SECONDS = 10.0

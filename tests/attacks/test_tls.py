@@ -9,9 +9,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.client import Response, connect, http_bytes, send_all
-from tests.operator_api import TOKEN
 from tests.support.certificates import Certificate, encrypt_key, make_authority, make_certificate
+from tests.support.client import Response, connect, http_bytes, send_all
 from tests.support.gateway_process import (
     GatewayProcess,
     environment_of,
@@ -19,8 +18,9 @@ from tests.support.gateway_process import (
     operator_process,
     start_in_vain,
 )
+from tests.support.operator_api import TOKEN
+from tests.support.system import INTEGRATIONS
 from tests.support.wins import PLAYER, is_paid, win
-from tests.system import INTEGRATIONS
 
 
 class Pki(NamedTuple):

@@ -39,7 +39,7 @@ from tests.bench import (
 from tests.bench.findings import FULL, SHORT, Plan
 from tests.bench.suite import Tell, measure_all
 from tests.bench.wrk import VoidRunError
-from tests.servers import ServersUnavailableError, running_servers
+from tests.support.servers import ServersUnavailableError, running_servers
 
 DIRECTORY: Final = Path("var/bench")
 

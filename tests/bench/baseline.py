@@ -21,18 +21,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from gateway.app import create_app
-from gateway.ledger_client.contract import LedgerClient
-from shared.credit import Credit, Wallet
+from gateway.ledger_client.client import LedgerClient
 from shared.errors import LedgerUnavailable
 from shared.http import serve, serving
 from shared.logging import set_up_logging
 from shared.money import MINOR_MAX
+from shared.operations import Credit, Wallet
 from shared.outcome import Holder, Outcome, Receipt, Result
 from shared.settings import Settings, load_settings
 from shared.wire import Answer, FindSession, Lookup, Question
-from worker.database import create_engine
-from worker.ledger import Ledger
-from worker.schema import SETTLEMENT, entries, sessions, transfers, wallets
+from worker.database.engine import create_engine
+from worker.database.schema import SETTLEMENT, entries, sessions, transfers, wallets
+from worker.ledger.transaction import Ledger
 
 POOL_CONNECTIONS: Final = 16
 SESSIONS_AT_ONCE: Final = 500

@@ -21,18 +21,18 @@ import typer
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import FINGERPRINT, Credit, Wallet
 from shared.money import Currencies
+from shared.operations import FINGERPRINT, Credit, Wallet
 from shared.settings import LedgerSettings
 from shared.wire import FindPlayer
 from tests.bench.books import INTEGRATION, fill, provider_tx_id
-from tests.credits import win
-from tests.servers import running_servers
-from worker.database import create_engine, migrate
-from worker.ledger import Ledger
-from worker.paging import Page
-from worker.reading import show_player, show_round, show_transfer
-from worker.schema import transfers
+from tests.support.credits import win
+from tests.support.servers import running_servers
+from worker.database.engine import create_engine, migrate
+from worker.database.schema import transfers
+from worker.ledger.transaction import Ledger
+from worker.queries.paging import Page
+from worker.queries.queries import show_player, show_round, show_transfer
 
 PLAYERS: Final = 10_000
 BATCH: Final = 100

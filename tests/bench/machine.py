@@ -10,9 +10,9 @@ from pathlib import Path
 
 import asyncpg
 
-from tests.servers import Servers, ServersUnavailableError
-from tests.servers.local import install_packages, programs_path
-from tests.system import ROOT
+from tests.support.paths import ROOT
+from tests.support.servers import Servers, ServersUnavailableError
+from tests.support.servers.local import install_packages, programs_path
 
 TOOLS: Mapping[str, str] = {"wrk": "wrk", "pgbench": "postgresql"}
 """Programs, and Debian's packages of them."""

@@ -15,7 +15,7 @@ from tests.bench.disk import DiskProbe
 from tests.bench.open_loop import QUANTILES, Told
 from tests.bench.subjects import Subject
 from tests.bench.wrk import VoidRunError
-from tests.system import ROOT
+from tests.support.paths import ROOT
 
 CONNECTIONS: Final = 400
 """More than are ever in use while the system keeps up."""

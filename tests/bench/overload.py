@@ -15,19 +15,20 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from gateway.ledger_client.callers import CALLERS_MAX
+from gateway.ledger_client.concurrency import CALLERS_MAX
 from tests.bench import closed_loop, machine, overload_findings, subjects, traffic
 from tests.bench.closed_loop import CLIENT, Load, requests_file
-from tests.bench.fates import Fate, Phase, Told
+from tests.bench.outcomes import Fate, Phase, Told
 from tests.bench.overload_findings import CALM, CALM_AGAIN, STORM, SURGE, MemoryUse, Overload
 from tests.bench.processes import cpu_us, memory
 from tests.bench.sizing import books_of, delay_commits
 from tests.bench.subjects import Subject
 from tests.bench.suite import Tell
 from tests.bench.wrk import VoidRunError
-from tests.client import send_all
-from tests.servers import Servers
-from tests.system import ROOT, System
+from tests.support.client import send_all
+from tests.support.paths import ROOT
+from tests.support.servers import Servers
+from tests.support.system import System
 
 SITUATIONS: Final = {"as it is": 0, "commits delayed by 50 ms": 50}
 """By how many ms each commit is delayed."""

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from tests.bench import open_loop
-from tests.bench.fates import Ended, Fate, Phase
+from tests.bench.outcomes import Ended, Fate, Phase
 
 CALM: Final = "calm"
 SURGE: Final = "surge"

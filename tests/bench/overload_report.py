@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from tests.bench.fates import Phase
+from tests.bench.outcomes import Phase
 from tests.bench.overload import PEAK_CONNECTIONS, PEAK_SECONDS, Overloads, phases_at
 from tests.bench.overload_findings import EDGE_SECONDS, NORMAL_MS, Overload, Second
 from tests.bench.report import table

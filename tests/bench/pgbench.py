@@ -9,8 +9,8 @@ from typing import Final
 from tests.bench.closed_loop import CLIENT, Run, client_cpu_us
 from tests.bench.processes import cpu_us
 from tests.bench.wrk import VoidRunError
-from tests.servers import Servers, fresh_database
-from tests.servers.local import programs_path
+from tests.support.servers import Servers, fresh_database
+from tests.support.servers.local import programs_path
 
 SCALE: Final = 30
 CLIENTS: Final = 16

@@ -20,8 +20,8 @@ from tests.bench.points import COMMIT, Point, Sizes
 from tests.bench.subjects import Subject
 from tests.bench.suite import PEAK_CONNECTIONS, Tell
 from tests.bench.wrk import VoidRunError
-from tests.client import send_all
-from tests.servers import Servers
+from tests.support.client import send_all
+from tests.support.servers import Servers
 
 PLAYERS: Final = 1_000
 """Fewer than elsewhere: each of some twenty gateways asks once whose each session is."""

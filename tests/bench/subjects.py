@@ -15,16 +15,16 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 from uuid_utils.compat import uuid7
 
-from gateway.operations import METRICS_STAND_SECONDS
-from shared.credit import Wallet
+from gateway.monitoring import METRICS_STAND_SECONDS
+from shared.operations import Wallet
 from shared.settings import MEMORY, LedgerSettings
 from tests.bench.traffic import PLAYERS, player
-from tests.servers import Servers, fresh_database
-from tests.servers.reaper import Reaper
-from tests.servers.server import free_ports
-from tests.system import READY_WITHIN_SECONDS, SESSION, Process, System, running_system
-from worker.database import create_engine, migrate
-from worker.schema import players, sessions, transfers, wallets
+from tests.support.servers import Servers, fresh_database
+from tests.support.servers.reaper import Reaper
+from tests.support.servers.server import free_ports
+from tests.support.system import READY_WITHIN_SECONDS, SESSION, Process, System, running_system
+from worker.database.engine import create_engine, migrate
+from worker.database.schema import players, sessions, transfers, wallets
 
 DEFAULTS: Mapping[str, str] = {"CREDITS_LOG__FORMAT": "text"}
 """What the tests' systems have otherwise than an operator who sets nothing."""

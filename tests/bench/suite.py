@@ -13,9 +13,9 @@ from tests.bench.findings import Findings, Growth, Plan
 from tests.bench.processes import memory
 from tests.bench.subjects import Subject
 from tests.bench.wrk import VoidRunError
-from tests.client import send_all
-from tests.servers import Servers
-from tests.system import System
+from tests.support.client import send_all
+from tests.support.servers import Servers
+from tests.support.system import System
 
 Tell = Callable[[str], None]
 """Takes what is being done."""

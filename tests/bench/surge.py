@@ -20,8 +20,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from tests.bench.fates import Ended, Fate, Phase, Told
 from tests.bench.open_loop import HEAD_START_SECONDS, IDLE_SECONDS_MAX, due_times
+from tests.bench.outcomes import Ended, Fate, Phase, Told
 from tests.bench.traffic import PAID, TURNS, WINDOW_SECONDS, read
 
 SWEEP_SECONDS: Final = 0.05

@@ -13,11 +13,11 @@ from uuid import uuid4
 
 import msgspec
 
-from gateway.providers import build
-from gateway.providers.contract import Callback, Provider, Win
+from gateway.providers.base import Callback, Provider, Win
+from gateway.providers.registry import build
 from shared.money import Currencies
-from tests.client import http_bytes
-from tests.system import INTEGRATIONS, SESSION
+from tests.support.client import http_bytes
+from tests.support.system import INTEGRATIONS, SESSION
 
 PLAYERS: Final = 10_000
 BULK_ITEMS: Final = 100

@@ -12,14 +12,14 @@ from itertools import pairwise
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import Credit
 from shared.money import Currencies
+from shared.operations import Credit
 from shared.settings import LedgerSettings
 from tests.bench.books import fill
-from tests.credits import win
-from tests.servers import Servers, fresh_database, running_servers
-from worker.database import create_engine, migrate
-from worker.ledger import Ledger
+from tests.support.credits import win
+from tests.support.servers import Servers, fresh_database, running_servers
+from worker.database.engine import create_engine, migrate
+from worker.ledger.transaction import Ledger
 from worker.verify import Audit, verify
 
 TRANSFERS_OF_A_PLAYER = 100

@@ -16,16 +16,16 @@ import typer
 
 from tests.faults.clock import provide_library
 from tests.faults.cluster import FAULTS as CLUSTER_FAULTS
+from tests.faults.experiment import Fault, Trial, undergo
 from tests.faults.faults import FAULTS
 from tests.faults.replicated import FAULTS as REPLICATED_FAULTS
 from tests.faults.report import line, markdown
 from tests.faults.restored import FAULTS as RESTORED_FAULTS
-from tests.faults.trial import Fault, Trial, undergo
-from tests.servers import Servers, ServersUnavailableError, running_servers
-from tests.servers.cluster import running_cluster, why_no_cluster
-from tests.servers.replicated import running_replicated
-from tests.servers.restorable import running_restorable_server
-from tests.system import ROOT
+from tests.support.paths import ROOT
+from tests.support.servers import Servers, ServersUnavailableError, running_servers
+from tests.support.servers.cluster import running_cluster, why_no_cluster
+from tests.support.servers.replicated import running_replicated
+from tests.support.servers.restorable import running_restorable_server
 
 AsList = Annotated[bool, typer.Option("--list", help="Name the faults and end.")]
 AsReplicated = Annotated[

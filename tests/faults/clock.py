@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-from tests.servers import ServersUnavailableError
-from tests.servers.local import install_packages
+from tests.support.servers import ServersUnavailableError
+from tests.support.servers.local import install_packages
 
 PACKAGE: Final = "libfaketime"
 

@@ -9,11 +9,11 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from tests.faults import strikes
+from tests.faults import injections
+from tests.faults.experiment import Fault, Strike
 from tests.faults.proxy import Proxy
 from tests.faults.rig import Rig
-from tests.faults.trial import Fault, Strike
-from tests.servers.cluster import Cluster
+from tests.support.servers.cluster import Cluster
 
 DETECTED_SECONDS: Final = 20.0
 """Longer than nodes need to find out that they no longer hear one another: net_ticktime and a quarter."""
@@ -50,7 +50,7 @@ def _busiest(rig: Rig, wire: Proxy) -> str:
     return names[wire.in_use.most_common(1)[0][0]]
 
 
-def at(node_of: NodeOf, strike_at: Callable[[strikes.ServerOf], Strike]) -> Strike:
+def at(node_of: NodeOf, strike_at: Callable[[injections.ServerOf], Strike]) -> Strike:
     """Do to one node what can be done to a server."""
 
     async def strike(rig: Rig) -> None:
@@ -61,7 +61,7 @@ def at(node_of: NodeOf, strike_at: Callable[[strikes.ServerOf], Strike]) -> Stri
     return strike
 
 
-def each(strike_at: Callable[[strikes.ServerOf], Strike]) -> Strike:
+def each(strike_at: Callable[[injections.ServerOf], Strike]) -> Strike:
     """Do it to every node in turn, to each when the one before is back."""
 
     async def strike(rig: Rig) -> None:
@@ -91,27 +91,28 @@ def cut_off(node_of: NodeOf) -> Strike:
     return strike
 
 
-def until_taken_for_dead(node: strikes.ServerOf) -> Strike:
+def until_taken_for_dead(node: injections.ServerOf) -> Strike:
     """Stop a node until the others have given it up, then restart it: without Khepri only that lets it in."""
 
     async def strike(rig: Rig) -> None:
-        await strikes.pause_server(node, DETECTED_SECONDS)(rig)
-        await asyncio.sleep(strikes.BRIEF_SECONDS)
-        await strikes.restart_server(node)(rig)
+        await injections.pause_server(node, DETECTED_SECONDS)(rig)
+        await asyncio.sleep(injections.BRIEF_SECONDS)
+        await injections.restart_server(node)(rig)
 
     return strike
 
 
 _kinds = [
-    Fault("a node is killed that leads the queues", at(leading, strikes.crash_server)),
-    Fault("a node is killed that the gateway is connected to", at(of_gateway, strikes.crash_server)),
-    Fault("a node is killed that workers are connected to", at(of_workers, strikes.crash_server)),
-    Fault("every node is killed in turn", each(strikes.crash_server)),
-    Fault("every node is restarted in turn", each(strikes.restart_server)),
+    Fault("a node is killed that leads the queues", at(leading, injections.crash_server)),
+    Fault("a node is killed that the gateway is connected to", at(of_gateway, injections.crash_server)),
+    Fault("a node is killed that workers are connected to", at(of_workers, injections.crash_server)),
+    Fault("every node is killed in turn", each(injections.crash_server)),
+    Fault("every node is restarted in turn", each(injections.restart_server)),
     Fault(
-        "a node that leads the queues stops for longer than anybody waits", at(leading, strikes.pause_server)
+        "a node that leads the queues stops for longer than anybody waits",
+        at(leading, injections.pause_server),
     ),
-    Fault("a node stops that the gateway is connected to", at(of_gateway, strikes.pause_server)),
+    Fault("a node stops that the gateway is connected to", at(of_gateway, injections.pause_server)),
     Fault("a node stops until the others take it for dead", at(leading, until_taken_for_dead)),
     Fault("a node that leads the queues is cut from the others", cut_off(leading)),
     Fault("a node that the gateway is connected to is cut from the others", cut_off(of_gateway)),

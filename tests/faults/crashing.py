@@ -10,11 +10,11 @@ import sys
 from functools import wraps
 from typing import Any, Final
 
-from worker.bookkeeper import Bookkeeper
 from worker.cli import app
-from worker.ledger import Ledger
-from worker.statements_postgres import PostgresStatements
-from worker.turns import Turns
+from worker.ledger.service import Bookkeeper
+from worker.ledger.statements_postgres import PostgresStatements
+from worker.ledger.transaction import Ledger
+from worker.messaging.batches import Turns
 
 TURNS_BEFORE: Final = 20
 """So many times it does the step and lives."""

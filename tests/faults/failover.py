@@ -7,10 +7,10 @@ from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from typing import Final
 
+from tests.faults.injections import BRIEF_SECONDS
 from tests.faults.rig import Rig
-from tests.faults.strikes import BRIEF_SECONDS
-from tests.servers.sentinels import RedisServers, running_redis_servers
-from tests.system import Process
+from tests.support.servers.sentinels import RedisServers, running_redis_servers
+from tests.support.system import Process
 
 WITHIN_SECONDS: Final = 60.0
 SERVES: Final = '"worker serves"'

@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from worker.cli import main
-from worker.statements_postgres import PostgresStatements
+from worker.ledger.statements_postgres import PostgresStatements
 
 if __name__ == "__main__":
     numbers, pay = count(1), PostgresStatements.insert

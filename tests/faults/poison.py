@@ -11,15 +11,16 @@ from uuid import uuid4
 import msgspec
 from redis.asyncio import Redis
 
-from gateway.providers.contract import Win
+from gateway.providers.base import Win
+from tests.faults.experiment import Strike
 from tests.faults.rig import PLAYERS, Rig
-from tests.faults.trial import Strike
-from tests.servers import Servers
 from tests.simulator.history import Said
-from tests.system import SESSION
-from worker.cached_values import MAC_BYTES, CachedValues, Epoch
-from worker.posting import Transfer
-from worker.schema import CACHE_KEY_BYTES
+from tests.support.servers import Servers
+from tests.support.system import SESSION
+from worker.database.schema import CACHE_KEY_BYTES
+from worker.ledger.cache.values import MAC_BYTES, CachedValues
+from worker.ledger.epoch import Epoch
+from worker.ledger.planner import Transfer
 
 INTEGRATION: Final = "klas"
 KEPT_WITHIN_SECONDS: Final = 10.0

@@ -12,14 +12,14 @@ from typing import Any, Final
 import asyncpg
 
 from tests.faults.books import read_books
+from tests.faults.experiment import WINS_PER_SECOND, Fault, Strike
+from tests.faults.injections import BEYOND_WINDOW_SECONDS
 from tests.faults.loss import lost_between
 from tests.faults.rig import POLL_SECONDS, Rig, SettingsOf
-from tests.faults.strikes import BEYOND_WINDOW_SECONDS
-from tests.faults.trial import WINS_PER_SECOND, Fault, Strike
-from tests.servers import Servers
-from tests.servers.replicated import Machine, Replicated
-from tests.servers.server import PASSWORD, USER
 from tests.simulator.history import Identity
+from tests.support.servers import Servers
+from tests.support.servers.replicated import Machine, Replicated
+from tests.support.servers.server import PASSWORD, USER
 
 HURRY: Final = 4.0
 """Less than in other faults: half a minute of wins that are sent again ten times as fast as by any provider

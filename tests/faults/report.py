@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from tests.faults.trial import Trial
+from tests.faults.experiment import Trial
 from tests.simulator.history import Wrong
 
 _HEADING = (

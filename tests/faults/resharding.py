@@ -7,9 +7,9 @@ from typing import Final
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.faults.experiment import Strike
 from tests.faults.rig import Rig
-from tests.faults.trial import Strike
-from tests.system import Process
+from tests.support.system import Process
 
 NUMBERS: Final = (32, 8)
 SERVING: Final = '"worker serves"'

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from typing import Final
 
 from tests.faults.books import read_books
+from tests.faults.experiment import Fault
+from tests.faults.injections import BRIEF_SECONDS
 from tests.faults.loss import lost_between
 from tests.faults.rig import POLL_SECONDS, Rig
-from tests.faults.strikes import BRIEF_SECONDS
-from tests.faults.trial import Fault
-from tests.servers.restorable import RestorableServer
+from tests.support.servers.restorable import RestorableServer
 
 MOMENT: Final = "a-moment-ago"
 PRIMARY_WITHIN_SECONDS: Final = 30

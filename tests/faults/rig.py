@@ -11,16 +11,16 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.broker.topology import DEAD_QUEUE, UNSIGNED_QUEUE
 from shared.settings import LedgerSettings
-from shared.topology import DEAD_QUEUE, UNSIGNED_QUEUE
 from tests.bench.processes import cpu_us
 from tests.faults.loss import NO_LOSS, Loss
 from tests.faults.proxy import Proxy, wired
-from tests.servers import Servers, fresh_database, fresh_vhost
 from tests.simulator.history import Identity
 from tests.simulator.senders import Manners, Player, Senders
-from tests.system import SESSION, Process, System, running_system
-from worker.database import create_engine
+from tests.support.servers import Servers, fresh_database, fresh_vhost
+from tests.support.system import SESSION, Process, System, running_system
+from worker.database.engine import create_engine
 
 PUT_ASIDE: Final = (DEAD_QUEUE, UNSIGNED_QUEUE)
 PLAYERS: Final = 40

@@ -11,13 +11,13 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import LedgerSettings
-from tests.caches import cache_on
-from tests.commands import Ended, Run, run
-from tests.servers import Servers, drop_database, fresh_database
+from tests.support.caches import cache_on
 from tests.support.cluster import Cluster
-from worker.database import create_engine, migrate
-from worker.dedup import RedisCache
-from worker.holders import add_player
+from tests.support.commands import Ended, Run, run
+from tests.support.servers import Servers, drop_database, fresh_database
+from worker.database.engine import create_engine, migrate
+from worker.ledger.cache.outcomes import RedisCache
+from worker.players import add_player
 
 
 @asynccontextmanager

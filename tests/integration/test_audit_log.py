@@ -12,18 +12,18 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
-from tests.commands import ON_SQLITE, Run
-from tests.credits import win
-from tests.operator_api import settings_for
-from worker.audit_log import Action, Actor, Via, session_subject
-from worker.audit_reading import AuditLine, AuditQuery, list_audit
-from worker.cli.dead_audit import audited
-from worker.cli.ends import End
-from worker.database import migrate
-from worker.dead import DeadMessage
-from worker.holders import add_player, close_session, open_session
-from worker.ledger import Ledger
-from worker.reading import show_player
+from tests.support.commands import ON_SQLITE, Run
+from tests.support.credits import win
+from tests.support.operator_api import settings_for
+from worker.cli.dead_letter_audit import audited
+from worker.cli.exit_codes import End
+from worker.database.audit_log import Action, Actor, Via, session_subject
+from worker.database.engine import migrate
+from worker.ledger.transaction import Ledger
+from worker.messaging.dead_letters import DeadMessage
+from worker.players import add_player, close_session, open_session
+from worker.queries.audit_entries import AuditLine, AuditQuery, list_audit
+from worker.queries.queries import show_player
 
 BEN = Actor("ben", Via.API)
 OS_USER = pwd.getpwuid(os.getuid()).pw_name

@@ -4,16 +4,16 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import Credit, Wallet
+from shared.operations import Credit, Wallet
 from shared.outcome import Outcome, Result
 from shared.wire import FindPlayer
 from tests.bench.baseline import DirectLedger
 from tests.bench.subjects import embedded
-from tests.credits import win
-from tests.ledgers import add_players, assert_books_hold, balance_minor
-from tests.servers import Servers
-from worker.ledger import Ledger
-from worker.schema import transfers
+from tests.support.credits import win
+from tests.support.ledgers import add_players, assert_books_hold, balance_minor
+from tests.support.servers import Servers
+from worker.database.schema import transfers
+from worker.ledger.transaction import Ledger
 
 
 async def ask(direct: DirectLedger, credit: Credit) -> Outcome:

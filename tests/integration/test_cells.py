@@ -11,13 +11,13 @@ import pytest
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 from sqlalchemy import text
 
+from shared.broker.topology import DEAD_QUEUE, EXCHANGE, UNSIGNED_QUEUE, shard_queue
 from shared.settings import BrokerSettings
-from shared.topology import DEAD_QUEUE, EXCHANGE, UNSIGNED_QUEUE, shard_queue
-from tests.servers import Servers
 from tests.simulator.history import Said
+from tests.support.servers import Servers
+from tests.support.system import System
 from tests.support.two_cells import PLAYER, TwoCells, new_id, two_cells
-from tests.system import System
-from worker.cli.ends import End
+from worker.cli.exit_codes import End
 
 WINDOW_SECONDS = 2.5
 

@@ -10,12 +10,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.commands import ON_SQLITE, Run, run
-from tests.credits import win
-from tests.ledgers import post
-from worker.cli.ends import End
-from worker.database import head_revision
-from worker.ledger import Ledger
+from tests.support.commands import ON_SQLITE, Run, run
+from tests.support.credits import win
+from tests.support.ledgers import post
+from worker.cli.exit_codes import End
+from worker.database.engine import head_revision
+from worker.ledger.transaction import Ledger
 
 BROKER = {
     "CREDITS_BROKER__URL": "amqp://127.0.0.1:1/",

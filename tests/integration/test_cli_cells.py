@@ -5,12 +5,12 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.commands import ON_SQLITE, Run
-from tests.credits import win
-from worker.assignment import assign
-from worker.cli.ends import End
-from worker.ledger import Ledger
-from worker.schema import served_integrations
+from tests.support.commands import ON_SQLITE, Run
+from tests.support.credits import win
+from worker.cli.exit_codes import End
+from worker.database.schema import served_integrations
+from worker.integrations import assign
+from worker.ledger.transaction import Ledger
 
 BRAND2_IS_AWAY = {
     "CREDITS_CELLS__BRAND2__LEDGER__DATABASE_URL": "postgresql+asyncpg://user:hunter2@127.0.0.1:1/db",

@@ -13,8 +13,9 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.bench.books import fill
-from tests.commands import INHERITED, ROOT
-from worker.cli.ends import End
+from tests.support.commands import INHERITED
+from tests.support.paths import ROOT
+from worker.cli.exit_codes import End
 from worker.cli.progress import LINE_SECONDS, lines
 
 

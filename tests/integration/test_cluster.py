@@ -11,22 +11,22 @@ import pytest
 
 from gateway.ledger_client import rabbit
 from gateway.ledger_client.rabbit import RabbitLedgerClient
-from gateway.providers.contract import Win
+from gateway.providers.base import Win
 from shared.errors import LedgerUnavailable
 from shared.settings import BrokerSettings
 from shared.wire import FindPlayer
 from tests.faults.cluster import of_workers
+from tests.faults.experiment import Fault, undergo
+from tests.faults.injections import BEYOND_WINDOW_SECONDS
 from tests.faults.proxy import Proxy, wired
 from tests.faults.rig import Rig
-from tests.faults.strikes import BEYOND_WINDOW_SECONDS
-from tests.faults.trial import Fault, undergo
-from tests.servers import Servers, fresh_vhost
-from tests.servers.cluster import Cluster, running_cluster, why_no_cluster
-from tests.servers.server import free_ports
 from tests.simulator.history import Said
 from tests.simulator.senders import Senders
-from tests.system import BROKER_KEY, KEYS, make_topology, running_system
-from worker.dead import look
+from tests.support.servers import Servers, fresh_vhost
+from tests.support.servers.cluster import Cluster, running_cluster, why_no_cluster
+from tests.support.servers.server import free_ports
+from tests.support.system import BROKER_KEY, KEYS, make_topology, running_system
+from worker.messaging.dead_letters import look
 
 SWITCHED_WITHIN_SECONDS = 10.0
 SILENT_SECONDS = 0.8

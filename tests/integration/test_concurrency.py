@@ -12,11 +12,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.outcome import Result
 from shared.settings import LedgerSettings
-from tests.credits import WIN, win
-from tests.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
-from worker.database import create_engine
-from worker.holders import add_player
-from worker.ledger import Ledger
+from tests.support.credits import WIN, win
+from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
+from worker.database.engine import create_engine
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 
 WORKERS = 8
 BATCH = 5_000

@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.commands import INHERITED, ROOT, until_ready
-from tests.servers.server import free_ports
+from tests.support.commands import INHERITED, until_ready
+from tests.support.paths import ROOT
+from tests.support.servers.server import free_ports
 
 
 class Demo(NamedTuple):

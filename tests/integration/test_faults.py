@@ -8,12 +8,12 @@ from contextlib import suppress
 
 import pytest
 
+from tests.faults.experiment import Fault, undergo
 from tests.faults.faults import FAULTS
 from tests.faults.proxy import wired
 from tests.faults.rig import Rig
-from tests.faults.trial import Fault, undergo
-from tests.servers import Servers
 from tests.simulator.history import Wrong
+from tests.support.servers import Servers
 
 
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.in_ci])

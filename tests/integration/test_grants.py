@@ -14,20 +14,20 @@ from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.outcome import Result
 from shared.wire import FindPlayer, FindSession
-from tests.commands import Ended, run
-from tests.credits import WIN, win
 from tests.integration.conftest import engine_of
-from worker import reading
-from worker.audit_log import PROCESS, Action, moment_of, record
-from worker.audit_reading import AuditLine, AuditQuery, list_audit
-from worker.bookkeeper import Bookkeeper
-from worker.cli.ends import End
-from worker.dedup import MemoryCache
-from worker.grants import AUDITOR, OPERATOR, READER, WORKER, Rights, grant
-from worker.holders import SessionResult, add_player, close_session, open_session
-from worker.ledger import Ledger
-from worker.paging import Page
-from worker.schema import metadata
+from tests.support.commands import Ended, run
+from tests.support.credits import WIN, win
+from worker.cli.exit_codes import End
+from worker.database.audit_log import PROCESS, Action, moment_of, record
+from worker.database.grants import AUDITOR, OPERATOR, READER, WORKER, Rights, grant
+from worker.database.schema import metadata
+from worker.ledger.cache.outcomes import MemoryCache
+from worker.ledger.service import Bookkeeper
+from worker.ledger.transaction import Ledger
+from worker.players import SessionResult, add_player, close_session, open_session
+from worker.queries import queries
+from worker.queries.audit_entries import AuditLine, AuditQuery, list_audit
+from worker.queries.paging import Page
 from worker.verify import verify
 
 ROLES = ("worker", "operator", "reader", "auditor")
@@ -111,16 +111,16 @@ async def test_operator_opens_players_and_sessions_and_reads_as_its_role(roles: 
     await add_player(engine, "ben", "USD")
     assert (await open_session(engine, "gpas", "s", "ben")).result is SessionResult.OPENED
     assert (await close_session(engine, "gpas", "s")).result is SessionResult.CLOSED
-    assert await reading.show_player(engine, currencies, "anna")
-    assert (await reading.show_transfer(engine, currencies, *WIN.identity)).posted
-    assert await reading.show_round(engine, currencies, WIN.integration, str(WIN.round_id), Page(10, None))
+    assert await queries.show_player(engine, currencies, "anna")
+    assert (await queries.show_transfer(engine, currencies, *WIN.identity)).posted
+    assert await queries.show_round(engine, currencies, WIN.integration, str(WIN.round_id), Page(10, None))
     assert await Ledger(engine).epoch()
 
 
 @pytest.mark.parametrize("role", ["reader", "auditor"])
 async def test_books_are_read_and_proven_as_a_role_that_posts_nothing(roles: Roles, role: str) -> None:
     engine = roles.engines[role]
-    assert await reading.show_player(engine, Currencies(), "anna")
+    assert await queries.show_player(engine, Currencies(), "anna")
     for _ in range(2):
         audit = await verify(engine, Currencies())
         assert (audit.holds, audit.coverage.is_verified_point) == (True, role == "auditor")

@@ -5,9 +5,9 @@ from typing import Any
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.credits import win
-from worker.holders import add_player
-from worker.ledger import Ledger
+from tests.support.credits import win
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 
 BATCH = [win(str(n), round_id=f"round-{n}", round_closed=n % 2 == 0) for n in range(100)]
 

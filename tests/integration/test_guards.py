@@ -11,11 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import Wallet
-from tests.credits import win
-from worker.holders import add_player, close_session, open_session
-from worker.ledger import Ledger
-from worker.schema import metadata
+from shared.operations import Wallet
+from tests.support.credits import win
+from worker.database.schema import metadata
+from worker.ledger.transaction import Ledger
+from worker.players import add_player, close_session, open_session
 
 
 @pytest.fixture

@@ -8,9 +8,9 @@ from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.settings import BrokerSettings
 from shared.wire import MESSAGE_BYTES_MAX, FindPlayer, Question
-from tests.credits import win
-from tests.servers import Servers
-from tests.system import KEYS, System, running_system
+from tests.support.credits import win
+from tests.support.servers import Servers
+from tests.support.system import KEYS, System, running_system
 
 LARGE_WINS = 288
 ANSWER_SECONDS_MAX = 30.0

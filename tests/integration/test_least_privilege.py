@@ -3,11 +3,11 @@
 from asyncio import to_thread
 from pathlib import Path
 
-from gateway.providers.contract import Win
-from tests.servers import Servers
+from gateway.providers.base import Win
 from tests.simulator.history import Said
 from tests.simulator.senders import Senders
-from tests.system import running_system
+from tests.support.servers import Servers
+from tests.support.system import running_system
 
 PAID = "0b0b77f0-6a3e-4f0f-8f5c-5b6d8c1b9a01"
 

@@ -10,19 +10,19 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import FINGERPRINT, Credit, Kind, Wallet
 from shared.errors import LedgerUnavailable
 from shared.money import MINOR_MAX
+from shared.operations import FINGERPRINT, Credit, Kind, Wallet
 from shared.outcome import Outcome, Result
 from shared.wire import FindSession
-from tests.credits import OTHER_CONTENT, WIN, win
-from tests.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
-from worker.bookkeeper import Bookkeeper
-from worker.database import require_migrated
-from worker.dedup import MemoryCache
-from worker.holders import add_player, close_session, open_session
-from worker.ledger import Ledger
-from worker.schema import CONFLICTS_MAX
+from tests.support.credits import OTHER_CONTENT, WIN, win
+from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
+from worker.database.engine import require_migrated
+from worker.database.schema import CONFLICTS_MAX
+from worker.ledger.cache.outcomes import MemoryCache
+from worker.ledger.service import Bookkeeper
+from worker.ledger.transaction import Ledger
+from worker.players import add_player, close_session, open_session
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.logging import without_rows
-from tests.credits import win
-from worker.holders import add_player
-from worker.schema import transfers
+from tests.support.credits import win
+from worker.database.schema import transfers
+from worker.players import add_player
 
 SECRET = "session-that-opens-a-wallet"
 

@@ -11,12 +11,12 @@ from structlog.testing import capture_logs
 
 from shared.outcome import Holder, Outcome, Result
 from shared.wire import Answer, FindPlayer, FindSession, Lookup
-from tests.crashes import METRICS, UnluckyCache, UnluckyWorker
-from tests.credits import WIN
-from tests.ledgers import add_players, assert_books_hold
-from tests.queues import Queues, batch_of
-from worker.holders import open_session
-from worker.schema import players, wallets
+from tests.support.crashes import METRICS, UnluckyCache, UnluckyWorker
+from tests.support.credits import WIN
+from tests.support.ledgers import add_players, assert_books_hold
+from tests.support.queues import Queues, batch_of
+from worker.database.schema import players, wallets
+from worker.players import open_session
 
 LONG: Final = "x" * 100_000
 OF_NOBODY: Final = (

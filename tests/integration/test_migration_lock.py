@@ -11,11 +11,12 @@ import pytest
 
 from shared.errors import LedgerUnavailable
 from shared.settings import LedgerSettings
-from tests.commands import INHERITED, ROOT, run
-from tests.servers import Servers, drop_database, fresh_database
-from worker.cli.ends import End
-from worker.database import create_engine, migrate, pending_migration
-from worker.migration_lock import MIGRATION_LOCK
+from tests.support.commands import INHERITED, run
+from tests.support.paths import ROOT
+from tests.support.servers import Servers, drop_database, fresh_database
+from worker.cli.exit_codes import End
+from worker.database.engine import create_engine, migrate, pending_migration
+from worker.database.migration_lock import MIGRATION_LOCK
 
 WITHIN_SECONDS = 60
 

@@ -16,14 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import SettingsError
 from shared.settings import LedgerSettings
-from tests.credits import WIN
-from tests.servers import fresh_database
-from worker.database import create_engine, head_revision, migrate, pending_migration
-from worker.holders import add_player
-from worker.ledger import Ledger
-from worker.schema import metadata
-
-ROOT = Path(__file__).parents[2]
+from tests.support.credits import WIN
+from tests.support.paths import ROOT
+from tests.support.servers import fresh_database
+from worker.database.engine import create_engine, head_revision, migrate, pending_migration
+from worker.database.schema import metadata
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 
 
 async def test_migrated_tables_are_those_that_the_code_expects(engine: AsyncEngine) -> None:
@@ -43,7 +42,7 @@ def _differences(connection: Connection) -> list[Any]:
 
 def test_version_of_the_tables_is_that_of_the_last_migration() -> None:
     """Else a new version would serve on old tables, or never serve."""
-    assert ScriptDirectory(str(ROOT / "worker/migrations")).get_heads() == [head_revision()]
+    assert ScriptDirectory(str(ROOT / "worker/database/migrations")).get_heads() == [head_revision()]
 
 
 async def test_migrated_constraints_are_those_that_the_code_expects(

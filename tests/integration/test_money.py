@@ -10,11 +10,11 @@ from uuid import UUID
 
 import pytest
 
-from gateway.providers.contract import Win
+from gateway.providers.base import Win
 from shared.money import Currencies
-from tests.client import Response, http_bytes, send_all
-from tests.servers import Servers, fresh_database
-from tests.system import INTEGRATIONS, SESSION, System, running_system
+from tests.support.client import Response, http_bytes, send_all
+from tests.support.servers import Servers, fresh_database
+from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 
 CONNECTIONS = 200
 PLAYERS = [f"player{n:03}" for n in range(100)]

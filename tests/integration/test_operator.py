@@ -7,13 +7,13 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import Wallet
 from shared.ids import ROUND_ID_CHARACTERS_MAX
-from tests.credits import win
-from tests.ledgers import assert_books_hold
-from tests.operator_api import Api, operator_api, path_of, settings_for
-from worker.holders import add_player
-from worker.ledger import Ledger
+from shared.operations import Wallet
+from tests.support.credits import win
+from tests.support.ledgers import assert_books_hold
+from tests.support.operator_api import Api, operator_api, path_of, settings_for
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 
 
 @pytest.fixture

@@ -9,13 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from shared.settings import CellSettings, LedgerSettings, Role, Settings
-from tests.commands import ON_SQLITE
-from tests.credits import win
 from tests.integration.conftest import Originals, engine_of
-from tests.operator_api import Api, bearing, operator_api, path_of, settings_for
-from worker.assignment import assign
-from worker.holders import add_player
-from worker.ledger import Ledger
+from tests.support.commands import ON_SQLITE
+from tests.support.credits import win
+from tests.support.operator_api import Api, bearing, operator_api, path_of, settings_for
+from worker.integrations import assign
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 
 pytestmark = ON_SQLITE
 

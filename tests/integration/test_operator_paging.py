@@ -7,11 +7,11 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.credits import win
-from tests.ledgers import add_players
-from tests.operator_api import Api, operator_api, settings_for
-from worker.ledger import Ledger
-from worker.reading import _wins_of
+from tests.support.credits import win
+from tests.support.ledgers import add_players
+from tests.support.operator_api import Api, operator_api, settings_for
+from worker.ledger.transaction import Ledger
+from worker.queries.queries import _wins_of
 
 TRANSFERS = 137
 LISTS = {"transfers": "/v1/players/anna/transfers", "wins": "/v1/integrations/klas/rounds/round-1"}

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from shared.errors import SettingsError
 from shared.settings import LedgerSettings, Role
-from tests.credits import win
-from tests.operator_api import (
+from tests.support.credits import win
+from tests.support.operator_api import (
     AUTHORIZED,
     SECOND_TOKEN,
     TOKEN,
@@ -23,12 +23,12 @@ from tests.operator_api import (
     path_of,
     settings_for,
 )
-from worker.database import create_engine
-from worker.holders import add_player, close_session, open_session
-from worker.ledger import Ledger
+from worker.database.engine import create_engine
+from worker.database.schema import players, sessions, transfers, wallets
+from worker.ledger.transaction import Ledger
 from worker.operator.endpoint import BODY_BYTES_MAX
 from worker.operator.problems import KINDS, Code
-from worker.schema import players, sessions, transfers, wallets
+from worker.players import add_player, close_session, open_session
 
 PLAYER = "/v1/players/anna"
 KLAS = "/v1/integrations/klas"

@@ -11,15 +11,16 @@ import httpx
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import Kind, Wallet
-from tests.client import connect, read_response
-from tests.commands import INHERITED, ROOT, until_ready
-from tests.credits import win
-from tests.operator_api import TOKEN, Api, path_of
-from tests.servers.server import free_ports
-from worker.cli.ends import End
-from worker.holders import add_player, open_session
-from worker.ledger import Ledger
+from shared.operations import Kind, Wallet
+from tests.support.client import connect, read_response
+from tests.support.commands import INHERITED, until_ready
+from tests.support.credits import win
+from tests.support.operator_api import TOKEN, Api, path_of
+from tests.support.paths import ROOT
+from tests.support.servers.server import free_ports
+from worker.cli.exit_codes import End
+from worker.ledger.transaction import Ledger
+from worker.players import add_player, open_session
 
 
 class Served:

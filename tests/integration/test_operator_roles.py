@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 
 from shared.networks import read_networks
 from shared.settings import Role
-from tests.operator_api import AUTHORIZED, Api, bearing, operator_api, path_of, settings_for
-from worker.audit_log import session_subject
-from worker.holders import add_player
-from worker.ledger import Ledger
+from tests.support.operator_api import AUTHORIZED, Api, bearing, operator_api, path_of, settings_for
+from worker.database.audit_log import session_subject
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 
 PLAYER = "/v1/players/anna"
 SECRET = "session-that-opens-a-wallet"
@@ -145,7 +145,7 @@ async def test_throttled_requests_are_logged_together(engine: AsyncEngine) -> No
 async def test_bad_tokens_of_any_number_of_addresses_are_logged_together(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.operator.front.UNAUTHORIZED_LINES_MAX", 3)
+    monkeypatch.setattr("worker.operator.middleware.UNAUTHORIZED_LINES_MAX", 3)
     with capture_logs() as logged:
         async with operator_api(settings_for(engine)) as api:
             for _ in range(10):

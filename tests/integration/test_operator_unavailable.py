@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.operator_api import operator_api, settings_for
-from tests.servers import Servers
-from worker.holders import add_player
-from worker.operator import front
+from tests.support.operator_api import operator_api, settings_for
+from tests.support.servers import Servers
+from worker.operator import middleware
+from worker.players import add_player
 
 PLAYER = "/v1/players/anna"
 
@@ -53,7 +53,7 @@ async def test_wait_for_a_connection_is_bounded_and_no_defect(postgres: AsyncEng
 async def test_more_requests_than_can_be_held_are_told_to_ask_again_at_once(
     postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(front, "IN_FLIGHT_MAX", 2)
+    monkeypatch.setattr(middleware, "IN_FLIGHT_MAX", 2)
     async with operator_api(settings_for(postgres)) as api, postgres.connect() as holding:
         await holding.execute(text("LOCK TABLE players"))
         paths = [f"/v1/players/{n}" for n in range(3)]

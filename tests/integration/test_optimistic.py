@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import Credit, Wallet
 from shared.money import MINOR_MAX
+from shared.operations import Credit, Wallet
 from shared.outcome import Outcome, Result
-from tests.credits import WIN, win
-from tests.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
-from worker.ledger import Ledger
+from tests.support.credits import WIN, win
+from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
+from worker.ledger.transaction import Ledger
 
 
 class Worker:
@@ -161,7 +161,7 @@ async def test_what_could_not_be_written_is_not_remembered(
 async def test_no_more_accounts_are_remembered_than_the_bound(
     workers: tuple[Worker, Worker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.accounts.ACCOUNTS_MAX", 1)
+    monkeypatch.setattr("worker.ledger.wallet_cache.ACCOUNTS_MAX", 1)
     worker, _ = workers
     await worker.post(WIN)
     await worker.post(win("win-2", player_id="ben"))

@@ -18,12 +18,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.settings import LedgerSettings
-from tests.crashes import UnluckyCache, UnluckyWorker
-from tests.credits import WIN, win
-from tests.ledgers import add_players, assert_books_hold, balance_minor, post, results
-from tests.queues import Queues, batch_of
-from worker.database import create_engine, for_reading, outages_as_unavailable
-from worker.ledger import Ledger
+from tests.support.crashes import UnluckyCache, UnluckyWorker
+from tests.support.credits import WIN, win
+from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, results
+from tests.support.queues import Queues, batch_of
+from worker.database.engine import create_engine, for_reading, outages_as_unavailable
+from worker.ledger.transaction import Ledger
 
 WINS = [win(f"win-{n}", details={"much": "x" * 200}) for n in range(500)]
 """More than fits into the pages that a SQLite file has left over."""

@@ -5,13 +5,13 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from gateway.providers.contract import Win
+from gateway.providers.base import Win
 from tests.bench.sizing import delay_commits
-from tests.client import Response, http_bytes, send_all
-from tests.servers import Servers
 from tests.simulator.history import Said
 from tests.simulator.replies import told
-from tests.system import INTEGRATIONS, SESSION, System, running_system
+from tests.support.client import Response, http_bytes, send_all
+from tests.support.servers import Servers
+from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 
 WINS_OF_EACH = 50
 PLAYERS = [f"player{n}" for n in range(10)]

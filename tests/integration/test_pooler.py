@@ -13,16 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import SettingsError
 from shared.outcome import Result
 from shared.settings import LedgerSettings
-from tests.commands import run
-from tests.credits import win
-from tests.ledgers import add_players, assert_books_hold, post
-from tests.servers import Servers, drop_database, fresh_database
+from tests.support.commands import run
+from tests.support.credits import win
+from tests.support.ledgers import add_players, assert_books_hold, post
 from tests.support.pgbouncer import running_pgbouncer
-from worker.cli.ends import End
-from worker.database import create_engine, migrate, require_migrated
-from worker.ledger import Ledger
-from worker.pooler import is_pooled_by_transaction
-from worker.transactions import snapshot
+from tests.support.servers import Servers, drop_database, fresh_database
+from worker.cli.exit_codes import End
+from worker.database.engine import create_engine, migrate, require_migrated
+from worker.database.pooler import is_pooled_by_transaction
+from worker.database.transactions import snapshot
+from worker.ledger.transaction import Ledger
 
 WORKERS = 3
 WINS = 60

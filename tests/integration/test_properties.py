@@ -20,20 +20,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import FINGERPRINT, Credit
 from shared.money import Currencies
+from shared.operations import FINGERPRINT, Credit
 from shared.outcome import Outcome, Result
 from shared.settings import LedgerSettings
 from shared.wire import Answer, Batch, BatchReply, FindPlayer, Question
-from tests.crashes import UnluckyCache, UnluckyWorker
-from tests.credits import WIN
-from tests.luck import Fault
-from tests.model import Identity, Model, without_transfer_id
-from tests.model_books import read_books, write_holders
-from tests.queues import Queues, batch_of, gateway_of
-from tests.sendings import INTEGRATIONS, Copy, Sent, faults, sendings, wins
-from worker.database import create_engine, migrate
-from worker.holders import add_player, close_session
+from tests.support.crashes import UnluckyCache, UnluckyWorker
+from tests.support.credits import WIN
+from tests.support.fault_points import Fault
+from tests.support.model import Identity, Model, without_transfer_id
+from tests.support.model_books import read_books, write_holders
+from tests.support.queues import Queues, batch_of, gateway_of
+from tests.support.sendings import INTEGRATIONS, Copy, Sent, faults, sendings, wins
+from worker.database.engine import create_engine, migrate
+from worker.players import add_player, close_session
 from worker.verify import verify
 
 THOROUGH: Final = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"

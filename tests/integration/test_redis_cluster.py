@@ -6,9 +6,9 @@ from collections.abc import Iterator
 import pytest
 from structlog.testing import capture_logs
 
-from tests.caches import ONE, TWO, cache_on, put, transfer
-from tests.servers.sentinels import running_cluster_node
-from worker import cache_rest
+from tests.support.caches import ONE, TWO, cache_on, put, transfer
+from tests.support.servers.sentinels import running_cluster_node
+from worker.ledger.cache import circuit
 
 CALLS = 50
 
@@ -35,7 +35,7 @@ async def test_node_of_a_cluster_that_does_some_calls_is_named_once(
     node: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[str] = []
-    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(circuit, "PAUSE_SECONDS", 0.0)
     with capture_logs() as logged:
         async with cache_on(node, count=counted.append) as cache:
             for _ in range(CALLS):

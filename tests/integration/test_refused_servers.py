@@ -5,13 +5,13 @@ import json
 
 import pytest
 
-from tests.commands import CONFIGURED, INHERITED, run
-from tests.servers import Servers, fresh_vhost
-from tests.servers.server import free_ports
+from tests.support.commands import CONFIGURED, INHERITED, run
 from tests.support.gateway_process import start_in_vain
+from tests.support.servers import Servers, fresh_vhost
+from tests.support.servers.server import free_ports
 from tests.support.stranger import WAIT_SECONDS
-from tests.system import BROKER_KEY, System, running_system
-from worker.cli.ends import End
+from tests.support.system import BROKER_KEY, System, running_system
+from worker.cli.exit_codes import End
 
 NOWHERE = "no-such-vhost"
 SECRETS = {

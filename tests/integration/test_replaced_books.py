@@ -18,15 +18,15 @@ from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, Result
 from shared.settings import LedgerSettings
 from shared.wire import FindPlayer, Question
-from tests.caches import cache_on
-from tests.credits import WIN
-from tests.ledgers import add_players, assert_books_hold, balance_minor
-from tests.servers import Servers
-from tests.servers.server import PASSWORD, USER
-from worker.bookkeeper import Bookkeeper
-from worker.database import create_engine, migrate
-from worker.dedup import MemoryCache
-from worker.ledger import Ledger
+from tests.support.caches import cache_on
+from tests.support.credits import WIN
+from tests.support.ledgers import add_players, assert_books_hold, balance_minor
+from tests.support.servers import Servers
+from tests.support.servers.server import PASSWORD, USER
+from worker.database.engine import create_engine, migrate
+from worker.ledger.cache.outcomes import MemoryCache
+from worker.ledger.service import Bookkeeper
+from worker.ledger.transaction import Ledger
 
 STARTED = text("SELECT pg_postmaster_start_time()")
 UNTIL_SECONDS = 20

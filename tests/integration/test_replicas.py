@@ -3,9 +3,9 @@
 import asyncio
 from collections import Counter
 
+from tests.faults.experiment import Fault, undergo
 from tests.faults.rig import Rig
-from tests.faults.trial import Fault, undergo
-from tests.servers import Servers
+from tests.support.servers import Servers
 
 SHARDS = 16
 SPREAD_WITHIN_SECONDS = 20.0

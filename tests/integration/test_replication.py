@@ -16,21 +16,21 @@ from shared.money import Currencies
 from shared.outcome import Holder, Result
 from shared.settings import LedgerSettings
 from shared.wire import FindPlayer
-from tests.caches import cache_on
-from tests.credits import WIN, win
-from tests.ledgers import add_players, assert_books_hold, balance_minor
-from tests.servers import Servers
-from tests.servers.server import USER
+from tests.support.caches import cache_on
 from tests.support.cluster import Cluster
+from tests.support.credits import WIN, win
+from tests.support.ledgers import add_players, assert_books_hold, balance_minor
 from tests.support.pgbouncer import running_pgbouncer
-from worker.audit_reading import AuditQuery, list_audit
-from worker.bookkeeper import Bookkeeper
-from worker.database import create_engine, head_revision, migrate
-from worker.dedup import MemoryCache
-from worker.holders import add_player, open_session
-from worker.ledger import Ledger
-from worker.reading import show_balances, show_player, show_transfer
-from worker.schema import transfers
+from tests.support.servers import Servers
+from tests.support.servers.server import USER
+from worker.database.engine import create_engine, head_revision, migrate
+from worker.database.schema import transfers
+from worker.ledger.cache.outcomes import MemoryCache
+from worker.ledger.service import Bookkeeper
+from worker.ledger.transaction import Ledger
+from worker.players import add_player, open_session
+from worker.queries.audit_entries import AuditQuery, list_audit
+from worker.queries.queries import show_balances, show_player, show_transfer
 from worker.verify import verify
 
 Act = Callable[[AsyncEngine], Coroutine[Any, Any, object]]
@@ -190,7 +190,7 @@ async def test_audit_says_of_its_point_that_the_wait_for_replicas_was_canceled(
 async def test_audit_ends_where_no_replica_confirms_its_point(
     cluster: Cluster, postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.verify.points.COMMIT_SECONDS_MAX", 1.0)
+    monkeypatch.setattr("worker.verify.checkpoints.COMMIT_SECONDS_MAX", 1.0)
     await cluster.wait_for("nobody")
     patient = create_engine(
         LedgerSettings(database_url=postgres.url.render_as_string(hide_password=False)), patient=True

@@ -14,14 +14,14 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from gateway.providers.contract import Win
-from tests.audits import audit_of
-from tests.servers import Server, Servers
-from tests.servers.restorable import RestorableServer, running_restorable_server
+from gateway.providers.base import Win
 from tests.simulator.history import Said
 from tests.simulator.senders import Manners, Senders
-from tests.system import SESSION, System, running_system
-from worker.ledger import Ledger
+from tests.support.audits import audit_of
+from tests.support.servers import Server, Servers
+from tests.support.servers.restorable import RestorableServer, running_restorable_server
+from tests.support.system import SESSION, System, running_system
+from worker.ledger.transaction import Ledger
 from worker.verify import Audit
 
 PLAYERS = ("anna", "berta", "carl")

@@ -9,23 +9,23 @@ import pytest
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
-from gateway.providers.contract import Win
-from tests.caches import ONE, TWO, cache_on, put, transfer
-from tests.servers import Servers
-from tests.servers.sentinels import (
+from gateway.providers.base import Win
+from tests.simulator.history import Said
+from tests.simulator.senders import Senders
+from tests.support.caches import ONE, TWO, cache_on, put, transfer
+from tests.support.fake_sentinel import fake_sentinel, url_of
+from tests.support.servers import Servers
+from tests.support.servers.sentinels import (
     WORKER_PASSWORD,
     RedisServers,
     running_redis_servers,
     until,
 )
-from tests.servers.server import free_ports
-from tests.simulator.history import Said
-from tests.simulator.senders import Senders
-from tests.support.fake_sentinel import fake_sentinel, url_of
-from tests.system import running_system
-from worker import cache_rest, sentinels
-from worker.dedup import Cache
-from worker.posting import Transfer
+from tests.support.servers.server import free_ports
+from tests.support.system import running_system
+from worker.ledger.cache import circuit, sentinels
+from worker.ledger.cache.outcomes import Cache
+from worker.ledger.planner import Transfer
 
 FOUND_WITHIN_SECONDS = 60.0
 PATIENCE_SECONDS = 1.5
@@ -47,7 +47,7 @@ def place(servers: Servers) -> tuple[str, int]:
 
 @pytest.fixture
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(circuit, "PAUSE_SECONDS", 0.0)
 
 
 @pytest.fixture

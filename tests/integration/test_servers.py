@@ -18,12 +18,12 @@ import asyncpg
 import pytest
 import redis.asyncio
 
-from tests.servers import Server, Servers, fresh_database, fresh_vhost
-from tests.servers.cluster import why_no_cluster
-from tests.servers.reaper import CONTAINER_LABEL
+from tests.support.paths import ROOT
+from tests.support.servers import Server, Servers, fresh_database, fresh_vhost
+from tests.support.servers.cluster import why_no_cluster
+from tests.support.servers.reaper import CONTAINER_LABEL
 
 T = TypeVar("T")
-ROOT = Path(__file__).parents[2]
 PROC = Path("/proc")
 
 
@@ -92,7 +92,7 @@ async def test_database_keeps_what_was_committed_before_a_kill(servers: Servers)
 
 
 OWNER = """
-from tests.servers import running_servers
+from tests.support.servers import running_servers
 with running_servers():
     print("ready", flush=True)
     input()
@@ -133,7 +133,7 @@ def test_nothing_outlives_tests_that_are_ended(moment: str, end: signal.Signals)
 
 
 OWNER_OF_CLUSTER = """
-from tests.servers.cluster import running_cluster
+from tests.support.servers.cluster import running_cluster
 with running_cluster():
     input()
 """

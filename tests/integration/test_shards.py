@@ -15,15 +15,15 @@ import aio_pika
 from aiormq import Channel
 
 from gateway.ledger_client.rabbit import RabbitLedgerClient
-from shared.amqp import wire_channel
+from shared.broker.connection import wire_channel
+from shared.broker.topology import shard_queue
 from shared.outcome import Outcome, Result
 from shared.settings import BrokerSettings
-from shared.topology import shard_queue
-from tests.credits import win
-from tests.servers import Servers, fresh_vhost
 from tests.support.broker_users import url_of
+from tests.support.credits import win
 from tests.support.metrics import shards_in_use
-from tests.system import KEYS, Process, System, running_system
+from tests.support.servers import Servers, fresh_vhost
+from tests.support.system import KEYS, Process, System, running_system
 
 BEFORE, MORE, FEWER = 3, 6, 2
 PLAYERS: Final = [f"player-{number}" for number in range(20)]

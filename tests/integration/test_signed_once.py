@@ -11,11 +11,11 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import Credit
+from shared.operations import Credit
 from shared.outcome import Outcome, Result
-from tests.credits import WIN, win
-from tests.ledgers import add_players, assert_books_hold, balance_minor, post, results
-from worker.ledger import Ledger
+from tests.support.credits import WIN, win
+from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, results
+from worker.ledger.transaction import Ledger
 
 MESSAGE = sha256(b"a signed message").digest()
 SIGNED = win(signed_digest=MESSAGE)

@@ -10,16 +10,22 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.providers.contract import Win
-from tests.caches import EPOCH, LATER, ONE, cache_on, put, transfer
-from tests.commands import Ended, run
-from tests.servers.tls import REDIS_PASSWORD, Authority, TlsServers, make_authority, running_tls_servers
+from gateway.providers.base import Win
 from tests.simulator.history import Said
 from tests.simulator.senders import Senders
+from tests.support.caches import EPOCH, LATER, ONE, cache_on, put, transfer
+from tests.support.commands import Ended, run
 from tests.support.fake_sentinel import fake_sentinel
-from tests.system import System, _environment, running_system
-from worker import sentinels
-from worker.cli.ends import End
+from tests.support.servers.tls import (
+    REDIS_PASSWORD,
+    Authority,
+    TlsServers,
+    make_authority,
+    running_tls_servers,
+)
+from tests.support.system import System, _environment, running_system
+from worker.cli.exit_codes import End
+from worker.ledger.cache import sentinels
 
 PASSWORD = "not-the-password"
 FOUND_WITHIN_SECONDS = 60.0

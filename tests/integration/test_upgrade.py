@@ -14,18 +14,18 @@ from sqlalchemy import Connection, insert, select, text, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import worker.migrations
+import worker.database.migrations
 from shared.money import Currencies
 from shared.outcome import Result
 from shared.settings import LedgerSettings
-from tests.credits import WIN, win
-from worker.database import create_engine, migrate
-from worker.ledger import Ledger
-from worker.schema import metadata, wallets
+from tests.support.credits import WIN, win
+from worker.database.engine import create_engine, migrate
+from worker.database.schema import metadata, wallets
+from worker.ledger.transaction import Ledger
 from worker.verify import verify
 
 CONFIG = Config()
-CONFIG.set_main_option("script_location", str(Path(worker.migrations.__file__).parent))
+CONFIG.set_main_option("script_location", str(Path(worker.database.migrations.__file__).parent))
 EARLIER = [script.revision for script in ScriptDirectory.from_config(CONFIG).walk_revisions()][1:]
 
 WHEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

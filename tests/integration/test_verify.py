@@ -5,12 +5,12 @@
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.credit import Wallet
 from shared.money import MINOR_MAX, Currencies
-from tests.audits import audit_of, broken, change, of, unprotect, wallet
-from tests.credits import win
-from worker.holders import add_player
-from worker.ledger import Ledger
+from shared.operations import Wallet
+from tests.support.audits import audit_of, broken, change, of, unprotect, wallet
+from tests.support.credits import win
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 from worker.verify import verify
 from worker.verify.invariants import INVARIANTS, Asked
 

@@ -9,12 +9,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from shared.credit import Wallet
-from tests.audits import audit_of, broken, change, of, set_worker_clock, unprotect, wallet
-from tests.credits import win
-from worker.holders import add_player
-from worker.ledger import Ledger
-from worker.posting import Plan
+from shared.operations import Wallet
+from tests.support.audits import audit_of, broken, change, of, set_worker_clock, unprotect, wallet
+from tests.support.credits import win
+from worker.ledger.planner import Plan
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 from worker.verify import Audit
 
 YEAR = timedelta(days=365)
@@ -96,8 +96,8 @@ async def test_wrong_legs_of_a_win_with_an_old_id_are_found(
 async def test_wins_of_many_slow_clocks_are_not_passed_over(
     books: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.verify.inquiry.GAPS_MAX", 1)
-    monkeypatch.setattr("worker.verify.inquiry.BEGINNINGS_MAX", 2)
+    monkeypatch.setattr("worker.verify.runner.GAPS_MAX", 1)
+    monkeypatch.setattr("worker.verify.runner.BEGINNINGS_MAX", 2)
     for n in range(8):
         await add_player(books, f"player {n}", "EUR")
         set_worker_clock(monkeypatch, timedelta(days=n + 1))
@@ -124,7 +124,7 @@ class SlowLedger(Ledger):
 async def test_win_that_was_being_posted_during_an_audit_is_in_the_next(
     postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch, margin: timedelta
 ) -> None:
-    monkeypatch.setattr("worker.verify.points.MARGIN", margin)
+    monkeypatch.setattr("worker.verify.checkpoints.MARGIN", margin)
     await add_player(postgres, "anna", "EUR")
     await add_player(postgres, "ben", "EUR")
     slow = SlowLedger(postgres)

@@ -14,14 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
 from shared.settings import LedgerSettings
-from tests.audits import audit_of, broken
 from tests.bench.books import fill
-from tests.credits import win
-from tests.servers import fresh_database
-from worker.database import create_engine, migrate
-from worker.holders import add_player
-from worker.ledger import Ledger
-from worker.transactions import snapshot
+from tests.support.audits import audit_of, broken
+from tests.support.credits import win
+from tests.support.servers import fresh_database
+from worker.database.engine import create_engine, migrate
+from worker.database.transactions import snapshot
+from worker.ledger.transaction import Ledger
+from worker.players import add_player
 from worker.verify import verify
 
 PLAYERS = ("anna", "ben", "cleo")
@@ -117,7 +117,7 @@ import asyncio, re, resource, sys
 from pathlib import Path
 from shared.money import Currencies
 from shared.settings import LedgerSettings
-from worker.database import create_engine
+from worker.database.engine import create_engine
 from worker.verify import verify
 
 async def main():

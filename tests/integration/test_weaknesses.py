@@ -11,14 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.settings import Settings
-from tests.servers import Servers
-from tests.servers.server import PASSWORD, USER
 from tests.support.cluster import UNTIL_SECONDS, Cluster
-from worker.bookkeeper import open_bookkeeper
-from worker.ledger import Ledger
-from worker.metrics import WorkerMetrics
-from worker.replication import find_weaknesses
-from worker.weaknesses import Weaknesses
+from tests.support.servers import Servers
+from tests.support.servers.server import PASSWORD, USER
+from worker.database.replication import find_weaknesses
+from worker.ledger.service import open_bookkeeper
+from worker.ledger.transaction import Ledger
+from worker.ledger.weaknesses import Weaknesses
+from worker.messaging.metrics import WorkerMetrics
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ async def test_replica_that_no_commit_waits_for_is_named_at_the_start(
 async def test_weakness_that_comes_and_goes_while_a_worker_runs_is_logged_and_counted(
     servers: Servers, cluster: Cluster, postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.weaknesses.LOOK_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("worker.ledger.weaknesses.LOOK_EVERY_SECONDS", 0.05)
     url, metrics = postgres.url.render_as_string(hide_password=False), WorkerMetrics()
     settings = Settings.model_validate({"ledger": {"database_url": url}})
 
@@ -92,7 +92,7 @@ async def test_weakness_that_comes_and_goes_while_a_worker_runs_is_logged_and_co
 async def test_look_that_fails_is_followed_by_others(
     postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.weaknesses.LOOK_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("worker.ledger.weaknesses.LOOK_EVERY_SECONDS", 0.01)
     looked = asyncio.Event()
     faults: list[Exception] = [LedgerUnavailable("away"), ValueError("a defect of ours")]
 

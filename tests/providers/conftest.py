@@ -5,9 +5,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.providers.dialect import Dialect, Facts
-from tests.providers.stack import HASTY_SECONDS, Stack, embedded_stack
-from tests.servers import fresh_database
+from tests.support.dialects.base import Dialect, Facts
+from tests.support.servers import fresh_database
+from tests.support.stack import HASTY_SECONDS, Stack, embedded_stack
 
 
 @pytest.fixture(scope="module")

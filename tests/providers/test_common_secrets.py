@@ -6,7 +6,7 @@ from typing import Any, Final
 import pytest
 
 from gateway.app import create_app
-from gateway.providers import build_all
+from gateway.providers.registry import build_all
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.settings import Settings

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from gateway.providers.contract import Refused, explain
+from gateway.providers.base import Refused, explain
 from gateway.providers.fields import lexeme, noted, number_lexeme, recorded
 from shared.ids import is_id
 from shared.outcome import Outcome, Result

@@ -5,10 +5,10 @@ from uuid import uuid4
 
 import pytest
 
-from tests.providers.dialect import Dialect, Facts
-from tests.providers.dialects import gpas, hpgames, igamingace, klas
-from tests.providers.stack import Stack, embedded_stack
-from tests.servers import fresh_database
+from tests.support.dialects import gpas, hpgames, igamingace, klas
+from tests.support.dialects.base import Dialect, Facts
+from tests.support.servers import fresh_database
+from tests.support.stack import Stack, embedded_stack
 
 DIALECTS: tuple[Dialect, ...] = (klas.DIALECT, gpas.DIALECT, hpgames.DIALECT, igamingace.DIALECT)
 ANY_DECIMALS = DIALECTS[:3]

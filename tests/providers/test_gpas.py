@@ -5,16 +5,17 @@ from typing import Final
 import msgspec
 import pytest
 
-from gateway.providers import build, gpas
-from gateway.providers.contract import Callback, Refused
-from shared.credit import Credit
+from gateway.providers import gpas
+from gateway.providers.base import Callback, Refused
+from gateway.providers.registry import build
 from shared.money import Currencies
+from shared.operations import Credit
 from shared.outcome import Holder, Result
 from tests.providers.conformance import Conformance
-from tests.providers.dialect import Facts
-from tests.providers.dialects.gpas import DIALECT, PARENT
-from tests.providers.stack import Stack
 from tests.providers.verbs import Verbs
+from tests.support.dialects.base import Facts
+from tests.support.dialects.gpas import DIALECT, PARENT
+from tests.support.stack import Stack
 
 PUBLISHED_BODY: Final = (
     b'{"externalReference":"agt-n1572n6e5e5w2mw13l867azo4b381t27","value":"200",'

@@ -8,14 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.providers import build, hpgames
+from gateway.providers import hpgames
+from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
 from tests.providers.conformance import Conformance
-from tests.providers.dialect import FOREIGN_KEY, Facts, body_of, content
-from tests.providers.dialects.hpgames import DIALECT, MERCHANT, sent
-from tests.providers.stack import Stack
 from tests.providers.verbs import Verbs
+from tests.support.dialects.base import FOREIGN_KEY, Facts, body_of, content
+from tests.support.dialects.hpgames import DIALECT, MERCHANT, sent
+from tests.support.stack import Stack
 
 PUBLISHED_REQUEST: Final[dict[str, Any]] = {
     "merchantId": MERCHANT,

@@ -7,10 +7,10 @@ import httpx
 import pytest
 
 from gateway.callback import REFUSED_ITEMS_MAX
-from gateway.providers.contract import Callback
-from tests.providers.dialect import FOREIGN_KEY, Facts, content
-from tests.providers.dialects.hpgames import DIALECT, sent
-from tests.providers.stack import Stack
+from gateway.providers.base import Callback
+from tests.support.dialects.base import FOREIGN_KEY, Facts, content
+from tests.support.dialects.hpgames import DIALECT, sent
+from tests.support.stack import Stack
 
 SMALL: Final = "hpgames-small"
 SHORT: Final = DIALECT.at(SMALL)
@@ -224,7 +224,7 @@ async def test_long_bulk_under_overload_lets_others_have_their_turn(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
-    monkeypatch.setattr("gateway.ledger_client.lanes.Lanes.is_overloaded", lambda *_: True)
+    monkeypatch.setattr("gateway.ledger_client.dispatcher.Lanes.is_overloaded", lambda *_: True)
     turns = 0
 
     async def other() -> None:

@@ -5,15 +5,16 @@ from typing import Final
 import msgspec
 import pytest
 
-from gateway.providers import build, igamingace
-from gateway.providers.contract import Callback
+from gateway.providers import igamingace
+from gateway.providers.base import Callback
+from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
 from tests.providers.conformance import Conformance
-from tests.providers.dialect import Facts, body_of, content, take_message
-from tests.providers.dialects.igamingace import AGENT, DIALECT, form_of, sent, signature_of
-from tests.providers.stack import Stack
 from tests.providers.verbs import Verbs
+from tests.support.dialects.base import Facts, body_of, content, take_message
+from tests.support.dialects.igamingace import AGENT, DIALECT, form_of, sent, signature_of
+from tests.support.stack import Stack
 
 PUBLISHED_SIGN: Final = "C299A37986C806F27CCBC8D8599E0C8DA732D1604B934917C1ABC0999C244C0D"
 PUBLISHED: Final = "igamingace-published"

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.providers import build
-from gateway.providers.contract import Callback, Provider, Refused, Win
-from shared.credit import Credit
+from gateway.providers.base import Callback, Provider, Refused, Win
+from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
+from shared.operations import Credit
 from shared.outcome import Holder, Outcome, Result
-from tests.providers.dialect import KEY, Facts, Fields, body_of
-from tests.providers.dialects.igamingace import AGENT, DIALECT, sent, signature_of
+from tests.support.dialects.base import KEY, Facts, Fields, body_of
+from tests.support.dialects.igamingace import AGENT, DIALECT, sent, signature_of
 
 USER: Final = "Player01"
 BET: Final = "4146ed8dd6d5497780e9fc273e86bae0"

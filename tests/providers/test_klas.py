@@ -6,14 +6,15 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from gateway.providers import build, klas
-from gateway.providers.contract import Callback
+from gateway.providers import klas
+from gateway.providers.base import Callback
+from gateway.providers.registry import build
 from shared.money import Currencies
 from tests.providers.conformance import Conformance
-from tests.providers.dialect import Facts, body_of
-from tests.providers.dialects.klas import DIALECT, signed_request
-from tests.providers.stack import Stack
 from tests.providers.verbs import Verbs
+from tests.support.dialects.base import Facts, body_of
+from tests.support.dialects.klas import DIALECT, signed_request
+from tests.support.stack import Stack
 
 SUBTRACTING: Final = "klas-subtracting"
 GENEROUS: Final = "klas-generous"

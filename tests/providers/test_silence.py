@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from gateway.callback import Integration
-from gateway.holders import Holders
-from gateway.ledger_client.contract import LedgerClient
+from gateway.ledger_client.client import LedgerClient
 from gateway.metrics import GatewayMetrics
 from gateway.pace import Pace
-from gateway.providers import build
-from gateway.providers.contract import Callback
-from gateway.turned_away import TurnedAway
+from gateway.players import Holders
+from gateway.providers.base import Callback
+from gateway.providers.registry import build
+from gateway.shed_requests import TurnedAway
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, Receipt, Result
 from shared.wire import Answer, Question
-from tests.providers.dialect import Dialect, Facts
 from tests.providers.test_strange_input import each_provider
+from tests.support.dialects.base import Dialect, Facts
 
 MARKER: Final = "MARKER"
 NUMBER: Final = 7_355_608_073_556

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.providers import build
-from gateway.providers.contract import Callback, Refused
-from shared.credit import Credit
+from gateway.providers.base import Callback, Refused
+from gateway.providers.registry import build
 from shared.money import Currencies
+from shared.operations import Credit
 from shared.outcome import Holder
-from tests.providers.dialect import Dialect, Facts
-from tests.providers.dialects import gpas, hpgames, igamingace, klas
+from tests.support.dialects import gpas, hpgames, igamingace, klas
+from tests.support.dialects.base import Dialect, Facts
 
 CURRENCIES: Final = Currencies()
 FACTS: Final = Facts("player1", "session-1")

@@ -7,12 +7,12 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from gateway.providers import build
-from gateway.providers.contract import Callback, Provider, Refused, Win
-from shared.credit import FINGERPRINT, Credit
+from gateway.providers.base import Callback, Provider, Refused, Win
+from gateway.providers.registry import build
 from shared.money import Currencies
+from shared.operations import FINGERPRINT, Credit
 from shared.outcome import Holder, Outcome, Receipt, Result
-from tests.providers.dialect import KEY, SECRETS, Dialect, Facts
+from tests.support.dialects.base import KEY, SECRETS, Dialect, Facts
 
 RECEIPT: Final = Receipt("transfer-1", "EUR", 1050, 0, 2550, 0)
 

@@ -17,14 +17,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from gateway.providers import build
-from gateway.providers.contract import Provider
+from gateway.providers.base import Provider
+from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.settings import load_settings
 from tests.simulator.history import Attempt, Service, contradictions, served
 from tests.simulator.senders import Manners, Player, Senders
-from worker.cli.ends import End, end
+from worker.cli.exit_codes import End, end
 from worker.cli.options import AsJson
 from worker.cli.output import aligned, say
 

@@ -11,11 +11,11 @@ from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID
 
-from gateway.providers.contract import Provider
+from gateway.providers.base import Provider
 from shared.errors import MoneyError
 from shared.outcome import Result
-from tests.client import Response
 from tests.simulator.history import Receipt, Said
+from tests.support.client import Response
 
 Told = tuple[Said, Receipt | None]
 Content = Mapping[str, Any]

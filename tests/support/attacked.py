@@ -9,19 +9,19 @@ from uuid import uuid4
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.providers.contract import Win
-from shared.credit import Credit
+from gateway.providers.base import Win
+from shared.broker.topology import shard_of, shard_queue
+from shared.operations import Credit
 from shared.settings import BrokerSettings
-from shared.topology import shard_of, shard_queue
 from shared.wire import Batch, encode, unix_ms
-from tests.client import http_bytes, send_all
-from tests.credits import win
-from tests.servers import Servers
-from tests.servers.server import free_ports
 from tests.simulator.history import Said
 from tests.simulator.replies import told
+from tests.support.client import http_bytes, send_all
+from tests.support.credits import win
+from tests.support.servers import Servers
+from tests.support.servers.server import free_ports
 from tests.support.stranger import WAIT_SECONDS, Stranger
-from tests.system import SESSION, System, running_system
+from tests.support.system import SESSION, System, running_system
 
 PLAYERS: Final = ("anna", "ben", "mallory")
 ATTEMPTS: Final = 3

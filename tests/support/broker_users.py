@@ -3,11 +3,11 @@
 import asyncio
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
-from tests.servers import Servers
+from tests.support.paths import DEPLOY
+from tests.support.servers import Servers
 
 
 class Permissions(NamedTuple):
@@ -18,7 +18,7 @@ class Permissions(NamedTuple):
     read: str
 
 
-DEFINITIONS: Final = Path(__file__).parent.parent.parent / "deploy" / "rabbitmq" / "definitions.json"
+DEFINITIONS: Final = DEPLOY / "rabbitmq" / "definitions.json"
 PERMISSIONS: Final[Mapping[str, Permissions]] = {
     granted["user"]: Permissions(granted["configure"], granted["write"], granted["read"])
     for granted in json.loads(DEFINITIONS.read_text())["permissions"]

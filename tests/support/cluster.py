@@ -4,7 +4,7 @@ import asyncio
 
 import asyncpg
 
-from tests.servers import Servers
+from tests.support.servers import Servers
 
 UNTIL_SECONDS = 20
 

@@ -16,14 +16,15 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.ledger_client.embedded import prepare
-from gateway.operations import METRICS_STAND_SECONDS
+from gateway.monitoring import METRICS_STAND_SECONDS
 from shared.settings import Settings
-from tests.client import connect, read_response
-from tests.commands import INHERITED, ROOT, until_ready
-from tests.operator_api import TOKEN
-from tests.servers.server import free_ports
+from tests.support.client import connect, read_response
+from tests.support.commands import INHERITED, until_ready
+from tests.support.operator_api import TOKEN
+from tests.support.paths import ROOT
+from tests.support.servers.server import free_ports
+from tests.support.system import INTEGRATIONS
 from tests.support.wins import PLAYER, SESSION, assert_paid, win_bytes
-from tests.system import INTEGRATIONS
 
 ENDS_WITHIN_SECONDS: Final = 30
 REPLY_WITHIN_SECONDS: Final = 20

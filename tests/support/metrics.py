@@ -1,6 +1,6 @@
 """What a gateway's client counts itself."""
 
-from gateway.ledger_client.contract import LedgerClient
+from gateway.ledger_client.client import LedgerClient
 
 
 def shards_in_use(client: LedgerClient) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from sqlalchemy.engine import make_url
 
-from tests.servers import Servers, ServersUnavailableError
-from tests.servers.local import LocalServer, binary, install_packages, programs_path
-from tests.servers.reaper import Reaper
-from tests.servers.server import free_ports
+from tests.support.servers import Servers, ServersUnavailableError
+from tests.support.servers.local import LocalServer, binary, install_packages, programs_path
+from tests.support.servers.reaper import Reaper
+from tests.support.servers.server import free_ports
 
 PACKAGE = "pgbouncer"
 

@@ -11,13 +11,13 @@ import aio_pika
 from aiormq import AMQPError, Channel
 from pamqp.commands import Basic
 
-from shared.amqp import wire_channel
+from shared.broker.connection import wire_channel
+from shared.broker.topology import EXCHANGE, shard_queue
 from shared.message_keys import Purpose
 from shared.settings import BrokerSettings
-from shared.topology import EXCHANGE, shard_queue
 from shared.wire import MESSAGE_TYPE, Batch, read_batch
-from tests.system import BROKER_KEY, KEYS, System
-from worker.dead import DeadMessage, drop, look
+from tests.support.system import BROKER_KEY, KEYS, System
+from worker.messaging.dead_letters import DeadMessage, drop, look
 
 WAIT_SECONDS: Final = 20.0
 

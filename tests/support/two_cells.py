@@ -10,16 +10,16 @@ from uuid import uuid4
 
 import httpx
 
-from gateway.providers.contract import Win
+from gateway.providers.base import Win
 from shared.remembered import READINESS_STANDS_SECONDS
 from shared.settings import LedgerSettings
-from tests.client import Response
 from tests.faults.proxy import Proxy, wired
-from tests.servers import Servers, fresh_database, fresh_vhost
 from tests.simulator.history import Said
 from tests.simulator.replies import told
-from tests.system import READY_WITHIN_SECONDS, Process, System, running_system
-from worker.database import create_engine
+from tests.support.client import Response
+from tests.support.servers import Servers, fresh_database, fresh_vhost
+from tests.support.system import READY_WITHIN_SECONDS, Process, System, running_system
+from worker.database.engine import create_engine
 
 CELL_OF = {"klas": "main", "gpas": "main", "hpgames": "brand2", "igamingace": "brand2"}
 PLAYER = "anna"

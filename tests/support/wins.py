@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 from uuid import uuid4
 
-from gateway.providers import build
-from gateway.providers.contract import Callback, Provider, Win
+from gateway.providers.base import Callback, Provider, Win
+from gateway.providers.registry import build
 from shared.money import Currencies
-from tests.client import Response, http_bytes, read_response
 from tests.simulator.history import Said
 from tests.simulator.replies import told
-from tests.system import INTEGRATIONS
+from tests.support.client import Response, http_bytes, read_response
+from tests.support.system import INTEGRATIONS
 
 PLAYER: Final = "player01"
 SESSION: Final = "session-1"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.addresses import REMEMBERED_CLIENTS_MAX, AddressRule
-from shared.clients import FORWARDED_CHARACTERS_MAX
+from shared.http.clients import FORWARDED_CHARACTERS_MAX
 from shared.networks import Network, read_address, read_networks
 
 ALLOWED = read_networks(["192.0.2.0/24", "2001:db8::/32"])

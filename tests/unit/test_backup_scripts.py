@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.servers.restorable import SCRIPTS
+from tests.support.servers.restorable import SCRIPTS
 
 SEGMENT = "000000010000000000000001"
 

@@ -10,7 +10,7 @@ from itertools import islice
 import pytest
 
 from tests.bench import surge, traffic
-from tests.bench.fates import Ended, Fate, Phase, Told
+from tests.bench.outcomes import Ended, Fate, Phase, Told
 from tests.bench.overload import hold_against_books, phases_at
 from tests.bench.overload_findings import (
     CALM,

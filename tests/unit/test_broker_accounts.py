@@ -1,13 +1,11 @@
 """The broker's accounts are written in three places, of which the tests try one."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from tests.support.broker_users import PERMISSIONS, Permissions
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize(("user", "permissions"), PERMISSIONS.items())

@@ -8,8 +8,8 @@ import pytest
 from aio_pika.abc import AbstractConnection
 from structlog.testing import capture_logs
 
-from shared.amqp import keep_connected
-from shared.broker_losses import LINE_EVERY_SECONDS, LossLog, reason_of
+from shared.broker.connection import keep_connected
+from shared.broker.losses import LINE_EVERY_SECONDS, LossLog, reason_of
 from shared.settings import BrokerSettings
 
 Lines = Sequence[MutableMapping[str, Any]]
@@ -27,7 +27,7 @@ def test_every_loss_has_a_reason(error: Exception) -> None:
 async def test_first_loss_is_a_line_and_the_others_of_a_second_are_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("shared.broker_losses.LINE_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("shared.broker.losses.LINE_EVERY_SECONDS", 0.01)
     with capture_logs() as lines:
         losses = LossLog()
         losses.record("a:5672", TimeoutError())
@@ -52,7 +52,7 @@ async def test_what_was_not_logged_is_when_the_process_ends() -> None:
 
 
 async def test_nodes_that_are_all_away_are_two_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("shared.broker_losses.LINE_EVERY_SECONDS", 3600)
+    monkeypatch.setattr("shared.broker.losses.LINE_EVERY_SECONDS", 3600)
     nodes, stop, tried = ("a:5672", "b:5672", "c:5672"), asyncio.Event(), list[str]()
     settings = BrokerSettings(url=",".join(f"amqp://{node}/" for node in nodes))
 
@@ -65,7 +65,7 @@ async def test_nodes_that_are_all_away_are_two_lines(monkeypatch: pytest.MonkeyP
     async def serve(_connection: AbstractConnection) -> None:
         raise AssertionError("no node lets us in")
 
-    monkeypatch.setattr("shared.amqp.connect", refuse)
+    monkeypatch.setattr("shared.broker.connection.connect", refuse)
     with capture_logs() as lines:
         await keep_connected(settings, serve, stop)
     assert [line["event"] for line in lines] == ["broker lost"] * 2

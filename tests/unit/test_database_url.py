@@ -9,9 +9,9 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.settings import LedgerSettings
-from worker.cli.ledger import place
-from worker.database import create_engine
-from worker.database_url import Postgres, read_postgres, read_url
+from worker.cli.context import place
+from worker.database.engine import create_engine
+from worker.database.url import Postgres, read_postgres, read_url
 
 PLACE = "postgresql+asyncpg://user:hunter2@127.0.0.1/db"
 

@@ -10,7 +10,7 @@ import gateway
 import shared
 import worker
 
-RUN_ON_IMPORT = "worker.migrations."
+RUN_ON_IMPORT = "worker.database.migrations."
 """Alembic runs them, within a migration."""
 
 

@@ -14,11 +14,11 @@ from structlog.testing import capture_logs
 
 from gateway import cells
 from gateway.app import CallbackRouter, create_app
-from gateway.holders import Holders
-from gateway.ledger_client.contract import LedgerClient
-from gateway.operations import READY_SECONDS_MAX
-from gateway.providers import build
-from gateway.providers.contract import Win
+from gateway.ledger_client.client import LedgerClient
+from gateway.monitoring import READY_SECONDS_MAX
+from gateway.players import Holders
+from gateway.providers.base import Win
+from gateway.providers.registry import build
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.http import Request
 from shared.http.reader import RequestReader
@@ -27,10 +27,10 @@ from shared.outcome import Holder
 from shared.readiness import Readiness
 from shared.settings import MEMORY, LedgerSettings, Settings
 from shared.wire import Answer, FindPlayer, FindSession, Question
-from tests.client import http_bytes
-from tests.system import INTEGRATIONS
-from worker.assignment import assign
-from worker.database import create_engine, migrate
+from tests.support.client import http_bytes
+from tests.support.system import INTEGRATIONS
+from worker.database.engine import create_engine, migrate
+from worker.integrations import assign
 
 TABLES: dict[str, Any] = {
     "broker": {"url": "amqp://broker/main"},

@@ -6,7 +6,7 @@ import typer
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from gateway.providers.contract import TEXT_CHARACTERS_MAX, Id, Text
+from gateway.providers.base import TEXT_CHARACTERS_MAX, Id, Text
 from gateway.providers.fields import reference
 from shared.ids import (
     ID_CHARACTERS_MAX,

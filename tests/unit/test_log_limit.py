@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from gateway.metrics import GatewayMetrics
 from gateway.rejections import Reason, RejectionLog
-from gateway.turned_away import TurnedAway
+from gateway.shed_requests import TurnedAway
 from shared.http.refusals import Refusal, RefusalLog
 from shared.log_limit import FLUSH_SECONDS, LimitedLog, SummedLog
 from worker.operator.throttle import ThrottleLog

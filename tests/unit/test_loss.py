@@ -5,8 +5,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from tests.faults.experiment import Trial
 from tests.faults.loss import NO_LOSS, lost_between
-from tests.faults.trial import Trial
 from tests.simulator.history import Asked, Attempt, Books, Posted, Receipt, Said, Verdict, served
 
 LOST, KEPT = (Asked("klas", name, "anna", "EUR", 100) for name in ("lost", "kept"))

@@ -6,8 +6,8 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.settings import WorkerSettings
-from worker.metrics import WorkerMetrics
-from worker.process import _serve_metrics
+from worker.messaging.metrics import WorkerMetrics
+from worker.messaging.process import _serve_metrics
 
 
 def test_port_of_metrics_that_is_taken_stops_the_start_in_one_line() -> None:

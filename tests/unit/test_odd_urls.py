@@ -14,7 +14,7 @@ import pytest
 from gateway.__main__ import main as gateway
 from shared.settings import Settings
 from worker.cli import main as worker
-from worker.database_url import read_postgres, read_url
+from worker.database.url import read_postgres, read_url
 
 pytestmark = pytest.mark.usefixtures("clean_place")
 

@@ -8,12 +8,12 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from shared.cell_places import CELL_NAME
 from shared.settings import Role
-from worker.holders import Added, SessionResult
 from worker.operator.handlers import ADDED, SESSION_ENDS
 from worker.operator.openapi import document
 from worker.operator.operation import NoQuery
 from worker.operator.problems import KINDS, Code
 from worker.operator.routes import OPERATIONS
+from worker.players import Added, SessionResult
 
 DOCUMENT: dict[str, Any] = document(OPERATIONS)
 

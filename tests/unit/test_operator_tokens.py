@@ -6,8 +6,8 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.settings import OperatorSettings, OperatorUser, Role
+from worker.operator.auth import Caller, Tokens
 from worker.operator.throttle import SOURCES_MAX, Throttle
-from worker.operator.tokens import Caller, Tokens
 
 GOOD = "token-of-the-platform"
 NAMED = "a-token-of-a-named-user-0123456789"

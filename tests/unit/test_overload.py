@@ -11,19 +11,19 @@ from starlette.types import ASGIApp
 from structlog.testing import capture_logs
 
 from gateway.app import CallbackRouter, create_app
-from gateway.ledger_client.contract import LedgerClient
-from gateway.providers import build
-from gateway.providers.contract import Callback, Provider, Win
+from gateway.ledger_client.client import LedgerClient
+from gateway.providers.base import Callback, Provider, Win
+from gateway.providers.registry import build
 from shared.errors import LedgerUnavailable
 from shared.http import Request
 from shared.http.reader import RequestReader
 from shared.money import Currencies
 from shared.settings import Settings
 from shared.wire import Answer, Question
-from tests.client import Response, http_bytes, read_response
 from tests.simulator.history import Said
 from tests.simulator.replies import told
-from tests.system import INTEGRATIONS
+from tests.support.client import Response, http_bytes, read_response
+from tests.support.system import INTEGRATIONS
 
 PROVIDERS: dict[str, Provider[Any, Any]] = {
     name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()

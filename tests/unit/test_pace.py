@@ -8,16 +8,16 @@ from uuid import uuid4
 import pytest
 
 from gateway.callback import Integration
-from gateway.holders import Holders
 from gateway.metrics import GatewayMetrics
 from gateway.pace import SHORT_BYTES_MAX, Pace, Turns, is_short
-from gateway.providers import build
-from gateway.providers.contract import Callback, Win
-from gateway.turned_away import TurnedAway
+from gateway.players import Holders
+from gateway.providers.base import Callback, Win
+from gateway.providers.registry import build
+from gateway.shed_requests import TurnedAway
 from shared.money import Currencies
 from shared.outcome import Outcome, Receipt, Result
 from shared.wire import Answer, Question
-from tests.system import INTEGRATIONS
+from tests.support.system import INTEGRATIONS
 from tests.unit.test_overload import BusyLedger
 
 

@@ -11,8 +11,8 @@ import pytest
 from shared.errors import SettingsError
 from shared.published import is_loopback, is_published, refuse_published_secrets
 from shared.settings import Settings
+from tests.support.paths import DEPLOY, ROOT
 
-ROOT = Path(__file__).parents[2]
 PRIVATE = "a-secret-of-my-own"
 
 
@@ -174,7 +174,7 @@ def test_every_default_secret_of_compose_is_known_as_published() -> None:
 
 def test_every_password_that_a_document_shows_is_known_as_published() -> None:
     documents = [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").rglob("*.md")]
-    documents += (ROOT / "deploy/redis").glob("*.conf")
+    documents += (DEPLOY / "redis").glob("*.conf")
     text = "\n".join(document.read_text() for document in documents)
     shown = re.findall(r"://[^\s:@/]*:([^\s@${}]+)@", text)
     shown += re.findall(r"(?:add_user \w+ |LOGIN PASSWORD '| on >)([^\s']+)", text)

@@ -9,9 +9,9 @@ from redis.asyncio.connection import SSLConnection
 
 from shared.errors import SettingsError
 from shared.settings import CacheSettings
-from worker.cache_rest import is_refusal
-from worker.redis_connection import CacheServer, connection_pool, reason_of
-from worker.sentinels import PrimaryUnknown
+from worker.ledger.cache.circuit import is_refusal
+from worker.ledger.cache.connection import CacheServer, connection_pool, reason_of
+from worker.ledger.cache.sentinels import PrimaryUnknown
 
 WRONG = (
     "",

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.caches import ONE, cache_on
+from tests.support.caches import ONE, cache_on
 from tests.support.fake_sentinel import fake_sentinel
-from worker import cache_rest, sentinels
-from worker.redis_lookups import LookedUpConnection, Lookups
+from worker.ledger.cache import circuit, sentinels
+from worker.ledger.cache.lookups import LookedUpConnection, Lookups
 
 real_getaddrinfo = socket.getaddrinfo
 
@@ -37,7 +37,7 @@ class SlowNames:
 def slow_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowNames]:
     slow = SlowNames()
     monkeypatch.setattr(socket, "getaddrinfo", slow.getaddrinfo)
-    monkeypatch.setattr(cache_rest, "PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(circuit, "PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(sentinels, "ANSWER_SECONDS_MAX", 0.02)
     yield slow
     slow.released.set()

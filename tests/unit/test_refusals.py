@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from worker.database import is_refusal
+from worker.database.engine import is_refusal
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import typer
 
 from tests.faults.__main__ import main
 from tests.faults.replicated import FAULTS
-from tests.servers.replicated import FILES, HOSTS
+from tests.support.servers.replicated import FILES, HOSTS
 
 ETCD_PORT, DATABASE_PORT, PATRONI_PORT = 2379, 5432, 8008
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "deploy/backup/restore"
+from tests.support.paths import DEPLOY
+
+SCRIPT = DEPLOY / "backup/restore"
 PATH_OF_DEBIAN = "/usr/bin:/bin"
 SEGMENT = "000000010000000000000009"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.signing import Secrets, hmac_sha256_hex
+from gateway.providers.signing import Secrets, hmac_sha256_hex
 from shared.errors import SettingsError
 from shared.secrets import read_secret
 

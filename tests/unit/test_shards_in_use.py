@@ -7,13 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.ledger_client import shard_search
-from gateway.ledger_client.lanes import Answered, Lanes
+from gateway.ledger_client.dispatcher import Answered, Lanes
 from gateway.ledger_client.shard_search import ShardSearch
+from shared.broker.topology import SHARDS_MAX, shard_of
 from shared.errors import LedgerUnavailable, ShardMissing
 from shared.settings import BrokerSettings
-from shared.topology import SHARDS_MAX, shard_of
 from shared.wire import Question
-from tests.lanes import Shard, answer_all, answered_for, ask, ask_all, learn_workers, until_idle
+from tests.support.dispatchers import Shard, answer_all, answered_for, ask, ask_all, learn_workers, until_idle
 
 
 def players(shards: int) -> dict[int, str]:

@@ -4,16 +4,16 @@ from typing import Any
 
 import pytest
 
-from gateway.providers import build
-from gateway.providers.contract import Provider, Win
+from gateway.providers.base import Provider, Win
+from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.outcome import Outcome, Receipt, Result
-from tests.client import Response
 from tests.simulator import history
 from tests.simulator.habits import HABITS
 from tests.simulator.history import Said
 from tests.simulator.replies import told
-from tests.system import INTEGRATIONS
+from tests.support.client import Response
+from tests.support.system import INTEGRATIONS
 
 TRANSFER_ID = "01a1fe25-4589-77e0-bd12-b262aa440f3e"
 RECEIPT = Receipt(TRANSFER_ID, "EUR", 1050, 0, 2050, 50)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError
-from shared.tls import server_context
+from shared.http.tls import server_context
 from tests.support.certificates import Certificate, encrypt_key, make_authority, make_certificate
 
 

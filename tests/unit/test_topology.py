@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from shared.topology import consumer_priority, shard_of
+from shared.broker.topology import consumer_priority, shard_of
 
 
 @pytest.mark.parametrize(

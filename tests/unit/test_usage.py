@@ -9,8 +9,8 @@ from typer.testing import CliRunner
 
 from shared.settings import OperatorSettings, OperatorUser, Role
 from worker.cli.app import app
-from worker.cli.ends import End
-from worker.operator.tokens import TOKEN_CHARACTERS_MIN, Caller, Tokens
+from worker.cli.exit_codes import End
+from worker.operator.auth import TOKEN_CHARACTERS_MIN, Caller, Tokens
 
 NEW_TOKEN = ["token", "new", "ben", "--role", "support"]
 

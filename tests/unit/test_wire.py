@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.credit import Credit, Kind, Wallet
 from shared.errors import PoisonMessage, SettingsError
 from shared.message_keys import KEY_BYTES_MIN, MAC_BYTES, MessageKeys, Purpose, read_message_keys
 from shared.money import MINOR_MAX
+from shared.operations import Credit, Kind, Wallet
 from shared.outcome import Holder, Outcome, Receipt, Result
 from shared.settings import BrokerSettings
 from shared.wire import (

@@ -3,13 +3,13 @@
 | module | what is in it |
 |---|---|
 | `app` | the commands, and where each fault becomes one line and an exit code |
-| `books`, `holders` | the commands about transfers and rounds, players and sessions |
+| `transfers`, `players` | the commands about transfers and rounds, players and sessions |
 | `audit` | the command about the audit log |
-| `dead`, `dead_audit` | the commands about messages that were put aside, and what is written down of them |
-| `ends` | the exit codes |
-| `ledger` | opening the books for one command |
+| `dead_letters`, `dead_letter_audit` | the commands about dead letters, and their audit log |
+| `exit_codes` | the exit codes |
+| `context` | opening the books for one command |
 | `cells` | what is asked of several cells, and in which one something is changed |
-| `migrating`, `verifying` | the commands that go over the cells in turn |
+| `migrate`, `verify` | the commands that go over the cells in turn |
 | `options` | what several commands take |
 | `token` | making a token for a user of the operator API |
 | `output`, `progress` | the answers, for people and for programs, and how far a long one is |

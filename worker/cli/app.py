@@ -12,17 +12,17 @@ from shared.published import refuse_published_secrets
 from shared.settings import Settings, load_settings
 from shared.settings_sources import located
 from worker.cli.audit import audit_log
-from worker.cli.books import ledger, round_, transfer
-from worker.cli.dead import dead
-from worker.cli.ends import End, end
+from worker.cli.context import place
+from worker.cli.dead_letters import dead
+from worker.cli.exit_codes import End, end
 from worker.cli.grants import grants
-from worker.cli.holders import player, session
-from worker.cli.ledger import place
-from worker.cli.migrating import migrate_cells
+from worker.cli.migrate import migrate_cells
 from worker.cli.options import ActingAs, AsJson, Cell, actor_named
+from worker.cli.players import player, session
 from worker.cli.token import token
-from worker.cli.verifying import verify_cells
-from worker.migration_lock import WAIT_SECONDS
+from worker.cli.transfers import ledger, round_, transfer
+from worker.cli.verify import verify_cells
+from worker.database.migration_lock import WAIT_SECONDS
 
 app: Final = typer.Typer(
     add_completion=False,
@@ -67,7 +67,7 @@ def main() -> None:
 @app.command()
 def run(cell: Cell = None) -> None:
     """Serve credits of one cell from RabbitMQ until SIGTERM or SIGINT."""
-    from worker import process  # noqa: PLC0415  (no other command waits for what speaks to the broker)
+    from worker.messaging import process  # noqa: PLC0415  (no other command waits for what speaks to the broker)
 
     own = settings_of(load_settings(), cell, *Part)
     with naming_cell(own.broker.cell):

@@ -6,12 +6,12 @@ from typing import Annotated, Final
 import typer
 
 from shared.settings import load_settings
-from worker.audit_log import Action, session_subject
-from worker.audit_reading import AuditQuery, list_audit
 from worker.cli.cells import ask_cells, check_cursor, say_found
 from worker.cli.options import AsJson, Cell, Cursor, Limit, checked_if_given
 from worker.cli.output import audit_log_text
-from worker.paging import LIMIT_DEFAULT
+from worker.database.audit_log import Action, session_subject
+from worker.queries.audit_entries import AuditQuery, list_audit
+from worker.queries.paging import LIMIT_DEFAULT
 
 audit_log: Final = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Who changed what, and who was refused."

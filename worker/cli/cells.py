@@ -18,11 +18,11 @@ from shared.cells import Part, cell_of, cells_of, naming_cell, settings_of
 from shared.errors import BrokerUnavailable, CreditsError, LedgerUnavailable, SettingsError
 from shared.money import Currencies
 from shared.settings import Settings
-from worker.assignment import find_other_cell
-from worker.cli.ends import End, end, note
-from worker.cli.ledger import ask, ask_async
+from worker.cli.context import ask, ask_async
+from worker.cli.exit_codes import End, end, note
 from worker.cli.output import plain, say
-from worker.views import with_cell
+from worker.integrations import find_other_cell
+from worker.queries.views import with_cell
 
 Answer = TypeVar("Answer")
 Asked = ParamSpec("Asked")
@@ -146,7 +146,7 @@ def read_cells(
     *asked: Asked.args,
     **named: Asked.kwargs,
 ) -> Answers[Answer]:
-    """Return what one of `worker.reading`'s questions answers, as `ask_cells` does."""
+    """Return what one of `worker.queries.queries`'s questions answers, as `ask_cells` does."""
     currencies = Currencies(settings.currencies)
     return ask_cells(settings, cell, lambda engine: question(engine, currencies, *asked, **named))
 

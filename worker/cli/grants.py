@@ -8,13 +8,13 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.cells import Part
 from shared.settings import load_settings
-from worker.audit_log import Actor
 from worker.cli.cells import cell_to_change
-from worker.cli.ends import End, end
-from worker.cli.ledger import ask, place
+from worker.cli.context import ask, place
+from worker.cli.exit_codes import End, end
 from worker.cli.options import ActingAs, Cell, actor_named
-from worker.grants import AUDITOR, OPERATOR, READER, WORKER, Rights, grant
-from worker.grants import grants as statements_for
+from worker.database.audit_log import Actor
+from worker.database.grants import AUDITOR, OPERATOR, READER, WORKER, Rights, grant
+from worker.database.grants import grants as statements_for
 
 ROLE_CHARACTERS_MAX = 63
 

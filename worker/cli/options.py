@@ -9,10 +9,10 @@ import typer
 from shared.ids import refuse_id, refuse_round_id
 from shared.money import Currencies
 from shared.settings import Settings
-from worker.audit_log import Actor, Via
-from worker.cli.ends import End, end
-from worker.names import refuse_currency, refuse_integration
-from worker.paging import LIMIT_MAX
+from worker.cli.exit_codes import End, end
+from worker.database.audit_log import Actor, Via
+from worker.queries.paging import LIMIT_MAX
+from worker.validation import refuse_currency, refuse_integration
 
 
 def checked_id(value: str) -> str:

@@ -10,10 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from worker.audit_reading import AuditPage
-from worker.holders import Session
-from worker.verify import Audit, Coverage
-from worker.views import (
+from worker.players import Session
+from worker.queries.audit_entries import AuditPage
+from worker.queries.views import (
     ConflictView,
     EntryView,
     PlayerView,
@@ -22,6 +21,7 @@ from worker.views import (
     TransferPage,
     TransferView,
 )
+from worker.verify import Audit, Coverage
 
 LINE_CELLS_MAX = 100_000
 """Lines are never folded: a terminal folds them itself, and `grep` wants them whole."""

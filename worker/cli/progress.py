@@ -16,7 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from worker.cli.ends import note
+from worker.cli.exit_codes import note
 
 LINE_SECONDS: Final = 30.0
 """So often a line, where there is no terminal; a command that is faster prints none."""

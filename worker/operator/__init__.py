@@ -7,9 +7,9 @@
 | `cells` | the books of all cells: where to look, and where to change something |
 | `handlers` | one small function for each operation |
 | `endpoint` | a request's ids, query and body, from bytes to values |
-| `front` | what holds for every request: the token, faults as problems, the log, the counters |
+| `middleware` | what holds for every request: the token, faults as problems, the log, the counters |
 | `problems` | every error that can be answered |
-| `tokens` | who asks, and what their role is |
+| `auth` | who asks, and what their role is |
 | `throttle` | how many refusals an address or a user may collect |
 | `openapi` | the document |
 """

@@ -12,21 +12,21 @@ from starlette.routing import Route
 
 from shared.http import RefusalLog
 from shared.http import serve as serve_http
+from shared.http.tls import server_context
 from shared.money import Currencies
 from shared.readiness import Readiness
 from shared.remembered import READINESS_STANDS_SECONDS, Remembered
 from shared.settings import Settings
-from shared.tls import server_context
+from worker.operator.auth import Tokens
 from worker.operator.cells import Cells
 from worker.operator.endpoint import Endpoint
-from worker.operator.front import Front, nowhere
 from worker.operator.metrics import OperatorMetrics
+from worker.operator.middleware import Front, nowhere
 from worker.operator.openapi import document
 from worker.operator.operation import Desk, Operation
 from worker.operator.problems import Reply
 from worker.operator.routes import OPERATIONS
 from worker.operator.throttle import Throttle, ThrottleLog
-from worker.operator.tokens import Tokens
 
 _log: Final = structlog.get_logger()
 

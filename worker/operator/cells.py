@@ -17,9 +17,9 @@ from shared.cells import Part, cell_of, cells_of, naming_cell, settings_of
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.readiness import Probe
 from shared.settings import Settings
-from worker.assignment import find_other_cell
-from worker.database import create_engine, require_migrated
-from worker.ledger import Ledger
+from worker.database.engine import create_engine, require_migrated
+from worker.integrations import find_other_cell
+from worker.ledger.transaction import Ledger
 from worker.operator.problems import RETRY_SECONDS, Code, Refused
 
 OTHERS_SECONDS_MAX: Final = 1.0

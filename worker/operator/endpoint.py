@@ -17,12 +17,12 @@ from shared.errors import LedgerUnavailable
 from shared.http import read_body
 from shared.ids import refuse_id, refuse_round_id
 from shared.settings_types import INTEGRATION_NAME
-from worker.audit_log import Action, Actor, Via, record, subject_of
-from worker.database import outages_as_unavailable
+from worker.database.audit_log import Action, Actor, Via, record, subject_of
+from worker.database.engine import outages_as_unavailable
+from worker.database.transactions import transaction
+from worker.operator.auth import Caller
 from worker.operator.operation import Desk, NoQuery, Operation
 from worker.operator.problems import JSON, Code, Refused, Reply, throttled
-from worker.operator.tokens import Caller
-from worker.transactions import transaction
 
 BODY_BYTES_MAX: Final = 65_536
 QUERY_FIELDS_MAX: Final = 20

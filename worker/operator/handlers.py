@@ -14,20 +14,21 @@ from shared.errors import LedgerUnavailable
 from shared.ids import ID_CHARACTERS_MAX, refuse_id
 from shared.money import Currencies
 from shared.readiness import states_of
-from worker import audit_reading, holders, reading
-from worker.audit_log import Actor
-from worker.audit_reading import AuditQuery
-from worker.holders import Added, SessionAnswer, SessionResult
-from worker.names import (
+from worker import players
+from worker.database.audit_log import Actor
+from worker.operator.operation import Desk
+from worker.operator.problems import Code, Refused, Reply, refusal
+from worker.players import Added, SessionAnswer, SessionResult
+from worker.queries import audit_entries, queries
+from worker.queries.audit_entries import AuditQuery
+from worker.queries.paging import Page
+from worker.queries.views import TransferAnswer, with_cell
+from worker.validation import (
     CURRENCY_PATTERN,
     ID_PATTERN,
     refuse_currency,
     refuse_integration,
 )
-from worker.operator.operation import Desk
-from worker.operator.problems import Code, Refused, Reply, refusal
-from worker.paging import Page
-from worker.views import TransferAnswer, with_cell
 
 Id = Annotated[
     str,
@@ -79,28 +80,28 @@ async def add_player(desk: Desk, player_id: str, body: NewPlayer, by: Actor, cel
     """Add a player, or wallets in another currency to one."""
     _check_currency(desk, body.currency)
     books = desk.cells.one(cell)
-    added = await holders.add_player(books.answer, player_id, body.currency, by=by)
+    added = await players.add_player(books.answer, player_id, body.currency, by=by)
     return Reply(ADDED[added.added], with_cell(added, books.cell))
 
 
 async def show_player(desk: Desk, player_id: str, cell: str | None) -> Reply:
     """Show a player with wallets and last transfers."""
-    return await _of_player(desk, cell, player_id, reading.show_player)
+    return await _of_player(desk, cell, player_id, queries.show_player)
 
 
 async def show_wallets(desk: Desk, player_id: str, cell: str | None) -> Reply:
     """Show a player's wallets."""
-    return await _of_player(desk, cell, player_id, reading.show_wallets)
+    return await _of_player(desk, cell, player_id, queries.show_wallets)
 
 
 async def show_balances(desk: Desk, player_id: str, cell: str | None) -> Reply:
     """Show what a player has."""
-    return await _of_player(desk, cell, player_id, reading.show_balances)
+    return await _of_player(desk, cell, player_id, queries.show_balances)
 
 
 async def list_transfers(desk: Desk, player_id: str, query: Page, cell: str | None) -> Reply:
     """List a player's transfers."""
-    return await _of_player(desk, cell, player_id, partial(reading.list_transfers, page=query))
+    return await _of_player(desk, cell, player_id, partial(queries.list_transfers, page=query))
 
 
 async def show_transfer(desk: Desk, transfer_id: str, cell: str | None) -> Reply:
@@ -110,7 +111,7 @@ async def show_transfer(desk: Desk, transfer_id: str, cell: str | None) -> Reply
     except msgspec.ValidationError:
         raise Refused(Code.INVALID_ID, "transfer_id: our own ids are UUIDs") from None
     found = await desk.cells.search(
-        cell, lambda engine: reading.show_transfer_by_id(engine, desk.currencies, wanted)
+        cell, lambda engine: queries.show_transfer_by_id(engine, desk.currencies, wanted)
     )
     if found is None:
         return refusal(Code.UNKNOWN_TRANSFER, f"there is no transfer {wanted}")
@@ -121,7 +122,7 @@ async def find_transfer(desk: Desk, integration: str, provider_tx_id: str, cell:
     """Answer 'was this win paid?'."""
 
     async def find_posted(engine: AsyncEngine) -> TransferAnswer | None:
-        answer = await reading.show_transfer(engine, desk.currencies, integration, provider_tx_id)
+        answer = await queries.show_transfer(engine, desk.currencies, integration, provider_tx_id)
         return answer if answer.posted else None
 
     found = await desk.cells.search(cell, find_posted)
@@ -136,7 +137,7 @@ async def find_transfer(desk: Desk, integration: str, provider_tx_id: str, cell:
 async def show_round(desk: Desk, integration: str, round_id: str, query: Page, cell: str | None) -> Reply:
     """Show a round's wins."""
     found = await desk.cells.search(
-        cell, lambda engine: reading.show_round(engine, desk.currencies, integration, round_id, query)
+        cell, lambda engine: queries.show_round(engine, desk.currencies, integration, round_id, query)
     )
     if found is not None:
         return Reply(200, with_cell(*found))
@@ -155,7 +156,7 @@ async def open_session(  # noqa: PLR0913, PLR0917  (what a request has)
     if body.currency is not None:
         _check_currency(desk, body.currency)
     books = desk.cells.one(cell, integration)
-    answer = await holders.open_session(
+    answer = await players.open_session(
         books.answer,
         integration,
         session_id,
@@ -170,7 +171,7 @@ async def open_session(  # noqa: PLR0913, PLR0917  (what a request has)
 async def show_session(desk: Desk, integration: str, session_id: str, cell: str | None) -> Reply:
     """Show a session."""
     found = await desk.cells.search(
-        cell, lambda engine: holders.show_session(engine, integration, session_id)
+        cell, lambda engine: players.show_session(engine, integration, session_id)
     )
     if found is None:
         await desk.cells.refuse_elsewhere(cell, integration)
@@ -181,7 +182,7 @@ async def show_session(desk: Desk, integration: str, session_id: str, cell: str 
 async def close_session(desk: Desk, integration: str, session_id: str, by: Actor, cell: str | None) -> Reply:
     """Close a session, unless it is closed."""
     books = desk.cells.one(cell, integration)
-    answer = await holders.close_session(
+    answer = await players.close_session(
         books.answer, integration, session_id, by=by, records_refusal=partial(_records_refusal, desk, by)
     )
     return _of_session(answer, books.cell)
@@ -190,7 +191,7 @@ async def close_session(desk: Desk, integration: str, session_id: str, by: Actor
 async def list_audit(desk: Desk, query: AuditQuery, cell: str | None) -> Reply:
     """List the audit log, of one cell."""
     books = desk.cells.one(cell)
-    return Reply(200, with_cell(await audit_reading.list_audit(books.answer, query), books.cell))
+    return Reply(200, with_cell(await audit_entries.list_audit(books.answer, query), books.cell))
 
 
 async def healthz(_desk: Desk) -> Reply:

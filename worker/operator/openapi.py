@@ -10,10 +10,10 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from shared.cell_places import CELL_NAME
 from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX
 from shared.settings_types import INTEGRATION_NAME
-from worker.audit_log import Action
-from worker.names import ID_PATTERN, ROUND_ID_PATTERN
+from worker.database.audit_log import Action
 from worker.operator.operation import Operation
 from worker.operator.problems import JSON, KINDS, PROBLEM_JSON, Code, Problem
+from worker.validation import ID_PATTERN, ROUND_ID_PATTERN
 
 API_VERSION: Final = "1.0"
 _REF: Final = "#/components/schemas/{name}"

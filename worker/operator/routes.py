@@ -3,13 +3,20 @@
 from typing import Final
 
 from shared.settings import Role
-from worker.audit_reading import AuditPage, AuditQuery
-from worker.holders import PlayerAdded, Session, SessionAnswer
 from worker.operator import handlers
 from worker.operator.operation import Operation
 from worker.operator.problems import Code
-from worker.paging import Page
-from worker.views import BalancesView, PlayerView, RoundView, TransferAnswer, TransferPage, WalletsView
+from worker.players import PlayerAdded, Session, SessionAnswer
+from worker.queries.audit_entries import AuditPage, AuditQuery
+from worker.queries.paging import Page
+from worker.queries.views import (
+    BalancesView,
+    PlayerView,
+    RoundView,
+    TransferAnswer,
+    TransferPage,
+    WalletsView,
+)
 
 _PLAYER: Final = "/v1/players/{player_id}"
 _SESSION: Final = "/v1/integrations/{integration}/sessions/{session_id}"

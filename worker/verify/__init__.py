@@ -3,9 +3,9 @@
 | module | what is in it |
 |---|---|
 | `audit` | one audit: what it proves, and its answer |
-| `inquiry` | its questions to one snapshot of the books, slice by slice |
+| `runner` | its questions to one snapshot of the books, slice by slice |
 | `invariants` | what always holds, each with the query for the cases where it does not |
-| `points` | the verified point, where the next audit may begin |
+| `checkpoints` | the verified point, where the next audit may begin |
 """
 
 from worker.verify.audit import Audit, Coverage, verify

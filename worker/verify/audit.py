@@ -23,11 +23,11 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
-from worker.database import outages_as_unavailable
-from worker.transactions import snapshot
-from worker.verify.inquiry import Finding, Inquiry, Progress
-from worker.verify.points import Point, keep, last_point, state_read
-from worker.views import Amount, amount_of
+from worker.database.engine import outages_as_unavailable
+from worker.database.transactions import snapshot
+from worker.queries.views import Amount, amount_of
+from worker.verify.checkpoints import Point, keep, last_point, state_read
+from worker.verify.runner import Finding, Inquiry, Progress
 
 CASES_MAX: Final = 20
 """How many cases of one broken invariant are told; the others are counted."""

@@ -1,8 +1,8 @@
 """What has to be sent again, and is paid once all the same."""
 
 from tests.providers.conformance.certificate import Certificate
-from tests.providers.dialect import Facts
-from tests.providers.stack import Stack
+from tests.support.dialects.base import Facts
+from tests.support.stack import Stack
 
 
 class AsksAgain(Certificate):

@@ -4,9 +4,9 @@ from typing import ClassVar
 
 import httpx
 
-from gateway.providers.contract import Callback
-from tests.providers.dialect import IN_DOLLARS, NEXT, Dialect, Facts, Paid, readable
-from tests.providers.stack import Stack
+from gateway.providers.base import Callback
+from tests.support.dialects.base import IN_DOLLARS, NEXT, Dialect, Facts, Paid, readable
+from tests.support.stack import Stack
 
 
 class Certificate:

@@ -7,10 +7,10 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from shared.credit import FINGERPRINT
+from shared.operations import FINGERPRINT
 from tests.providers.conformance.certificate import Certificate
-from tests.providers.dialect import Facts, Paid
-from tests.providers.stack import Stack
+from tests.support.dialects.base import Facts, Paid
+from tests.support.stack import Stack
 
 
 class PaysOnce(Certificate):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from tests.providers.conformance.certificate import Certificate
-from tests.providers.dialect import Facts
-from tests.providers.hostile import NOTHING_NEEDED
-from tests.providers.stack import Posted, Stack
+from tests.support.dialects.base import Facts
+from tests.support.hostile import NOTHING_NEEDED
+from tests.support.stack import Posted, Stack
 
 
 class PaysWins(Certificate):

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from tests.providers.conformance.certificate import Certificate
-from tests.providers.dialect import FOREIGN_KEY, PREVIOUS_KEY, Facts, readable
-from tests.providers.hostile import INJECTIONS, NO_AMOUNT_TEXTS, NO_AMOUNTS, NO_JSON
-from tests.providers.stack import Stack
+from tests.support.dialects.base import FOREIGN_KEY, PREVIOUS_KEY, Facts, readable
+from tests.support.hostile import INJECTIONS, NO_AMOUNT_TEXTS, NO_AMOUNTS, NO_JSON
+from tests.support.stack import Stack
 
 
 class RefusesOthers(Certificate):

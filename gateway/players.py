@@ -1,0 +1,43 @@
+"""Whose session or account it is: asked of the ledger once, then remembered, since it never changes."""
+
+from typing import Final
+
+from gateway.ledger_client.client import LedgerClient
+from gateway.places import Places
+from gateway.single_flight import UnderWay
+from shared.errors import LedgerUnavailable
+from shared.outcome import Holder, Outcome
+from shared.runtime import forget_oldest
+from shared.wire import Lookup
+
+HOLDERS_MAX: Final = 100_000
+
+
+class Holders:
+    """A bounded memory of answers. That there is no such session is not remembered: it may be opened yet."""
+
+    def __init__(self, ledger: LedgerClient) -> None:
+        """Take the ledger to ask."""
+        self._under_way: Final = UnderWay(ledger)
+        self._places: Final = Places()
+        """For what one body asks, which may name any session beside its signature."""
+        self._known: Final[dict[Lookup, Holder]] = {}
+
+    async def find(self, lookup: Lookup, deadline: float, body: bytes) -> Holder | None:
+        """Return who holds the wallets, with balances as of the first answer. Raises LedgerUnavailable.
+
+        `body` is that of the request that has to know.
+        """
+        known = self._known.get(lookup)
+        if known is not None:
+            return known
+        async with self._places.one(body, deadline):
+            (answer,) = await self._under_way.ask_all([lookup], deadline)
+        if isinstance(answer, LedgerUnavailable):
+            raise LedgerUnavailable(str(answer))  # not one that is told to others, too: its trace would grow
+        if isinstance(answer, Outcome):
+            raise LedgerUnavailable(answer.result.value)
+        if answer is not None:
+            self._known[lookup] = answer
+            forget_oldest(self._known, HOLDERS_MAX)
+        return answer

@@ -1,0 +1,162 @@
+"""Workers that can be made to fail between any two steps.
+
+The worker is the real one, down to the ledger's statements; only RabbitMQ is a few lists in memory.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from shared.errors import LedgerUnavailable
+from shared.operations import Credit
+from shared.outcome import Holder
+from shared.wire import Answer, Batch, Lookup, Question
+from tests.support.fault_points import Died, Fault, Luck
+from tests.support.queues import Queues, UnluckyChannel, batch_in, is_expired
+from tests.support.system import KEYS
+from worker.ledger.cache.outcomes import MemoryCache
+from worker.ledger.planner import Identity, Plan, Transfer
+from worker.ledger.service import Bookkeeper
+from worker.ledger.transaction import Ledger
+from worker.messaging.batches import Turns
+from worker.messaging.dead_letter_publisher import Aside
+from worker.messaging.deliveries import Inbox
+from worker.messaging.metrics import WorkerMetrics
+
+METRICS: Final = WorkerMetrics()
+
+
+class UnluckyStatements:
+    """The real statements, each followed by a chance to fail."""
+
+    def __init__(self, statements: object, luck: Luck) -> None:
+        self._statements = statements
+        self._luck = luck
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        statement = getattr(self._statements, name)
+
+        async def execute(connection: AsyncConnection, *arguments: object) -> object:
+            result = await statement(connection, *arguments)
+            if name == "insert" and _commits_by_itself(connection):
+                self._luck.committed = True
+            self._luck.after(name)
+            return result
+
+        return execute
+
+
+def _commits_by_itself(connection: AsyncConnection) -> bool:
+    """Tell whether a statement is a transaction by itself, which the server is not asked: it can't know."""
+    options = connection.sync_connection.get_execution_options() if connection.sync_connection else {}
+    return options.get("isolation_level") == "AUTOCOMMIT"
+
+
+class UnluckyLedger(Ledger):
+    """The real ledger, which can fail anywhere, and after its commit."""
+
+    def __init__(self, engine: AsyncEngine, luck: Luck) -> None:
+        super().__init__(engine)
+        self._luck = luck
+        self._statements = UnluckyStatements(self._statements, luck)  # type: ignore[assignment,misc]
+
+    async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
+        planned = await super().post_new(credits_)
+        if planned is not None:
+            self._luck.committed = True
+            self._luck.after("commit", LedgerUnavailable("lost after the commit"))
+        return planned
+
+    async def post(self, credits_: Sequence[Credit]) -> Plan:
+        planned = await super().post(credits_)
+        self._luck.committed = True
+        self._luck.after("commit", LedgerUnavailable("lost after the commit"))
+        return planned
+
+    async def find(self, lookups: Collection[Lookup]) -> dict[Lookup, Holder]:
+        found = await super().find(lookups)
+        self._luck.after("find", LedgerUnavailable("lost after a lookup"))
+        return found
+
+
+class UnluckyBookkeeper(Bookkeeper):
+    """The real bookkeeper, and whether it came to its answers."""
+
+    def __init__(self, ledger: Ledger, cache: MemoryCache, luck: Luck) -> None:
+        super().__init__(ledger, cache)
+        self._luck = luck
+
+    async def answer(self, questions: Sequence[Question]) -> list[Answer]:
+        answers = await super().answer(questions)
+        self._luck.answered = True
+        return answers
+
+
+class UnluckyCache(MemoryCache):
+    """A cache that never lies, but may take only half of what it is given."""
+
+    luck: Luck
+
+    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+        found = super().recall(identities)
+        self.luck.after("cache.recall")
+        return found
+
+    async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
+        found = await super().get(identities)
+        self.luck.after("cache.get")
+        return found
+
+    def put(self, transfers: Mapping[Identity, Transfer]) -> None:
+        super().put(dict(list(transfers.items())[::2]))
+        self.luck.after("cache.put half")
+        super().put(transfers)
+        self.luck.after("cache.put")
+
+    def forget(self, every: int) -> None:
+        """Forget every such entry."""
+        for identity in list(self._transfers)[::every]:
+            del self._transfers[identity]
+
+
+class UnluckyWorker:
+    """A worker process, its cache apart: that outlives it."""
+
+    def __init__(self, engine: AsyncEngine, cache: UnluckyCache, queues: Queues) -> None:
+        self.luck = Luck()
+        cache.luck = self.luck
+        self._inbox = Inbox()
+        self._live = UnluckyChannel(queues, queues.live, self.luck)
+        self._late = UnluckyChannel(queues, queues.late, self.luck)
+        live: Any = self._live
+        bookkeeper = UnluckyBookkeeper(UnluckyLedger(engine, self.luck), cache, self.luck)
+        aside = Aside(live, METRICS, KEYS)
+        self._turns = Turns(
+            bookkeeper, METRICS, self._inbox, live, aside, KEYS, "worker", batch_credits_max=1_000
+        )
+
+    def take(self) -> tuple[list[Batch], list[Batch]]:
+        """Receive all deliveries; return which batches the next turn takes, live ones and late ones."""
+        self._live.deliver(self._inbox.live)
+        self._late.deliver(self._inbox.late)
+        self._inbox.late_rests_until = 0.0  # as a moment after an outage
+        live = [batch_in(arrival.message) for arrival in self._inbox.live]
+        late = [batch_in(arrival.message) for arrival in self._inbox.late]
+        return [b for b in live if not is_expired(b)], late[:1]
+
+    @property
+    def has_work(self) -> bool:
+        """Tell whether something that was delivered is not settled."""
+        return bool(self._live.unsettled or self._late.unsettled)
+
+    async def work(self, fault: Fault | None) -> bool:
+        """Do a turn and return whether the worker lives on."""
+        self.luck.begin(fault)
+        try:
+            await self._turns.work()
+        except Died:
+            self._live.return_unsettled()
+            self._late.return_unsettled()
+            return False
+        return True

@@ -1,0 +1,186 @@
+"""HPGames, from its own side."""
+
+import hashlib
+import hmac
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Final
+from uuid import NAMESPACE_URL, uuid4, uuid5
+
+import httpx
+import msgspec
+
+from gateway.providers.base import Callback
+from tests.support.dialects.base import (
+    FOREIGN_KEY,
+    KEY,
+    NEXT,
+    PREVIOUS_KEY,
+    Altered,
+    Dialect,
+    Facts,
+    Fields,
+    Paid,
+    Written,
+    body_of,
+    content,
+    spoken,
+    take_message,
+)
+
+MERCHANT: Final = "1387a6cc-3651-4473-ae52-e415caea3395"
+HASHED: Final = ("merchantId", "betId", "amount", "transactionId", "timestamp")
+
+
+class HpGamesDialect(Dialect):
+    name = "hpgames"
+    path = "credit"
+    required = ("merchantId", "timestamp", "betId", "transactionId", "amount", "currency", "playerId")
+    more_fields = ("rewardId", "rewardType", "jackpotId")
+    amount_is_number = True
+    number_ids = ("playerId",)
+    tx_field = "transactionId"
+    player_field = "playerId"
+    signature_field = "hash"
+    free_text_field = "rewardId"
+    silent_about = frozenset({"round_id"})
+    options: ClassVar[Mapping[str, Any]] = {"merchant_id": MERCHANT}
+
+    errors: ClassVar[Mapping[str, int]] = {
+        "conflict": 1007,
+        "unknown_player": 1004,
+        "unknown_session": 1000,
+        "session_closed": 1000,
+        "wrong_currency": 1006,
+        "balance_limit": 1000,
+        "bad_signature": 1001,
+        "unknown_caller": 1003,
+        "malformed": 1002,
+        "invalid_tx_id": 1002,
+        "unavailable": 1008,
+        "unpostable": 1000,
+    }
+
+    def fields(self, facts: Facts) -> Fields:
+        return {
+            "merchantId": MERCHANT,
+            "timestamp": 1_773_935_126_000 + facts.delivery,
+            "betId": str(uuid5(NAMESPACE_URL, facts.round_id)),
+            "transactionId": facts.provider_tx_id,
+            "amount": msgspec.Raw(facts.amount.encode()),
+            "currency": facts.currency,
+            "created": "2026-03-19T15:46:10.654321Z",
+            "gameId": 1,
+            "type": "REGULAR",
+            "playerId": facts.player_id,
+            "authToken": facts.session_id,
+        }
+
+    def signed(self, fields: Fields, key: bytes | None = None, *, facts: Facts) -> Callback:
+        del facts
+        return sent(body_of({**fields, "hash": _hash(fields, key or self.key)}))
+
+    def raw(self, body: bytes, *, facts: Facts) -> Callback:
+        del facts
+        return sent(body)
+
+    def forged(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
+        fields = self.fields(facts)
+        right = _hash(fields, KEY)
+        yield "by another's key", self.credit(facts, FOREIGN_KEY)
+        yield "none", sent(body_of(fields))
+        for wrong in (None, "", "0" * 64, right[:-1], right + "0", right.upper(), "ë"):
+            yield repr(wrong), sent(body_of({**fields, "hash": wrong}))
+        for name, changed in (
+            ("amount", msgspec.Raw(b"10.51")),
+            ("amount", msgspec.Raw(b"10.5")),
+            ("timestamp", 1_773_935_126_002),
+            ("transactionId", str(uuid4())),
+            ("betId", str(uuid4())),
+        ):
+            yield f"{name} changed", sent(body_of({**fields, name: changed, "hash": right}))
+
+    def altered(self, facts: Facts, other: Facts) -> Iterable[Altered]:
+        bet_id = str(uuid5(NAMESPACE_URL, "round-2"))
+        yield Altered("amount_minor", 1051, self.credit(facts.but(amount="10.51")))
+        yield Altered("player_id", other.player_id, self.credit(facts.but(player_id=other.player_id)))
+        yield Altered("currency", "USD", self.credit(facts.but(currency="USD")))
+        yield Altered("bet_id", bet_id, self.saying(facts, betId=bet_id))
+        yield Altered("game_id", "2", self.saying(facts, gameId=2))
+        yield Altered("kind", "jackpot", self.saying(facts, type="JACKPOT"))
+        yield Altered("kind", "reward", self.saying(facts, type="REWARD"))
+
+    def redelivered(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
+        for name, otherwise in {
+            "timestamp": 1_773_935_999_999,
+            "created": "2026-03-20T00:00:00Z",
+            "authToken": facts.session_id + NEXT,
+            "rewardId": "reward-2",
+            "jackpotId": "jackpot-2",
+            "amount": msgspec.Raw(b"10.5000"),
+            "betId": self.fields(facts)["betId"].upper(),
+        }.items():
+            yield name, self.saying(facts, **{name: otherwise})
+        yield "secret", self.credit(facts, PREVIOUS_KEY)
+
+    def saying(self, facts: Facts, **changes: Any) -> Callback:
+        """Return a request with other fields."""
+        return self.signed({**self.fields(facts), **changes}, facts=facts)
+
+    def without_bet(self, facts: Facts) -> Callback:
+        jackpot = {"type": "JACKPOT", "jackpotId": str(uuid4())}
+        return self.signed({**self.fields(facts), **jackpot}, facts=facts)
+
+    def recorded(self, facts: Facts) -> dict[str, Any]:
+        return {
+            "kind": "win",
+            "round_id": None,
+            "round_closed": False,
+            "game_id": "1",
+            "bet_id": str(uuid5(NAMESPACE_URL, facts.round_id)),
+            "session_id": None,
+            "details": {
+                "timestamp": str(1_773_935_126_000 + facts.delivery),
+                "created": "2026-03-19T15:46:10.654321Z",
+            },
+        }
+
+    def read_paid(self, response: httpx.Response, facts: Facts, *, replay: bool) -> Paid:
+        assert response.status_code == 200
+        return self.read_paid_item(content(response), facts, replay=replay)
+
+    def read_paid_item(self, said: dict[str, Any], facts: Facts, *, replay: bool) -> Paid:
+        """Read one reply, which may be one of several in a bulk reply."""
+        del replay  # a repeat's reply is the same
+        assert said == {
+            "errorCode": "0",
+            "errorText": "",
+            "balance": said["balance"],
+            "currency": facts.currency,
+            "transactionId": facts.provider_tx_id,
+            "accountTransactionId": said["accountTransactionId"],
+        }
+        assert isinstance(said["errorCode"], Written)
+        assert isinstance(said["balance"], Written)
+        return Paid(said["accountTransactionId"], said["balance"])
+
+    def assert_error(self, response: httpx.Response, what: str, *, tx: str | None) -> None:
+        assert response.status_code == 200
+        self.assert_error_item(content(response), what, tx=tx)
+
+    def assert_error_item(self, said: dict[str, Any], what: str, *, tx: str | None) -> None:
+        """Judge one reply, which may be one of several in a bulk reply."""
+        echo = {} if tx is None else {"transactionId": tx}
+        assert take_message(said, "errorText") == {"errorCode": Written(self.errors[what]), **echo}
+
+
+def _hash(fields: Fields, key: bytes) -> str:
+    message = "".join(spoken(fields.get(name)) for name in HASHED)
+    return hmac.new(key, message.encode(), hashlib.sha256).hexdigest()
+
+
+def sent(body: bytes) -> Callback:
+    """Return a request of this body."""
+    return Callback("credit", body, {"content-type": "application/json"})
+
+
+DIALECT: Final = HpGamesDialect()

@@ -1,0 +1,35 @@
+"""A guess that fails is made more and more seldom, and again at once when it holds."""
+
+from itertools import pairwise
+
+from worker.ledger.service import BATCHES_PASSED_OVER_MAX, Guess
+
+
+def tries(guess: Guess, batches: int, *, well: bool) -> list[int]:
+    """Return in which of so many batches the guess was made, always with the same luck."""
+    made = []
+    for batch in range(batches):
+        if guess.is_worth_a_try():
+            guess.went(well=well)
+            made.append(batch)
+    return made
+
+
+def test_guess_that_holds_is_made_for_every_batch() -> None:
+    assert tries(Guess(), 5, well=True) == [0, 1, 2, 3, 4]
+
+
+def test_guess_that_keeps_failing_is_made_half_as_often_each_time_down_to_a_bound() -> None:
+    made = tries(Guess(), 1_000, well=False)
+    passed_over = [after - before - 1 for before, after in pairwise(made)]
+    assert passed_over[:8] == [1, 2, 4, 8, 16, 32, 64, 64]
+    assert max(passed_over) == BATCHES_PASSED_OVER_MAX
+
+
+def test_guess_that_holds_again_is_forgiven() -> None:
+    guess = Guess()
+    tries(guess, 100, well=False)
+    while not guess.is_worth_a_try():
+        pass
+    guess.went(well=True)
+    assert tries(guess, 3, well=False) == [0, 2]

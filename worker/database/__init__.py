@@ -1,0 +1,1 @@
+"""The SQL database: engines, transactions, tables and their migrations."""

@@ -1,0 +1,1 @@
+"""The ledger: it decides what each operation moves, and posts it in one transaction."""

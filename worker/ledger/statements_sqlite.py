@@ -1,0 +1,118 @@
+"""The ledger's statements on SQLite, which takes its rows one by one."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
+
+from sqlalchemy import BindParameter, Column, TextualSelect, bindparam, func, insert, select, text, update
+from sqlalchemy.dialects import sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from worker.database.schema import CONFLICTS_MAX, conflicts, entries, transfers, wallets
+from worker.ledger.planner import Identity, Plan, Row, SignedIdentity, settlement_leg
+from worker.ledger.statements import TRANSFER, TRANSFER_ROW, WALLET, Statements
+
+
+class SqliteStatements(Statements):
+    """SQLAlchemy's own, row by row. The transaction holds the whole file's lock already."""
+
+    async def lock_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
+        """Read; BEGIN IMMEDIATE has locked."""
+        return await self.read_wallets(connection, player_ids)
+
+    async def read_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
+        """Read by player."""
+        columns = [wallets.c[name] for name in WALLET]
+        return (await connection.execute(select(*columns).where(wallets.c.player_id.in_(player_ids)))).all()
+
+    async def find_transfers(
+        self, connection: AsyncConnection, identities: Collection[Identity]
+    ) -> Sequence[Any]:
+        """Look up by the unique index."""
+        return (await connection.execute(_FIND_TRANSFERS_BY_ROW, {"keys": list(identities)})).all()
+
+    async def find_signed(
+        self, connection: AsyncConnection, signed: Collection[SignedIdentity]
+    ) -> Sequence[Any]:
+        """Look up by the unique index of digests."""
+        return (await connection.execute(_FIND_SIGNED_BY_ROW, {"keys": list(signed)})).all()
+
+    async def read_copy(self, connection: AsyncConnection) -> str:  # noqa: ARG002
+        """Return nothing: a file must not be replaced under a process."""
+        return ""
+
+    async def insert(self, connection: AsyncConnection, planned: Plan) -> str:
+        """Insert and update one after the other; nobody else can have come between.
+
+        Which rounds were closed is asked before: row by row, a win would see those of its own batch, which
+        are in the order of their ids and not in the order in which they came.
+        """
+        new = _dicts(TRANSFER_ROW, planned.transfer_rows)
+        closed = await _closed_rounds(connection, {_round(row) for row in new})
+        for row in new:
+            row["after_round_closed"] |= _round(row) in closed
+            row["posted_at"] = planned.posted_at
+        await connection.execute(insert(transfers), new)
+        if planned.leg_rows:
+            legs = [leg for row in planned.leg_rows for leg in (row, settlement_leg(row))]
+            await connection.execute(insert(entries), _dicts(entries.columns, legs))
+            names = ("wallet_id", "balance_minor", "version")
+            await connection.execute(
+                _SET_WALLET, [dict(zip(names, row[:3], strict=True)) for row in planned.wallet_rows]
+            )
+        return await self.read_copy(connection)
+
+    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+        """Insert, but for those that are there."""
+        names = ("kept_id", "offered_now", "seen_at")
+        await connection.execute(_INSERT_CONFLICT, [dict(zip(names, row, strict=True)) for row in rows])
+
+
+def _round(row: dict[str, Any]) -> Row:
+    return row["integration"], row["round_id"], row["player_id"]
+
+
+async def _closed_rounds(connection: AsyncConnection, rounds: Collection[Row]) -> set[Row]:
+    named = [one for one in rounds if one[1] is not None]
+    found = await connection.execute(_FIND_CLOSED_ROUNDS, {"keys": named}) if named else ()
+    return {tuple(row) for row in found}
+
+
+def _dicts(columns: Iterable[Column[Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
+    names = [column.name for column in columns]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+_KEPT = select(func.count()).where(conflicts.c.transfer_id == bindparam("kept_id")).scalar_subquery()
+_INSERT_CONFLICT = (
+    sqlite.insert(conflicts)
+    .from_select(
+        [column.name for column in conflicts.columns],
+        select(
+            bindparam("kept_id", type_=conflicts.c.transfer_id.type),
+            bindparam("offered_now", type_=conflicts.c.offered.type),
+            bindparam("seen_at", type_=conflicts.c.first_seen_at.type),
+        ).where(_KEPT < CONFLICTS_MAX),
+    )
+    .on_conflict_do_nothing()
+)
+_SET_WALLET = update(wallets).where(wallets.c.id == bindparam("wallet_id"))
+# Joined with a list of keys, because SQLite before 3.41 looks up `(a, b) IN (VALUES ...)` in no index.
+_KEYS: Final[BindParameter[Sequence[Row]]] = bindparam("keys", expanding=True)
+
+
+def _find_by_row(key: str) -> TextualSelect:
+    names = ("integration", key, *TRANSFER)
+    statement = text(
+        f"SELECT {', '.join(f't.{name}' for name in names)} FROM :keys AS k CROSS JOIN transfers AS t"  # noqa: S608
+        f" ON t.integration = k.column1 AND t.{key} = k.column2"
+    )
+    return statement.bindparams(_KEYS).columns(*(transfers.c[name] for name in names))
+
+
+_FIND_TRANSFERS_BY_ROW = _find_by_row("provider_tx_id")
+_FIND_SIGNED_BY_ROW = _find_by_row("signed_digest")
+_FIND_CLOSED_ROUNDS = text(
+    "SELECT DISTINCT t.integration, t.round_id, t.player_id FROM :keys AS k CROSS JOIN transfers AS t"
+    " ON t.integration = k.column1 AND t.round_id = k.column2 AND t.player_id = k.column3"
+    " WHERE t.round_closed"
+).bindparams(_KEYS)

@@ -28,7 +28,8 @@ from shared.operations import Credit
 from shared.outcome import Outcome, Result
 from shared.wire import Lookup
 from worker.database.audit_log import LEDGER, PROCESS, Action, Actor, record
-from worker.database.engine import for_reading, outages_as_unavailable
+from worker.database.engine import for_reading
+from worker.database.faults import outages_as_unavailable
 from worker.database.schema import ledger, players, served_integrations
 from worker.database.transactions import transaction
 

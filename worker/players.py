@@ -17,7 +17,8 @@ from uuid_utils.compat import uuid7
 
 from shared.operations import Wallet
 from worker.database.audit_log import PROCESS, Action, Actor, record, session_subject, subject_of
-from worker.database.engine import outages_as_unavailable, utc
+from worker.database.engine import utc
+from worker.database.faults import outages_as_unavailable
 from worker.database.schema import players, sessions, wallets
 from worker.database.transactions import confirmed_snapshot, transaction
 from worker.queries.views import Moment

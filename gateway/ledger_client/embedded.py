@@ -10,7 +10,8 @@ from gateway.ledger_client.dispatcher import Answered, Lanes
 from shared.errors import LedgerUnavailable
 from shared.settings import Settings
 from shared.wire import Answer, Question
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.ledger.service import Bookkeeper, open_bookkeeper
 from worker.players import add_player, open_session
 

@@ -20,7 +20,8 @@ from tests.support.credits import WIN, win
 from tests.support.ledgers import assert_books_hold
 from tests.support.servers import Servers, drop_database, fresh_database
 from worker.cli.exit_codes import End
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.ledger.cache import circuit
 from worker.ledger.cache.values import MAC_BYTES, VALUE_BYTES_MAX, CachedValues
 from worker.ledger.epoch import Epoch

@@ -14,7 +14,8 @@ from tests.support.commands import INHERITED, until_ready
 from tests.support.operator_api import USERS, bearing
 from tests.support.paths import ROOT
 from tests.support.servers.server import free_ports
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.operator.routes import OPERATIONS
 from worker.players import add_player
 from worker.queries.audit_entries import AuditQuery, list_audit

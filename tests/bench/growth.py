@@ -28,7 +28,8 @@ from shared.wire import FindPlayer
 from tests.bench.books import INTEGRATION, fill, provider_tx_id
 from tests.support.credits import win
 from tests.support.servers import running_servers
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.database.schema import transfers
 from worker.ledger.transaction import Ledger
 from worker.queries.paging import Page

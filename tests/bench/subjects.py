@@ -23,7 +23,8 @@ from tests.support.servers import Servers, fresh_database
 from tests.support.servers.reaper import Reaper
 from tests.support.servers.server import free_ports
 from tests.support.system import READY_WITHIN_SECONDS, SESSION, Process, System, running_system
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.database.schema import players, sessions, transfers, wallets
 
 DEFAULTS: Mapping[str, str] = {"CREDITS_LOG__FORMAT": "text"}

@@ -18,7 +18,8 @@ from shared.settings import LedgerSettings
 from tests.bench.books import fill
 from tests.support.credits import win
 from tests.support.servers import Servers, fresh_database, running_servers
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.ledger.transaction import Ledger
 from worker.verify import Audit, verify
 

@@ -15,7 +15,8 @@ from tests.support.caches import cache_on
 from tests.support.cluster import Cluster
 from tests.support.commands import Ended, Run, run
 from tests.support.servers import Servers, drop_database, fresh_database
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.ledger.cache.outcomes import RedisCache
 from worker.players import add_player
 

@@ -18,7 +18,7 @@ from tests.support.operator_api import settings_for
 from worker.cli.dead_letter_audit import audited
 from worker.cli.exit_codes import End
 from worker.database.audit_log import Action, Actor, Via, session_subject
-from worker.database.engine import migrate
+from worker.database.migrate import migrate
 from worker.ledger.transaction import Ledger
 from worker.messaging.dead_letters import DeadMessage
 from worker.players import add_player, close_session, open_session

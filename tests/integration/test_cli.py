@@ -14,7 +14,7 @@ from tests.support.commands import ON_SQLITE, Run, run
 from tests.support.credits import win
 from tests.support.ledgers import post
 from worker.cli.exit_codes import End
-from worker.database.engine import head_revision
+from worker.database.migrate import head_revision
 from worker.ledger.transaction import Ledger
 
 BROKER = {

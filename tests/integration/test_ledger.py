@@ -17,7 +17,7 @@ from shared.outcome import Outcome, Result
 from shared.wire import FindSession
 from tests.support.credits import OTHER_CONTENT, WIN, win
 from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
-from worker.database.engine import require_migrated
+from worker.database.migrate import require_migrated
 from worker.database.schema import CONFLICTS_MAX
 from worker.ledger.cache.outcomes import MemoryCache
 from worker.ledger.service import Bookkeeper

@@ -15,7 +15,8 @@ from tests.support.commands import INHERITED, run
 from tests.support.paths import ROOT
 from tests.support.servers import Servers, drop_database, fresh_database
 from worker.cli.exit_codes import End
-from worker.database.engine import create_engine, migrate, pending_migration
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate, pending_migration
 from worker.database.migration_lock import MIGRATION_LOCK
 
 WITHIN_SECONDS = 60

@@ -19,7 +19,8 @@ from shared.settings import LedgerSettings
 from tests.support.credits import WIN
 from tests.support.paths import ROOT
 from tests.support.servers import fresh_database
-from worker.database.engine import create_engine, head_revision, migrate, pending_migration
+from worker.database.engine import create_engine
+from worker.database.migrate import head_revision, migrate, pending_migration
 from worker.database.schema import metadata
 from worker.ledger.transaction import Ledger
 from worker.players import add_player

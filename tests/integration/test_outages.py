@@ -22,7 +22,8 @@ from tests.support.crashes import UnluckyCache, UnluckyWorker
 from tests.support.credits import WIN, win
 from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, results
 from tests.support.queues import Queues, batch_of
-from worker.database.engine import create_engine, for_reading, outages_as_unavailable
+from worker.database.engine import create_engine, for_reading
+from worker.database.faults import outages_as_unavailable
 from worker.ledger.transaction import Ledger
 
 WINS = [win(f"win-{n}", details={"much": "x" * 200}) for n in range(500)]

@@ -19,7 +19,8 @@ from tests.support.ledgers import add_players, assert_books_hold, post
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.servers import Servers, drop_database, fresh_database
 from worker.cli.exit_codes import End
-from worker.database.engine import create_engine, migrate, require_migrated
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate, require_migrated
 from worker.database.pooler import is_pooled_by_transaction
 from worker.database.transactions import snapshot
 from worker.ledger.transaction import Ledger

@@ -32,7 +32,8 @@ from tests.support.model import Identity, Model, without_transfer_id
 from tests.support.model_books import read_books, write_holders
 from tests.support.queues import Queues, batch_of, gateway_of
 from tests.support.sendings import INTEGRATIONS, Copy, Sent, faults, sendings, wins
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.players import add_player, close_session
 from worker.verify import verify
 

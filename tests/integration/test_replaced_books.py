@@ -23,7 +23,8 @@ from tests.support.credits import WIN
 from tests.support.ledgers import add_players, assert_books_hold, balance_minor
 from tests.support.servers import Servers
 from tests.support.servers.server import PASSWORD, USER
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.ledger.cache.outcomes import MemoryCache
 from worker.ledger.service import Bookkeeper
 from worker.ledger.transaction import Ledger

@@ -23,7 +23,8 @@ from tests.support.ledgers import add_players, assert_books_hold, balance_minor
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.servers import Servers
 from tests.support.servers.server import USER
-from worker.database.engine import create_engine, head_revision, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import head_revision, migrate
 from worker.database.schema import transfers
 from worker.ledger.cache.outcomes import MemoryCache
 from worker.ledger.service import Bookkeeper

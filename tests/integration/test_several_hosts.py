@@ -12,7 +12,8 @@ from shared.errors import LedgerRefused, LedgerUnavailable
 from shared.settings import LedgerSettings
 from tests.faults.proxy import Proxy
 from worker.database.connecting import AGAIN_SECONDS
-from worker.database.engine import create_engine, outages_as_unavailable
+from worker.database.engine import create_engine
+from worker.database.faults import outages_as_unavailable
 
 SECONDS_MAX = 30
 """What a silent server may take: far more than all of these tests take."""

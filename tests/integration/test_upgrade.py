@@ -19,7 +19,8 @@ from shared.money import Currencies
 from shared.outcome import Result
 from shared.settings import LedgerSettings
 from tests.support.credits import WIN, win
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.database.schema import metadata, wallets
 from worker.ledger.transaction import Ledger
 from worker.verify import verify

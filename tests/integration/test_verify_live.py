@@ -18,7 +18,8 @@ from tests.bench.books import fill
 from tests.support.audits import audit_of, broken
 from tests.support.credits import win
 from tests.support.servers import fresh_database
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.database.transactions import snapshot
 from worker.ledger.transaction import Ledger
 from worker.players import add_player

@@ -25,7 +25,8 @@ from shared.settings import Settings
 from shared.wire import Question
 from worker import players
 from worker.database import schema
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.players import SessionResult
 from worker.verify import verify
 

@@ -31,7 +31,8 @@ from tests.support.paths import ROOT
 from tests.support.servers import Servers, fresh_database, fresh_vhost
 from tests.support.servers.reaper import Reaper
 from tests.support.servers.server import free_ports
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 
 READY_WITHIN_SECONDS = 30.0
 SESSION = "session-of-"

@@ -29,7 +29,8 @@ from shared.settings import MEMORY, LedgerSettings, Settings
 from shared.wire import Answer, FindPlayer, FindSession, Question
 from tests.support.client import http_bytes
 from tests.support.system import INTEGRATIONS
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.integrations import assign
 
 TABLES: dict[str, Any] = {

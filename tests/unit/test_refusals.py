@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from worker.database.engine import is_refusal
+from worker.database.faults import is_refusal
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.money import Currencies
 from shared.settings import LedgerSettings, Settings
-from worker.database.engine import create_engine, require_migrated
+from worker.database.engine import create_engine
+from worker.database.migrate import require_migrated
 
 Answer = TypeVar("Answer")
 Asked = ParamSpec("Asked")

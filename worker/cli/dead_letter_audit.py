@@ -10,7 +10,7 @@ from shared.operations import Credit
 from shared.settings import Settings
 from worker.cli.context import ask
 from worker.database.audit_log import Action, Actor, clipped, record
-from worker.database.engine import outages_as_unavailable
+from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import transaction
 
 if TYPE_CHECKING:

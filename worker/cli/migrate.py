@@ -11,7 +11,8 @@ from worker.cli.cells import Answers, cells_to_read, collecting
 from worker.cli.context import ask, place
 from worker.cli.exit_codes import note
 from worker.database.audit_log import Actor
-from worker.database.engine import create_engine, migrate
+from worker.database.engine import create_engine
+from worker.database.migrate import migrate
 from worker.integrations import assign
 
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database.audit_log import LEDGER, PROCESS, Action, Actor, record
-from worker.database.engine import outages_as_unavailable
+from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import transaction
 
 Rights = Mapping[str, tuple[str, ...]]

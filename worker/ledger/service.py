@@ -14,7 +14,9 @@ from shared.operations import Credit
 from shared.outcome import Outcome, Result
 from shared.settings import Settings
 from shared.wire import Answer, Lookup, Question
-from worker.database.engine import create_engine, is_no_text, require_migrated
+from worker.database.engine import create_engine
+from worker.database.faults import is_no_text
+from worker.database.migrate import require_migrated
 from worker.integrations import Assignment
 from worker.ledger.cache.circuit import CountFault
 from worker.ledger.cache.outcomes import Cache, create_cache, uncounted

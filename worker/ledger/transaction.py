@@ -15,7 +15,8 @@ from shared.operations import Credit, Wallet
 from shared.outcome import Holder
 from shared.wire import FindPlayer, FindSession, Lookup
 from worker.database.audit_log import LEDGER, PROCESS, Action, Actor, record
-from worker.database.engine import for_reading, is_transient, outages_as_unavailable, single_statements
+from worker.database.engine import for_reading, single_statements
+from worker.database.faults import is_transient, outages_as_unavailable
 from worker.database.pooler import is_pooled_by_transaction
 from worker.database.replication import (
     commit,

@@ -17,7 +17,8 @@ from shared.cells import Part, cell_of, cells_of, naming_cell, settings_of
 from shared.errors import LedgerUnavailable, SettingsError
 from shared.readiness import Probe
 from shared.settings import Settings
-from worker.database.engine import create_engine, require_migrated
+from worker.database.engine import create_engine
+from worker.database.migrate import require_migrated
 from worker.integrations import find_other_cell
 from worker.ledger.transaction import Ledger
 from worker.operator.problems import RETRY_SECONDS, Code, Refused

@@ -18,7 +18,7 @@ from shared.http import read_body
 from shared.ids import refuse_id, refuse_round_id
 from shared.settings_types import INTEGRATION_NAME
 from worker.database.audit_log import Action, Actor, Via, record, subject_of
-from worker.database.engine import outages_as_unavailable
+from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import transaction
 from worker.operator.auth import Caller
 from worker.operator.operation import Desk, NoQuery, Operation

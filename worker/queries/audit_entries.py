@@ -8,7 +8,8 @@ from sqlalchemy import Row, Select, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from worker.database.audit_log import Action, first_id_at
-from worker.database.engine import outages_as_unavailable, utc
+from worker.database.engine import utc
+from worker.database.faults import outages_as_unavailable
 from worker.database.schema import audit_log
 from worker.database.transactions import confirmed_snapshot
 from worker.queries.paging import LIMIT_MAX, Page, cut, read_cursor

@@ -12,7 +12,8 @@ from sqlalchemy import ColumnElement, Row, Select, and_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.money import Currencies
-from worker.database.engine import outages_as_unavailable, utc
+from worker.database.engine import utc
+from worker.database.faults import outages_as_unavailable
 from worker.database.schema import CONFLICTS_MAX, SETTLEMENT, conflicts, entries, players, transfers, wallets
 from worker.database.transactions import confirmed_snapshot
 from worker.queries.paging import Page, cut, read_cursor

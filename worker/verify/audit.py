@@ -23,7 +23,7 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
-from worker.database.engine import outages_as_unavailable
+from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import snapshot
 from worker.queries.views import Amount, amount_of
 from worker.verify.checkpoints import Point, keep, last_point, state_read

@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.errors import LedgerUnavailable
-from worker.database.engine import is_outage, utc
+from worker.database.engine import utc
+from worker.database.faults import is_outage
 from worker.database.replication import commit
 from worker.database.schema import transfers, verified_points
 

@@ -1,4 +1,4 @@
-"""Alembic runs this file; `worker.database.engine.migrate` gives it the connection."""
+"""Alembic runs this file; `worker.database.migrate` gives it the connection."""
 
 from alembic import context
 

@@ -82,15 +82,11 @@ async def _serve(settings: Settings, when_serving: Callable[[], None] | None = N
 @cli.command()
 def sign(  # noqa: PLR0913, PLR0917  (a command's options)
     integration: Annotated[str, typer.Argument(help="An integration's name, as in the settings.")],
-    player: Annotated[
-        str, typer.Option(help="Who wins; of gpas the session decides who, not this.")
-    ] = DEMO_PLAYER,
+    player: Annotated[str, typer.Option(help="Who wins; of gpas the session decides who, not this.")] = DEMO_PLAYER,
     session: Annotated[str, typer.Option(help="The session it was won in.")] = DEMO_SESSION,
     amount: Annotated[str, typer.Option(help="How much, as a decimal.")] = "10.50",
     currency: Annotated[str, typer.Option(help="Of what.")] = "EUR",
-    tx_id: Annotated[
-        str, typer.Option(help="The provider's id of the win, a UUID; a new one if left out.")
-    ] = "",
+    tx_id: Annotated[str, typer.Option(help="The provider's id of the win, a UUID; a new one if left out.")] = "",
     url: Annotated[str, typer.Option(help="Where the gateway is; from the settings if left out.")] = "",
 ) -> None:
     """Print a win, signed as its provider signs, as a curl command."""
@@ -109,9 +105,7 @@ def demo() -> None:
 
 
 def _print_demo(settings: Settings) -> None:
-    typer.echo(
-        "Wins to paste into another terminal; paste one again, and it is answered but not paid again:\n"
-    )
+    typer.echo("Wins to paste into another terminal; paste one again, and it is answered but not paid again:\n")
     for name in settings.integrations:
         win = Win(str(uuid4()), DEMO_PLAYER, DEMO_SESSION)
         typer.echo(f"{_curl_line(settings, name, win)}; echo\n")
@@ -137,7 +131,7 @@ def _curl_line(settings: Settings, integration: str, win: Win, url: str = "") ->
     if table is None:
         raise SettingsError(f"[integrations.{integration}]: there is no such integration")
     provider = build(integration, table, Currencies(settings.currencies))
-    return curl_line(url or _base_url(settings), integration, provider.compose(win))
+    return curl_line(url or _base_url(settings), integration, provider.sample_request(win))
 
 
 def _base_url(settings: Settings) -> str:

@@ -9,20 +9,20 @@ from starlette.routing import Router
 from starlette.types import ASGIApp, Lifespan, Receive, Scope, Send
 
 from gateway.addresses import AddressRule
-from gateway.callback import Integration
-from gateway.cells import CellDoor, count_cells, create_clients, started
+from gateway.callback import CallbackHandler
+from gateway.cells import CellLoadShedder, count_cells, create_clients, started
 from gateway.endpoint import CallbackEndpoint
 from gateway.ledger_client.client import LedgerClient
-from gateway.load_shedding import CallbackDoor
+from gateway.load_shedding import LoadShedder
 from gateway.metrics import GatewayMetrics
-from gateway.monitoring import Operations
+from gateway.monitoring import MonitoringApp
 from gateway.not_found import NotFound
 from gateway.pace import Turns
-from gateway.players import Holders
+from gateway.players import PlayerCache
 from gateway.providers.base import Provider
 from gateway.providers.registry import build_all
 from gateway.rejections import RejectionLog
-from gateway.shed_requests import TurnedAway
+from gateway.shed_requests import ShedLog
 from shared.errors import SettingsError
 from shared.http import Door
 from shared.money import Currencies
@@ -35,7 +35,7 @@ class _Cell(NamedTuple):
     """What the callbacks of one cell work with."""
 
     client: LedgerClient
-    holders: Holders
+    holders: PlayerCache
 
 
 class _Tools(NamedTuple):
@@ -43,7 +43,7 @@ class _Tools(NamedTuple):
 
     cells: Mapping[str, _Cell]
     metrics: GatewayMetrics
-    turned_away: TurnedAway
+    turned_away: ShedLog
     rejections: RejectionLog
     turns: Turns
 
@@ -58,8 +58,8 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "Callb
     metrics = GatewayMetrics(lambda: sum(client.in_flight for client in clients.values()))
     providers = _providers(settings)
     count_cells(metrics.registry, clients)
-    turned_away, rejections = TurnedAway(metrics), RejectionLog(metrics)
-    cells = {name: _Cell(client, Holders(client)) for name, client in clients.items()}
+    turned_away, rejections = ShedLog(metrics), RejectionLog(metrics)
+    cells = {name: _Cell(client, PlayerCache(client)) for name, client in clients.items()}
     tools = _Tools(cells, metrics, turned_away, rejections, Turns())
 
     @asynccontextmanager
@@ -74,8 +74,8 @@ def create_app(settings: Settings, ledger: LedgerClient | None = None) -> "Callb
         by_cell[_cell_of(provider, tools)] |= _endpoints(provider, settings, tools)
     callbacks = {path: endpoint for own in by_cell.values() for path, endpoint in own.items()}
     doors = [_door(clients[name], own) for name, own in by_cell.items()]
-    door = doors[0] if len(doors) == 1 else CellDoor(doors)
-    operations = Operations(clients, metrics, turned_away)
+    door = doors[0] if len(doors) == 1 else CellLoadShedder(doors)
+    operations = MonitoringApp(clients, metrics, turned_away)
     not_found = NotFound(providers, rejections)
     return CallbackRouter(door, callbacks, not_found, operations, lifespan, metrics)
 
@@ -85,10 +85,10 @@ def _cell_of(provider: Provider[Any, Any], tools: _Tools) -> str:
     return provider.settings.cell if len(tools.cells) > 1 else next(iter(tools.cells))
 
 
-def _door(ledger: LedgerClient, callbacks: Mapping[str, CallbackEndpoint]) -> CallbackDoor:
+def _door(ledger: LedgerClient, callbacks: Mapping[str, CallbackEndpoint]) -> LoadShedder:
     # Under overload, who is heard from some addresses only goes the usual way, where the address is seen.
     heard_from_anywhere = {path: each for path, each in callbacks.items() if each.hears_everyone}
-    return CallbackDoor(ledger, heard_from_anywhere)
+    return LoadShedder(ledger, heard_from_anywhere)
 
 
 class CallbackRouter(Router):
@@ -99,7 +99,7 @@ class CallbackRouter(Router):
         door: Door,
         callbacks: Mapping[str, CallbackEndpoint],
         not_found: ASGIApp,
-        operations: Operations,
+        operations: MonitoringApp,
         lifespan: Lifespan[Any],
         metrics: GatewayMetrics,
     ) -> None:
@@ -122,23 +122,17 @@ class CallbackRouter(Router):
 
 def _providers(settings: Settings) -> Sequence[Provider[Any, Any]]:
     if not settings.integrations:
-        raise SettingsError(
-            "[integrations]: there are none, so there is nothing to answer; is CREDITS_CONFIG set?"
-        )
+        raise SettingsError("[integrations]: there are none, so there is nothing to answer; is CREDITS_CONFIG set?")
     providers = build_all(settings.integrations, Currencies(settings.currencies))
     for provider in providers:
-        if (notice := provider.notice()) is not None:
+        if (notice := provider.startup_warning()) is not None:
             _log.warning("notice", integration=provider.name, about=notice)
     return providers
 
 
-def _endpoints(
-    provider: Provider[Any, Any], settings: Settings, tools: _Tools
-) -> Mapping[str, CallbackEndpoint]:
+def _endpoints(provider: Provider[Any, Any], settings: Settings, tools: _Tools) -> Mapping[str, CallbackEndpoint]:
     cell = tools.cells[_cell_of(provider, tools)]
-    integration = Integration(
-        provider, cell.client, cell.holders, tools.metrics, tools.turned_away, tools.turns
-    )
+    integration = CallbackHandler(provider, cell.client, cell.holders, tools.metrics, tools.turned_away, tools.turns)
     allowed, bytes_max = provider.settings.allowed_addresses, settings.gateway.body_bytes_max
     rule = AddressRule(allowed, settings.gateway.trusted_proxies) if allowed else None
     return {

@@ -17,16 +17,16 @@ import structlog
 from gateway.ledger_client.client import LedgerClient
 from gateway.metrics import GatewayMetrics
 from gateway.pace import Pace, Turns, is_short
-from gateway.players import Holders
-from gateway.providers.base import Callback, Provider, Refused, Reply
-from gateway.shed_requests import TurnedAway
-from gateway.single_flight import Told, UnderWay
+from gateway.players import PlayerCache
+from gateway.providers.base import Callback, CallbackRejected, Provider, Reply
+from gateway.shed_requests import ShedLog
+from gateway.single_flight import LedgerReply, SingleFlight
 from shared.errors import LedgerUnavailable
 from shared.operations import Credit
-from shared.outcome import Holder, Outcome, Result
+from shared.outcome import Holder, Outcome, OutcomeCode
 from shared.wire import FindPlayer, FindSession
 
-TOLD = "told"
+BALANCE = "told"
 """How a balance that was told is counted; a credit is counted by its result."""
 
 REFUSED_ITEMS_MAX: Final = 100
@@ -34,40 +34,40 @@ REFUSED_ITEMS_MAX: Final = 100
 
 _log = structlog.get_logger()
 _LEVELS = {
-    Result.CONFLICT: "error",
-    Result.UNPOSTABLE: "error",
-    Result.UNAVAILABLE: "warning",
-    Result.BAD_SIGNATURE: "warning",
-    Result.UNKNOWN_CALLER: "warning",
+    OutcomeCode.CONFLICT: "error",
+    OutcomeCode.UNPOSTABLE: "error",
+    OutcomeCode.UNAVAILABLE: "warning",
+    OutcomeCode.BAD_SIGNATURE: "warning",
+    OutcomeCode.UNKNOWN_CALLER: "warning",
 }
 
 
 _ASKED: Final = (Credit, FindPlayer)
 """What is asked of the ledger; anything else is an answer already."""
 
-_UNAVAILABLE = Outcome(Result.UNAVAILABLE)
-_UNKNOWN_PLAYER = Outcome(Result.UNKNOWN_PLAYER)
+_UNAVAILABLE = Outcome(OutcomeCode.UNAVAILABLE)
+_UNKNOWN_PLAYER = Outcome(OutcomeCode.UNKNOWN_PLAYER)
 
 
 @dataclass(frozen=True, slots=True)
-class Integration:
+class CallbackHandler:
     """One integration at work: its provider, and the ledger that it calls."""
 
     provider: Provider[Any, Any]
     ledger: LedgerClient
-    holders: Holders
+    players: PlayerCache
     metrics: GatewayMetrics
-    turned_away: TurnedAway
+    shed_log: ShedLog
     turns: Turns = field(default_factory=Turns)
     """Shared by all integrations of a process."""
 
-    under_way: UnderWay = field(init=False)
+    single_flight: SingleFlight = field(init=False)
 
     def __post_init__(self) -> None:
         """Begin with no question under way."""
-        object.__setattr__(self, "under_way", UnderWay(self.ledger))
+        object.__setattr__(self, "single_flight", SingleFlight(self.ledger))
 
-    async def answer(self, callback: Callback, pace: Pace) -> Reply:
+    async def handle(self, callback: Callback, pace: Pace) -> Reply:
         """Answer one HTTP request within the provider's window; its pace tells whether a signature was good.
 
         Of several items, what becomes of one is nothing to the others.
@@ -79,27 +79,25 @@ class Integration:
         is_overloaded = self.ledger.is_overloaded()
         try:
             items = self.provider.split(callback)
-        except Refused as refused:
+        except CallbackRejected as refused:
             return self._refuse(callback, refused.outcome, began)
         if is_overloaded:
-            replies = await self._turn_away(items, pace)
+            replies = await self._shed_items(items, pace)
         elif len(items) == 1:
-            replies = [await self._answer(items[0], deadline, pace, began)]
+            replies = [await self._handle_one(items[0], deadline, pace, began)]
         else:
-            replies = await self._answer_many(items, deadline, pace, began)
+            replies = await self._handle_many(items, deadline, pace, began)
         return self.provider.join(callback, replies)
 
-    async def _answer(self, item: Callback, deadline: float, pace: Pace, began: float) -> Reply:
+    async def _handle_one(self, item: Callback, deadline: float, pace: Pace, began: float) -> Reply:
         """Answer the only item of a request."""
-        question = await self._question(item, deadline, pace)
-        told = (await self._ask([question], deadline))[0] if isinstance(question, _ASKED) else question
-        return self._reply(item, question, told, began)
+        question = await self._prepare(item, deadline, pace)
+        told = (await self._call_ledger([question], deadline))[0] if isinstance(question, _ASKED) else question
+        return self._render(item, question, told, began)
 
-    async def _answer_many(
-        self, items: Sequence[Callback], deadline: float, pace: Pace, began: float
-    ) -> list[Reply]:
+    async def _handle_many(self, items: Sequence[Callback], deadline: float, pace: Pace, began: float) -> list[Reply]:
         """Answer each item of a bulk request, in short turns."""
-        questions: list[Credit | FindPlayer | Told] = []
+        questions: list[Credit | FindPlayer | LedgerReply] = []
         refused = 0
         for item in items:
             if questions:  # the first shows in the turn that it was read in whether it is signed
@@ -107,11 +105,11 @@ class Integration:
             if refused == REFUSED_ITEMS_MAX == len(questions):
                 questions += [_UNAVAILABLE] * (len(items) - len(questions))
                 break
-            questions.append(await self._question(item, deadline, pace))
+            questions.append(await self._prepare(item, deadline, pace))
             if isinstance(questions[-1], Outcome):
                 refused += 1
         asked = [question for question in questions if isinstance(question, _ASKED)]
-        answers = iter(await self._ask(asked, deadline) if asked else ())
+        answers = iter(await self._call_ledger(asked, deadline) if asked else ())
         summed: list[Outcome] = []
         logged = set[str]()
         replies = []
@@ -123,14 +121,14 @@ class Integration:
                 told = next(answers)
             else:
                 is_another, told = False, question
-            replies.append(self._reply(item, question, told, began, None if is_another else summed))
+            replies.append(self._render(item, question, told, began, None if is_another else summed))
         if summed:
             self._record_summed(summed, began)
         return replies
 
-    async def _turn_away(self, items: Sequence[Callback], pace: Pace) -> list[Reply]:
+    async def _shed_items(self, items: Sequence[Callback], pace: Pace) -> list[Reply]:
         """Say 'ask again' to each item."""
-        self.turned_away.add(self.provider.name, len(items))
+        self.shed_log.add(self.provider.name, len(items))
         replies = []
         for item in items:
             if len(items) > 1:
@@ -138,28 +136,28 @@ class Integration:
             replies.append(self.provider.render(item, _UNAVAILABLE))
         return replies
 
-    def turn_away(self, callback: Callback) -> Reply:
+    def shed(self, callback: Callback) -> Reply:
         """Say 'ask again' to what is short and neither authenticated nor read: a refusal has to be cheap."""
         try:
             items = self.provider.split(callback)
-        except Refused as refused:
+        except CallbackRejected as refused:
             return self._refuse(callback, refused.outcome, perf_counter())
-        self.turned_away.add(self.provider.name, len(items))
+        self.shed_log.add(self.provider.name, len(items))
         return self.provider.join(callback, [self.provider.render(item, _UNAVAILABLE) for item in items])
 
     def refuse(self, callback: Callback, detail: str) -> Reply:
         """Answer a request that is none, such as one with too large a body."""
-        return self._refuse(callback, Outcome(Result.MALFORMED, detail=detail), perf_counter())
+        return self._refuse(callback, Outcome(OutcomeCode.MALFORMED, detail=detail), perf_counter())
 
     def _refuse(self, callback: Callback, outcome: Outcome, began: float) -> Reply:
         self._record(None, outcome, began)
         return self.provider.render(callback, outcome)
 
-    async def _question(self, callback: Callback, deadline: float, pace: Pace) -> Credit | FindPlayer | Told:
+    async def _prepare(self, callback: Callback, deadline: float, pace: Pace) -> Credit | FindPlayer | LedgerReply:
         """Return what to ask the ledger, or the answer where there is nothing to ask."""
         try:
             return await self._normalized(callback, deadline, pace)
-        except Refused as refused:
+        except CallbackRejected as refused:
             return refused.outcome
         except LedgerUnavailable as error:
             return error
@@ -173,27 +171,27 @@ class Integration:
         provider.authenticate(callback)
         pace.is_signed = True
         message = provider.parse(callback)
-        lookup, holder = provider.whose(message), None
+        lookup, holder = provider.lookup(message), None
         if lookup is not None:
-            holder = await self.holders.find(lookup, deadline, callback.body)
+            holder = await self.players.find(lookup, deadline, callback.body)
             if holder is None:
                 unknown_session = isinstance(lookup, FindSession)
-                raise Refused(Result.UNKNOWN_SESSION if unknown_session else Result.UNKNOWN_PLAYER)
+                raise CallbackRejected(OutcomeCode.UNKNOWN_SESSION if unknown_session else OutcomeCode.UNKNOWN_PLAYER)
         return provider.normalize(message, holder)
 
-    async def _ask(self, questions: Sequence[Credit | FindPlayer], deadline: float) -> Sequence[Told]:
+    async def _call_ledger(self, questions: Sequence[Credit | FindPlayer], deadline: float) -> Sequence[LedgerReply]:
         """Return the ledger's answers."""
         try:
-            return await self.under_way.ask_all(questions, deadline)
+            return await self.single_flight.call_all(questions, deadline)
         except Exception:  # noqa: BLE001  (see above)
             _log.exception("callback failed", integration=self.provider.name)
             return [_UNAVAILABLE] * len(questions)
 
-    def _reply(
+    def _render(
         self,
         callback: Callback,
         question: object,
-        told: Told,
+        told: LedgerReply,
         began: float,
         summed: list[Outcome] | None = None,
     ) -> Reply:
@@ -213,10 +211,10 @@ class Integration:
         A request that was captured once can be made to hold any number of them.
         """
         integration, seconds = self.provider.name, perf_counter() - began
-        counts = Counter(outcome.result for outcome in summed)
+        counts = Counter(outcome.code for outcome in summed)
         for result, number in counts.items():
             self.metrics.outcomes(integration, result.value).inc(number)
-        for differing, number in Counter(name for each in summed for name in each.differing).items():
+        for differing, number in Counter(name for each in summed for name in each.mismatched_fields).items():
             self.metrics.conflicts(integration, differing).inc(number)
         self.metrics.seconds(integration).observe(seconds)
         level = "warning" if any(_LEVELS.get(result) for result in counts) else "info"
@@ -233,17 +231,17 @@ class Integration:
     def _record(self, question: object, answer: Outcome | Holder, began: float, fault: str = "") -> None:
         """Count and log one answer: ids, outcome and duration, never a body or a signature."""
         name, seconds = self.provider.name, perf_counter() - began
-        fields: dict[str, object] = {"integration": name, "outcome": TOLD}
+        fields: dict[str, object] = {"integration": name, "outcome": BALANCE}
         if isinstance(question, Credit):
             fields["provider_tx_id"] = question.provider_tx_id
         level = "info"
         if isinstance(answer, Outcome):
-            level = _LEVELS.get(answer.result, level)
-            fields["outcome"] = answer.result.value
+            level = _LEVELS.get(answer.code, level)
+            fields["outcome"] = answer.code.value
             fields |= {
-                k: v for k, v in (("differing", answer.differing), ("detail", answer.detail or fault)) if v
+                k: v for k, v in (("differing", answer.mismatched_fields), ("detail", answer.detail or fault)) if v
             }
-            for differing in answer.differing:
+            for differing in answer.mismatched_fields:
                 self.metrics.conflicts(name, differing).inc()
         self.metrics.outcomes(name, fields["outcome"]).inc()
         self.metrics.seconds(name).observe(seconds)

@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from gateway.ledger_client import create_ledger_client
 from gateway.ledger_client.client import LedgerClient
-from gateway.load_shedding import CallbackDoor
+from gateway.load_shedding import LoadShedder
 from shared.cells import Part, cell_of, naming_cell, settings_of
 from shared.errors import CreditsError, LedgerUnavailable, SettingsError
 from shared.http import Door, Request
@@ -112,10 +112,10 @@ async def _stop(start: asyncio.Task[None], client: LedgerClient) -> None:
         await client.__aexit__(None, None, None)
 
 
-class CellDoor(Door):
+class CellLoadShedder(Door):
     """Has each cell's own door answer, so that the overload of one turns nobody of another away."""
 
-    def __init__(self, doors: Iterable[CallbackDoor]) -> None:
+    def __init__(self, doors: Iterable[LoadShedder]) -> None:
         """Take the cells' doors."""
         self._doors: Final = {path: door for door in doors for path in door.paths}
 
@@ -158,9 +158,7 @@ class _CellCounters(Collector):
         families: dict[str, Metric] = {}
         for cell, client in self._clients.items():
             for counted in (metric for counter in client.counters for metric in counter.collect()):
-                family = families.setdefault(
-                    counted.name, Metric(counted.name, counted.documentation, counted.type)
-                )
+                family = families.setdefault(counted.name, Metric(counted.name, counted.documentation, counted.type))
                 for sample in counted.samples:
                     family.add_sample(sample.name, {**sample.labels, "cell": cell}, sample.value)
         return families.values()

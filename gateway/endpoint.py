@@ -9,13 +9,13 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from gateway.addresses import AddressRule
-from gateway.callback import Integration
+from gateway.callback import CallbackHandler
 from gateway.pace import Pace, is_short
-from gateway.providers.base import Callback, Refused, Reply
+from gateway.providers.base import Callback, CallbackRejected, Reply
 from gateway.query import read_query
 from gateway.rejections import Reason, RejectionLog
 from shared.http import is_sender_trusted, read_body, response_bytes, trust_sender
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 
 _BLANKS: Final = " \t"
 
@@ -25,7 +25,7 @@ class CallbackEndpoint:
 
     def __init__(
         self,
-        integration: Integration,
+        integration: CallbackHandler,
         path: str,
         body_bytes_max: int,
         rejections: RejectionLog,
@@ -57,26 +57,26 @@ class CallbackEndpoint:
         integration.metrics.requests(integration.provider.name, self._path, reply.status).inc()
         await send_reply(send, reply)
 
-    def turn_away(self, body: bytes) -> bytes | None:
+    def shed(self, body: bytes) -> bytes | None:
         """Return a whole response that says 'ask again', or None for what is long, or of many credits."""
         if not is_short(body) or len(body) > self._body_bytes_max:
             return None
         integration = self._integration
-        name, turned_away = integration.provider.name, integration.turned_away
+        name, turned_away = integration.provider.name, integration.shed_log
         known = self._turned_away
         if known is None:
             callback = Callback(self._path, body)
             if not integration.provider.holds_few(callback):
                 return None
-            reply = integration.turn_away(callback)
+            reply = integration.shed(callback)
             headers = ("content-type", "application/json"), *reply.headers
             known = reply.status, response_bytes(reply.status, headers, reply.body)
-            if not integration.provider.echoes:
+            if not integration.provider.retry_reply_varies:
                 self._turned_away = known
         else:
             turned_away.add(name, 1)
         status, response = known
-        turned_away.add_request(name, self._path, status)
+        turned_away.record_request(name, self._path, status)
         return response
 
     async def _answer(self, scope: Scope, receive: Receive) -> Reply:
@@ -88,13 +88,13 @@ class CallbackEndpoint:
             return refused._replace(status=405, headers=(*refused.headers, ("Allow", "POST")))
         try:
             callback = self._read_head(scope)
-        except Refused as refusal:
+        except CallbackRejected as refusal:
             return self._integration.refuse(bare, refusal.outcome.detail)
         body = await read_body(receive, callback.headers, self._body_bytes_max)
         if body is None:
             return self._integration.refuse(callback, f"the body exceeds {self._body_bytes_max} bytes")
         pace = Pace(self._integration.turns, is_sender_trusted=is_sender_trusted(scope))
-        reply = await self._integration.answer(callback._replace(body=body), pace)
+        reply = await self._integration.handle(callback._replace(body=body), pace)
         if pace.is_signed:
             trust_sender(scope)
         return reply
@@ -110,7 +110,7 @@ class CallbackEndpoint:
             if (known := self._headers_read.get(name)) is not None:
                 text = value.decode("latin-1").strip(_BLANKS)
                 if headers.setdefault(known, text) != text:
-                    raise Refused(Result.MALFORMED, f"the header {known} comes twice")
+                    raise CallbackRejected(OutcomeCode.MALFORMED, f"the header {known} comes twice")
         query = read_query(scope["query_string"]) if self._integration.provider.reads_query else {}
         return Callback(self._path, b"", headers, query)
 
@@ -118,7 +118,7 @@ class CallbackEndpoint:
         """Refuse a client that is not heard, with a status after which a provider may ask again."""
         provider = self._integration.provider
         self._rejections.record(Reason.UNKNOWN_ADDRESS, provider.name)
-        outcome = Outcome(Result.UNKNOWN_CALLER, detail="this address is not one of the allowed ones")
+        outcome = Outcome(OutcomeCode.UNKNOWN_CALLER, detail="this address is not one of the allowed ones")
         reply = provider.render(Callback(self._path, b""), outcome)
         return reply._replace(status=403, headers=(*reply.headers, ("connection", "close")))
 

@@ -13,7 +13,7 @@ from gateway.ledger_client.client import LedgerClient
 from shared.http import Door, Request
 
 
-class CallbackDoor(Door):
+class LoadShedder(Door):
     """Tells callbacks to ask again while the ledger is overloaded."""
 
     def __init__(self, ledger: LedgerClient, callbacks: Mapping[str, CallbackEndpoint]) -> None:
@@ -41,7 +41,7 @@ class CallbackDoor(Door):
             return None
         if request.method != b"POST" or (endpoint := self._callbacks.get(request.path)) is None:
             return None
-        return endpoint.turn_away(bytes(request.body))
+        return endpoint.shed(bytes(request.body))
 
     def _has_room(self, request: Request) -> bool:
         """Let one more through, if the ledger is not overloaded."""

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.ledger_client.client import LedgerClient
 from gateway.metrics import GatewayMetrics
-from gateway.shed_requests import TurnedAway
+from gateway.shed_requests import ShedLog
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome
 from shared.readiness import Readiness, states_of
@@ -55,12 +55,10 @@ class Pace:
             await asyncio.sleep(turn - now)
 
 
-class Operations(Router):
+class MonitoringApp(Router):
     """The application on the operations port."""
 
-    def __init__(
-        self, ledgers: Mapping[str, LedgerClient], metrics: GatewayMetrics, turned_away: TurnedAway
-    ) -> None:
+    def __init__(self, ledgers: Mapping[str, LedgerClient], metrics: GatewayMetrics, turned_away: ShedLog) -> None:
         """Take the ledger to ask of each cell, what is counted, and what is still to be counted."""
         # A redirect would lead to wherever the request's Host header says.
         super().__init__(
@@ -122,7 +120,7 @@ async def _find_obstacle(ledger: LedgerClient) -> str | None:
     """Return why no win can be paid, or None where the ledger answers."""
     deadline = asyncio.get_running_loop().time() + READY_SECONDS_MAX
     try:
-        answer = await ledger.ask_first(PROBE, deadline)
+        answer = await ledger.call_first(PROBE, deadline)
     except LedgerUnavailable as error:
         return str(error)
-    return answer.result.value if isinstance(answer, Outcome) else None
+    return answer.code.value if isinstance(answer, Outcome) else None

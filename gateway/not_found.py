@@ -12,7 +12,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.endpoint import send_reply
 from gateway.providers.base import Callback, Provider, Reply, json_reply
 from gateway.rejections import Reason, RejectionLog
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 
 
 class NotFound:
@@ -34,5 +34,5 @@ class NotFound:
 
 
 def _reply_of(provider: Provider[Any, Any]) -> Reply:
-    outcome = Outcome(Result.MALFORMED, detail="there is no such path")
+    outcome = Outcome(OutcomeCode.MALFORMED, detail="there is no such path")
     return provider.render(Callback("", b""), outcome)._replace(status=404)

@@ -12,10 +12,10 @@ from weakref import WeakValueDictionary
 
 from shared.errors import LedgerUnavailable
 
-PLACES_EACH: Final = 16
+SLOTS_PER_KEY: Final = 16
 
 
-class Places:
+class SlotLimit:
     """So many places for each of whatever they are given by; who comes beyond waits for a turn."""
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Places:
         """Those that somebody has or waits for."""
 
     @asynccontextmanager
-    async def one(self, key: Hashable, deadline: float) -> AsyncIterator[None]:
+    async def slot(self, key: Hashable, deadline: float) -> AsyncIterator[None]:
         """Have a place of a key for a while. Raises LedgerUnavailable if there is none by the deadline."""
         places = self._of(key)
         try:
@@ -37,7 +37,7 @@ class Places:
         finally:
             places.release()
 
-    async def take(self, key: Hashable, taken: list[asyncio.Semaphore]) -> bool:
+    async def try_acquire(self, key: Hashable, taken: list[asyncio.Semaphore]) -> bool:
         """Take a place if one is free, at once: whoever asks is to release what is then in `taken`."""
         places = self._of(key)
         if places.locked():
@@ -49,5 +49,5 @@ class Places:
     def _of(self, key: Hashable) -> asyncio.Semaphore:
         places = self._taken.get(key)
         if places is None:
-            self._taken[key] = places = asyncio.Semaphore(PLACES_EACH)
+            self._taken[key] = places = asyncio.Semaphore(SLOTS_PER_KEY)
         return places

@@ -3,23 +3,23 @@
 from typing import Final
 
 from gateway.ledger_client.client import LedgerClient
-from gateway.places import Places
-from gateway.single_flight import UnderWay
+from gateway.places import SlotLimit
+from gateway.single_flight import SingleFlight
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder, Outcome
-from shared.runtime import forget_oldest
+from shared.runtime import evict_oldest
 from shared.wire import Lookup
 
-HOLDERS_MAX: Final = 100_000
+PLAYERS_MAX: Final = 100_000
 
 
-class Holders:
+class PlayerCache:
     """A bounded memory of answers. That there is no such session is not remembered: it may be opened yet."""
 
     def __init__(self, ledger: LedgerClient) -> None:
         """Take the ledger to ask."""
-        self._under_way: Final = UnderWay(ledger)
-        self._places: Final = Places()
+        self._under_way: Final = SingleFlight(ledger)
+        self._places: Final = SlotLimit()
         """For what one body asks, which may name any session beside its signature."""
         self._known: Final[dict[Lookup, Holder]] = {}
 
@@ -31,13 +31,13 @@ class Holders:
         known = self._known.get(lookup)
         if known is not None:
             return known
-        async with self._places.one(body, deadline):
-            (answer,) = await self._under_way.ask_all([lookup], deadline)
+        async with self._places.slot(body, deadline):
+            (answer,) = await self._under_way.call_all([lookup], deadline)
         if isinstance(answer, LedgerUnavailable):
             raise LedgerUnavailable(str(answer))  # not one that is told to others, too: its trace would grow
         if isinstance(answer, Outcome):
-            raise LedgerUnavailable(answer.result.value)
+            raise LedgerUnavailable(answer.code.value)
         if answer is not None:
             self._known[lookup] = answer
-            forget_oldest(self._known, HOLDERS_MAX)
+            evict_oldest(self._known, PLAYERS_MAX)
         return answer

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import parse_qsl
 
-from gateway.providers.base import Refused
-from shared.outcome import Result
+from gateway.providers.base import CallbackRejected
+from shared.outcome import OutcomeCode
 
 QUERY_BYTES_MAX: Final = 4_096
 QUERY_FIELDS_MAX: Final = 16
@@ -23,16 +23,16 @@ def read_query(query: bytes) -> Mapping[str, str]:
     if not query:
         return {}
     if len(query) > QUERY_BYTES_MAX:
-        raise Refused(Result.MALFORMED, f"the query exceeds {QUERY_BYTES_MAX} bytes")
+        raise CallbackRejected(OutcomeCode.MALFORMED, f"the query exceeds {QUERY_BYTES_MAX} bytes")
     if query.count(b"&") >= QUERY_FIELDS_MAX:
-        raise Refused(Result.MALFORMED, f"the query has more than {QUERY_FIELDS_MAX} fields")
+        raise CallbackRejected(OutcomeCode.MALFORMED, f"the query has more than {QUERY_FIELDS_MAX} fields")
     try:
         pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
-        raise Refused(Result.MALFORMED, "the query is not UTF-8") from None
+        raise CallbackRejected(OutcomeCode.MALFORMED, "the query is not UTF-8") from None
     if b"%" in query and _NO_ENCODING.search(query):
-        raise Refused(Result.MALFORMED, "the query is not percent-encoded")
+        raise CallbackRejected(OutcomeCode.MALFORMED, "the query is not percent-encoded")
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise Refused(Result.MALFORMED, "the query has a name that comes twice")
+        raise CallbackRejected(OutcomeCode.MALFORMED, "the query has a name that comes twice")
     return fields

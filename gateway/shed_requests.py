@@ -10,12 +10,12 @@ import structlog
 
 from gateway.metrics import GatewayMetrics
 from shared.log_limit import SummedLog
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 
 _log = structlog.get_logger()
 
 
-class TurnedAway(SummedLog[str]):
+class ShedLog(SummedLog[str]):
     """How many callbacks of each integration were told to ask again without being read.
 
     `add` counts credits or questions, `add_request` the request that had them.
@@ -29,7 +29,7 @@ class TurnedAway(SummedLog[str]):
         self._counted: Final = Counter[str]()
         """Of the callbacks that are not logged yet, those that the metrics have."""
 
-    def add_request(self, integration: str, path: str, status: int) -> None:
+    def record_request(self, integration: str, path: str, status: int) -> None:
         """Note a request, and what it was answered with."""
         self._requests[integration, path, status] += 1
 
@@ -39,7 +39,7 @@ class TurnedAway(SummedLog[str]):
             self._metrics.requests(*of).inc(number)
         self._requests.clear()
         for integration, number in self._unlogged.items():
-            outcomes = self._metrics.outcomes(integration, Result.UNAVAILABLE.value)
+            outcomes = self._metrics.outcomes(integration, OutcomeCode.UNAVAILABLE.value)
             outcomes.inc(number - self._counted[integration])
             self._counted[integration] = number
 

@@ -44,8 +44,7 @@ def checked(url: str) -> str:
         return url
     if not re.match("rediss?://|unix://", url):
         raise ValueError(
-            "must be memory:// or begin with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or"
-            " unix://"
+            "must be memory:// or begin with redis://, rediss://, redis+sentinel://, rediss+sentinel:// or unix://"
         )
     if defect := refuse_account(url):
         raise ValueError(defect)

@@ -74,9 +74,7 @@ def settings_of(settings: Settings, cell: str | None, *needed: Part) -> Settings
     return settings.model_copy(update=update)
 
 
-def _require_places(
-    table: str, broker: BrokerSettings, ledger: LedgerSettings, needed: tuple[Part, ...]
-) -> None:
+def _require_places(table: str, broker: BrokerSettings, ledger: LedgerSettings, needed: tuple[Part, ...]) -> None:
     """Raise SettingsError where a place that is needed is not set: beside others there is no default."""
     is_set = {
         Part.BROKER: "url" in broker.model_fields_set,

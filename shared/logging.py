@@ -18,7 +18,7 @@ from structlog.typing import EventDict, Processor
 from shared.settings import LogSettings
 
 
-class TurnLogger:
+class BufferedLogger:
     """Writes what is logged in one turn of the event loop together: to write costs more than to render."""
 
     def __init__(self, file: TextIO) -> None:
@@ -64,7 +64,7 @@ def set_up_logging(settings: LogSettings) -> None:
     ]
     renderer: Processor = _render_json if settings.format == "json" else _render_text
     level = logging.getLevelNamesMapping()[settings.level.upper()]
-    logger = TurnLogger(sys.stderr)
+    logger = BufferedLogger(sys.stderr)
     structlog.configure(
         processors=[*steps, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),

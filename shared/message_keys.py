@@ -45,9 +45,7 @@ class MessageKeys:
         """Take the keys, at least one, and the cell that they sign in."""
         of_cell = "" if cell == MAIN else f" of cell {cell}"
         self._derived: Final = {
-            purpose: tuple(
-                hmac.digest(key, f"credits.v2 {purpose}{of_cell}".encode(), "sha256") for key in keys
-            )
+            purpose: tuple(hmac.digest(key, f"credits.v2 {purpose}{of_cell}".encode(), "sha256") for key in keys)
             for purpose in Purpose
         }
 

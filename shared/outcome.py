@@ -5,7 +5,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Result(StrEnum):
+class OutcomeCode(StrEnum):
     """Every end of a callback. Each provider's table of codes has a row for each of them."""
 
     POSTED = "posted"
@@ -56,9 +56,9 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True):
 class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome"):
     """The ledger's answer to a credit. POSTED and REPLAYED carry a receipt, and only they."""
 
-    result: Result
+    code: OutcomeCode
     receipt: Receipt | None = None
-    differing: tuple[str, ...] = ()
+    mismatched_fields: tuple[str, ...] = ()
     """For CONFLICT: the fields of the fingerprint that differ from the posted transfer's."""
 
     detail: str = ""

@@ -11,7 +11,7 @@ YOUNG_OBJECTS_MAX: Final = 20_000
 _OLDER: Final = (50, 100)
 
 
-def search_seldom() -> None:
+def tune_gc() -> None:
     """Leave what is there now out of every search, and search for more seldom.
 
     To be called once, when a process is about to serve: it has loaded what stays, and what it makes from
@@ -70,14 +70,14 @@ def let_go(error: BaseException) -> None:
     error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
-def forget_oldest(memory: dict[Any, Any], entries_max: int) -> None:
+def evict_oldest(memory: dict[Any, Any], entries_max: int) -> None:
     """Remove what was put first, until there are so many.
 
     All are looked up before any is removed: the search for the first of a dict passes over those that were
     there before it, which cost a worker a tenth of its time.
 
     >>> numbers = {"a": 1, "b": 2, "c": 3}
-    >>> forget_oldest(numbers, 2)
+    >>> evict_oldest(numbers, 2)
     >>> numbers
     {'b': 2, 'c': 3}
     """

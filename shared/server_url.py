@@ -145,9 +145,7 @@ def refuse_tls_files(options: Mapping[str, str], authority: str, certificate: st
         if authority in options:
             ssl.create_default_context(cafile=options[authority])
         if certificate in options:
-            ssl.create_default_context().load_cert_chain(
-                options[certificate], options.get(key), password=lambda: ""
-            )
+            ssl.create_default_context().load_cert_chain(options[certificate], options.get(key), password=lambda: "")
     except ssl.SSLError as error:
         at_fault = certificate if certificate in options else authority
         return f"{at_fault}: holds no certificate that can be used: {error.reason or 'no PEM'}"

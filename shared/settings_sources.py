@@ -105,9 +105,7 @@ def read_environment(tables: Mapping[str, Any]) -> dict[str, Any]:
             raise SettingsError(f"{name}: there is no setting {keys[0]!r}{_hint(keys[0], tables)}")
         value = _value(os.environ[name])
         if len(keys) == 1 and not isinstance(value, dict):
-            raise SettingsError(
-                f"{name}: [{keys[0]}] is a table: set {PREFIX}{keys[0].upper()}__KEY, or JSON"
-            )
+            raise SettingsError(f"{name}: [{keys[0]}] is a table: set {PREFIX}{keys[0].upper()}__KEY, or JSON")
         _put(read, name, keys, value)
     return read
 
@@ -166,9 +164,7 @@ def _put(read: dict[str, Any], name: str, keys: list[str], value: Any) -> None:
         read = read.setdefault(key, {})
         if not isinstance(read, dict):
             raise SettingsError(f"{name}: another variable sets {key!r}, which is no table there")
-    read[last] = (
-        {**read[last], **value} if isinstance(read.get(last), dict) and isinstance(value, dict) else value
-    )
+    read[last] = {**read[last], **value} if isinstance(read.get(last), dict) and isinstance(value, dict) else value
 
 
 def located(message: str) -> str:

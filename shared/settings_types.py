@@ -19,9 +19,7 @@ CellName = Annotated[str, Field(pattern=CELL_NAME)]
 def _currency_code(code: str) -> str:
     """Refuse what the tables can't hold, instead of making another currency of it."""
     if not (code.isascii() and code.isalnum() and 3 <= len(code) <= 10 and code == code.upper()):
-        raise ValueError(
-            "a currency's code has 3 to 10 digits and upper-case letters, as the provider sends it"
-        )
+        raise ValueError("a currency's code has 3 to 10 digits and upper-case letters, as the provider sends it")
     return code
 
 

@@ -25,10 +25,10 @@ from shared.cells import naming_cell
 from shared.errors import SettingsError
 from shared.log_limit import LimitedLog
 from shared.operations import Credit
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.wire import Lookup
 from worker.database.audit_log import LEDGER, PROCESS, Action, Actor, record
-from worker.database.engine import for_reading
+from worker.database.engine import read_only
 from worker.database.faults import outages_as_unavailable
 from worker.database.schema import ledger, players, served_integrations
 from worker.database.transactions import transaction
@@ -95,7 +95,7 @@ class Assignment:
         if own is None or all(credit.integration in own for credit in credits_):
             return None
         self._log_foreign(Counter(c.integration for c in credits_ if c.integration not in own))
-        return [None if c.integration in own else Outcome(Result.UNPOSTABLE) for c in credits_]
+        return [None if c.integration in own else Outcome(OutcomeCode.UNPOSTABLE) for c in credits_]
 
     def foreign(self, lookups: Sequence[Lookup]) -> frozenset[Lookup]:
         """Return the lookups that another cell is to answer: its players may have the same ids."""
@@ -108,9 +108,7 @@ class Assignment:
     def _log_foreign(self, numbers: Mapping[str, int]) -> None:
         """Log a line a second for each integration, of which the gateways that have our keys know few."""
         for integration, number in numbers.items():
-            self._foreign_log.record(
-                integration, number, cell=self._cell, integration=integration, instead=_HINT
-            )
+            self._foreign_log.record(integration, number, cell=self._cell, integration=integration, instead=_HINT)
 
 
 def _require_cell(found: str, cell: str) -> None:
@@ -122,13 +120,11 @@ def _require_cell(found: str, cell: str) -> None:
 async def read_assigned(engine: AsyncEngine) -> Assigned:
     """Return what a database says. Raises LedgerUnavailable."""
     with outages_as_unavailable():
-        async with for_reading(engine).connect() as connection:
+        async with read_only(engine).connect() as connection:
             cell = (await connection.execute(select(ledger.c.cell))).scalar_one_or_none()
             if cell is None:
                 return Assigned(None, frozenset())
-            served = await connection.execute(
-                select(served_integrations.c.integration, served_integrations.c.cell)
-            )
+            served = await connection.execute(select(served_integrations.c.integration, served_integrations.c.cell))
             cell_of = {row.integration: row.cell for row in served}
             own = frozenset(name for name, other in cell_of.items() if other is None)
             return Assigned(cell, own, {name: other for name, other in cell_of.items() if other is not None})
@@ -145,7 +141,7 @@ async def find_posted(engine: AsyncEngine) -> frozenset[str]:
     Raises LedgerUnavailable.
     """
     with outages_as_unavailable():
-        async with for_reading(engine).connect() as connection:
+        async with read_only(engine).connect() as connection:
             return frozenset((await connection.execute(_POSTED)).scalars())
 
 
@@ -172,9 +168,7 @@ async def assign(
         _require_cell(found.cell or cell, cell)
     posted = {cell: await find_posted(engine) for cell, engine in engines.items()}
     _require_apart(wanted, known, posted)
-    new = {
-        cell: sorted({*wanted.get(cell, ()), *posted[cell]} - known[cell].integrations) for cell in engines
-    }
+    new = {cell: sorted({*wanted.get(cell, ()), *posted[cell]} - known[cell].integrations) for cell in engines}
     served = {cell: known[cell].integrations.union(new[cell]) for cell in engines}
     was_open = MAIN in known and known[MAIN].cell is None
     for cell in sorted(engines, key=lambda cell: cell != MAIN):
@@ -199,7 +193,7 @@ async def _require_unpaid(
     Their workers go on with that for a moment. Raises SettingsError and LedgerUnavailable.
     """
     with outages_as_unavailable():
-        async with for_reading(main).connect() as connection:
+        async with read_only(main).connect() as connection:
             if (await connection.execute(select(players.c.id).limit(1))).first() is None:
                 return  # there was nobody to be paid
     await asyncio.sleep(FOLLOWED_SECONDS)
@@ -233,9 +227,7 @@ def _require_nowhere_else(
                 " again; give it another NAME there"
             )
         if name in found.integrations:
-            raise SettingsError(
-                f"[integrations.{name}] cell: cell {other!r} serves it; see docs/operations/cells.md"
-            )
+            raise SettingsError(f"[integrations.{name}] cell: cell {other!r} serves it; see docs/operations/cells.md")
 
 
 async def _write(  # noqa: PLR0913, PLR0917  (what there is, and what is to be)
@@ -259,9 +251,7 @@ async def _write(  # noqa: PLR0913, PLR0917  (what there is, and what is to be)
         async with transaction(engine) as connection:
             if not (await connection.execute(update(ledger).where(is_ours).values(cell=cell))).rowcount:
                 _require_cell((await connection.execute(select(ledger.c.cell))).scalar_one(), cell)
-            await connection.execute(
-                delete(table).where(table.c.cell.is_not(None), table.c.integration.in_(outdated))
-            )
+            await connection.execute(delete(table).where(table.c.cell.is_not(None), table.c.integration.in_(outdated)))
             try:
                 if rows:
                     await connection.execute(insert(table), rows)

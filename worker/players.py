@@ -95,9 +95,7 @@ def _is_recorded(result: SessionResult, records_refusal: Callable[[], bool]) -> 
     return result in _CHANGED or (result not in _UNCHANGED and records_refusal())
 
 
-async def add_player(
-    engine: AsyncEngine, player_id: str, currency: str, *, by: Actor = PROCESS
-) -> PlayerAdded:
+async def add_player(engine: AsyncEngine, player_id: str, currency: str, *, by: Actor = PROCESS) -> PlayerAdded:
     """Add a player with a REAL and a BONUS wallet in `currency`, or whatever of that is missing.
 
     Raises LedgerUnavailable.
@@ -183,9 +181,7 @@ async def close_session(
 async def _close_session(connection: AsyncConnection, integration: str, session_id: str) -> SessionAnswer:
     closing = (
         update(sessions)
-        .where(
-            sessions.c.integration == integration, sessions.c.id == session_id, sessions.c.closed_at.is_(None)
-        )
+        .where(sessions.c.integration == integration, sessions.c.id == session_id, sessions.c.closed_at.is_(None))
         .values(closed_at=datetime.now(UTC))
     )
     closed = (await connection.execute(closing)).rowcount == 1

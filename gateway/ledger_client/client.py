@@ -25,27 +25,25 @@ class LedgerClient(ABC):
         """Stop; calls that are under way fail."""
 
     @abstractmethod
-    async def ask_all(
-        self, questions: Sequence[Question], deadline: float
-    ) -> Sequence[Answer | LedgerUnavailable]:
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
         """Return the ledger's answers by `deadline`, a time of the running loop's clock, in seconds.
 
         In place of an answer that is not there is the reason: a credit may be posted or not, now or later.
         """
 
-    async def ask(self, question: Question, deadline: float) -> Answer:
+    async def call(self, question: Question, deadline: float) -> Answer:
         """Return the answer to one question. Raises LedgerUnavailable when there is none."""
-        (answer,) = await self.ask_all([question], deadline)
+        (answer,) = await self.call_all([question], deadline)
         if isinstance(answer, LedgerUnavailable):
             raise answer
         return answer
 
-    async def ask_first(self, question: Question, deadline: float) -> Answer:
+    async def call_first(self, question: Question, deadline: float) -> Answer:
         """Return the answer to a question that goes before all that wait, and is not counted among them.
 
         It is for the gateway's own use, so overload never refuses it. Raises LedgerUnavailable.
         """
-        return await self.ask(question, deadline)
+        return await self.call(question, deadline)
 
     @abstractmethod
     def is_overloaded(self, more: int = 0) -> bool:

@@ -6,13 +6,13 @@ from types import TracebackType
 from typing import Final, Self
 
 from gateway.ledger_client.client import LedgerClient
-from gateway.ledger_client.dispatcher import Answered, Lanes
+from gateway.ledger_client.dispatcher import BatchAnswer, BatchDispatcher
 from shared.errors import LedgerUnavailable
 from shared.settings import Settings
 from shared.wire import Answer, Question
 from worker.database.engine import create_engine
 from worker.database.migrate import migrate
-from worker.ledger.service import Bookkeeper, open_bookkeeper
+from worker.ledger.service import LedgerService, open_ledger_service
 from worker.players import add_player, open_session
 
 
@@ -22,13 +22,13 @@ class EmbeddedLedgerClient(LedgerClient):
     def __init__(self, settings: Settings) -> None:
         """Take the settings, whose database's tables must be there."""
         self._settings: Final = settings
-        self._lanes: Final = Lanes(self._send, shards=1, in_flight_max=settings.gateway.in_flight_max)
+        self._lanes: Final = BatchDispatcher(self._send, shards=1, in_flight_max=settings.gateway.in_flight_max)
         self._opened: Final = AsyncExitStack()
-        self._bookkeeper: Bookkeeper | None = None
+        self._bookkeeper: LedgerService | None = None
 
     async def __aenter__(self) -> Self:
         """Open the ledger. Raises SettingsError or LedgerUnavailable."""
-        self._bookkeeper = await self._opened.enter_async_context(open_bookkeeper(self._settings))
+        self._bookkeeper = await self._opened.enter_async_context(open_ledger_service(self._settings))
         return self
 
     async def __aexit__(
@@ -47,21 +47,19 @@ class EmbeddedLedgerClient(LedgerClient):
         """How many questions wait for their answer."""
         return self._lanes.in_flight
 
-    async def ask_all(
-        self, questions: Sequence[Question], deadline: float
-    ) -> Sequence[Answer | LedgerUnavailable]:
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
         """Return the ledger's answers by `deadline` on the loop's clock."""
-        return await self._lanes.ask_all(questions, deadline)
+        return await self._lanes.call_all(questions, deadline)
 
-    async def ask_first(self, question: Question, deadline: float) -> Answer:
+    async def call_first(self, question: Question, deadline: float) -> Answer:
         """Return the answer to a question that goes before all that wait, and is not counted among them."""
-        return await self._lanes.ask_first(question, deadline)
+        return await self._lanes.call_first(question, deadline)
 
-    async def _send(self, _shard: int, questions: Sequence[Question], _deadline: float) -> Answered:
+    async def _send(self, _shard: int, questions: Sequence[Question], _deadline: float) -> BatchAnswer:
         """Answer. Each call keeps its own deadline; a transaction is not cut off by it."""
         if self._bookkeeper is None:
             raise LedgerUnavailable("the ledger is not open")
-        return Answered("", await self._bookkeeper.answer(questions))
+        return BatchAnswer("", await self._bookkeeper.answer(questions))
 
 
 async def prepare(settings: Settings, player_id: str, currency: str, session_id: str) -> None:

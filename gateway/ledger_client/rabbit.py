@@ -25,19 +25,19 @@ from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
 from gateway.ledger_client.client import LedgerClient
-from gateway.ledger_client.dispatcher import Answered, Lanes
+from gateway.ledger_client.dispatcher import BatchAnswer, BatchDispatcher
 from gateway.ledger_client.shard_search import ShardSearch
 from gateway.ledger_client.unconfirmed import as_unavailable
-from gateway.ledger_client.watchdog import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SECONDS_MAX, Silence
+from gateway.ledger_client.watchdog import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SECONDS_MAX, Watchdog
 from shared.broker.access import require_access
 from shared.broker.bodies import gather_bodies_if
-from shared.broker.connection import keep_connected, lost, wire_channel
+from shared.broker.connection import keep_connected, raw_channel, wait_closed
 from shared.broker.topology import EXCHANGE, shard_queue
 from shared.errors import LedgerUnavailable, PoisonMessage
 from shared.log_limit import LimitedLog
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
 from shared.operations import Credit
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.settings import BrokerSettings
 from shared.wire import (
     BATCH_BYTES_MAX,
@@ -79,10 +79,10 @@ class RabbitLedgerClient(LedgerClient):
         """Take `[broker]`, its keys, and how many questions may wait at once."""
         self._settings: Final = settings
         self._keys: Final = keys
-        self._lanes: Final = Lanes(self._send, 1, in_flight_max)
+        self._lanes: Final = BatchDispatcher(self._send, 1, in_flight_max)
         self._shard_search: Final = ShardSearch(self._lanes, self._send, settings.shards)
         self._stop: Final = asyncio.Event()
-        self._pending: Final[dict[int, asyncio.Future[Answered]]] = {}
+        self._pending: Final[dict[int, asyncio.Future[BatchAnswer]]] = {}
         self._dropped: Final = Counter(
             "credits_gateway_dropped_replies",
             "Replies that were not believed, or that nobody waited for, by reason",
@@ -126,19 +126,17 @@ class RabbitLedgerClient(LedgerClient):
         """Replies that were dropped, and shards in use."""
         return self._dropped, self._shard_search.gauge
 
-    async def ask_all(
-        self, questions: Sequence[Question], deadline: float
-    ) -> Sequence[Answer | LedgerUnavailable]:
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
         """Return the ledger's answers by `deadline` on the loop's clock."""
         if self._channel is None:
             return [LedgerUnavailable(self._absence)] * len(questions)
-        return await self._lanes.ask_all(questions, deadline)
+        return await self._lanes.call_all(questions, deadline)
 
-    async def ask_first(self, question: Question, deadline: float) -> Answer:
+    async def call_first(self, question: Question, deadline: float) -> Answer:
         """Return the answer to a question that goes before all that wait, and is not counted among them."""
         if self._channel is None:
             raise LedgerUnavailable(self._absence)
-        return await self._lanes.ask_first(question, deadline)
+        return await self._lanes.call_first(question, deadline)
 
     async def _serve(self, connection: AbstractConnection) -> None:
         """Use one connection until it is lost, silent while there are other nodes, or we stop."""
@@ -146,7 +144,7 @@ class RabbitLedgerClient(LedgerClient):
             return
         channel = await connection.channel(on_return_raises=True)
         replies = await channel.declare_queue(exclusive=True)
-        wire = await wire_channel(channel)
+        wire = await raw_channel(channel)
         gather_bodies_if(wire, is_fit)
         await wire.basic_consume(replies.name, self._on_reply, no_ack=True)
         self._unconfirmed, self._unanswered = _silences()
@@ -154,13 +152,11 @@ class RabbitLedgerClient(LedgerClient):
         _log.info("connected to the broker", shards=self._lanes.shards)
         ends = [
             asyncio.ensure_future(self._shard_search.keep_looking()),
-            asyncio.ensure_future(lost(connection, channel)),
+            asyncio.ensure_future(wait_closed(connection, channel)),
             asyncio.ensure_future(self._stop.wait()),
         ]
         if len(self._settings.urls) > 1:
-            ends += map(
-                asyncio.ensure_future, (self._unconfirmed.has_lasted(), self._unanswered.has_lasted())
-            )
+            ends += map(asyncio.ensure_future, (self._unconfirmed.expired(), self._unanswered.expired()))
         try:
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -200,19 +196,19 @@ class RabbitLedgerClient(LedgerClient):
         except PoisonMessage as poison:
             self._drop(poison.kind, str(poison))
             return
-        self._unanswered.end()
+        self._unanswered.heard()
         for batch in replies.batches:
             reply = self._pending.get(batch.number)
             if reply is None or reply.done():
                 self._drop("too late", "no batch of that number waits")
             else:
-                reply.set_result(Answered(replies.worker_id, batch.answers))
+                reply.set_result(BatchAnswer(replies.worker_id, batch.answers))
 
     def _drop(self, kind: str, reason: str) -> None:
         self._dropped.labels(kind).inc()
         self._dropped_log.record(kind, reason=reason)
 
-    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Answered:
+    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> BatchAnswer:
         """Publish a batch and return its answers by `deadline`. Raises LedgerUnavailable."""
         channel, loop = self._channel, asyncio.get_running_loop()
         if channel is None:
@@ -225,7 +221,7 @@ class RabbitLedgerClient(LedgerClient):
             if not is_fit(MAC_BYTES + len(payload)):
                 raise LedgerUnavailable(f"a question of {len(payload)} bytes")
         body = self._keys.sign(Purpose.BATCH, payload)
-        reply: asyncio.Future[Answered] = loop.create_future()
+        reply: asyncio.Future[BatchAnswer] = loop.create_future()
         self._pending[number] = reply
         message = _Message(shard, number, questions, body, milliseconds)
         confirmed = loop.create_task(self._publish(channel, message))
@@ -240,7 +236,7 @@ class RabbitLedgerClient(LedgerClient):
 
     async def _send_parts(
         self, shard: int, questions: Sequence[Question], deadline: float, payload_bytes: int
-    ) -> Answered:
+    ) -> BatchAnswer:
         """Send a batch that is too large for one message as several; each part has answers of its own fate.
 
         Raises LedgerUnavailable if no part is answered.
@@ -252,14 +248,14 @@ class RabbitLedgerClient(LedgerClient):
         worker_id, answers, fault = None, list[Answer](), LedgerUnavailable("no part was sent")
         for part, answered in zip(parts, sent, strict=True):
             if isinstance(error := answered.exception(), LedgerUnavailable):
-                answers += [Outcome(Result.UNAVAILABLE)] * len(part)
+                answers += [Outcome(OutcomeCode.UNAVAILABLE)] * len(part)
                 fault = error
             else:
                 worker_id = answered.result().worker_id
                 answers += answered.result().answers
         if worker_id is None:
             raise fault
-        return Answered(worker_id, answers)
+        return BatchAnswer(worker_id, answers)
 
     async def _publish(self, channel: Channel, message: _Message) -> None:
         """Publish with confirmation: what the broker confirms is posted, in time or late."""
@@ -270,8 +266,8 @@ class RabbitLedgerClient(LedgerClient):
             expiration=str(message.milliseconds),
         )
         unconfirmed = self._unconfirmed
-        unconfirmed.begin()
-        self._unanswered.begin()
+        unconfirmed.sent()
+        self._unanswered.sent()
         try:
             await channel.basic_publish(
                 message.body,
@@ -282,17 +278,17 @@ class RabbitLedgerClient(LedgerClient):
                 wait=False,
             )
         finally:
-            unconfirmed.end()  # a refusal is heard, too
+            unconfirmed.heard()  # a refusal is heard, too
         if _log.is_enabled_for(logging.DEBUG):
             confirmed = [question.identity for question in message.questions if isinstance(question, Credit)]
             _log.debug("confirmed by the broker", shard=message.shard, credits=confirmed)
 
 
-def _silences() -> tuple[Silence, Silence]:
-    return Silence("confirmations", UNCONFIRMED_SECONDS_MAX), Silence("replies", UNANSWERED_SECONDS_MAX)
+def _silences() -> tuple[Watchdog, Watchdog]:
+    return Watchdog("confirmations", UNCONFIRMED_SECONDS_MAX), Watchdog("replies", UNANSWERED_SECONDS_MAX)
 
 
-def _fail_unconfirmed(reply: asyncio.Future[Answered], task: asyncio.Task[None]) -> None:
+def _fail_unconfirmed(reply: asyncio.Future[BatchAnswer], task: asyncio.Task[None]) -> None:
     """Fail a call whose message the broker refused, returned or lost, without waiting for the deadline."""
     error = None if task.cancelled() else task.exception()
     if error is None or reply.done():

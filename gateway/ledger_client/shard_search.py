@@ -3,7 +3,7 @@
 A gateway begins with the first shard, which every installation has, and uses each further one as soon as a
 worker has answered an empty batch over it. That is the way of a credit, from the exchange to a reply, so
 gateways and workers may be given another number in any order. It is less again when the broker returns a
-batch because a shard has no queue: see `Lanes`.
+batch because a shard has no queue: see `BatchDispatcher`.
 """
 
 import asyncio
@@ -12,10 +12,10 @@ from typing import Final
 import structlog
 from prometheus_client import Gauge
 
-from gateway.ledger_client.dispatcher import Lanes, Send
+from gateway.ledger_client.dispatcher import BatchDispatcher, Send
 from shared.errors import LedgerUnavailable
 
-LOOK_SECONDS: Final = 2.0
+CHECK_SECONDS: Final = 2.0
 """How often a gateway that uses fewer shards than it may looks for more."""
 
 ANSWER_SECONDS_MAX: Final = 2.0
@@ -27,7 +27,7 @@ _log = structlog.get_logger()
 class ShardSearch:
     """The search of one gateway for the shards that are served."""
 
-    def __init__(self, lanes: Lanes, send: Send, shards_max: int) -> None:
+    def __init__(self, lanes: BatchDispatcher, send: Send, shards_max: int) -> None:
         """Take the lanes that are to use the shards, what sends a batch, and the gateway's setting."""
         self._lanes: Final = lanes
         self._send: Final = send
@@ -45,7 +45,7 @@ class ShardSearch:
                 self._logged = shards
                 log = _log.info if shards == self._shards_max else _log.warning
                 log("shards in use", shards=shards, setting=self._shards_max)
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
 
     async def _look(self) -> None:
         """Ask over the next shard, and over all that may follow if that one is served."""

@@ -16,12 +16,12 @@ UNCONFIRMED_SECONDS_MAX: Final = 3.0
 UNANSWERED_SECONDS_MAX: Final = 10.0
 """Longer than any provider waits. It may be that no worker is there, and then no node has answers."""
 
-LOOK_SECONDS: Final = 0.25
+CHECK_SECONDS: Final = 0.25
 
 _log = structlog.get_logger()
 
 
-class Silence:
+class Watchdog:
     """On one connection: from the first message that nothing was heard after, to the next that is heard."""
 
     def __init__(self, missing: str, seconds_max: float) -> None:
@@ -30,20 +30,20 @@ class Silence:
         self._seconds_max: Final = seconds_max
         self._since: float | None = None
 
-    def begin(self) -> None:
+    def sent(self) -> None:
         """Note that something was sent."""
         if self._since is None:
             self._since = asyncio.get_running_loop().time()
 
-    def end(self) -> None:
+    def heard(self) -> None:
         """Note that something was heard."""
         self._since = None
 
-    async def has_lasted(self) -> None:
+    async def expired(self) -> None:
         """Return when it has lasted for so long."""
         clock = asyncio.get_running_loop().time
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(CHECK_SECONDS)
             if self._since is not None and clock() - self._since >= self._seconds_max:
                 break
         _log.warning("the broker is silent", missing=self._missing, seconds=self._seconds_max)

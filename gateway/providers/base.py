@@ -12,14 +12,14 @@ from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, Sel
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.providers.signing import Secrets
+from gateway.providers.signing import SigningKeys
 from shared.cell_places import MAIN
 from shared.errors import CreditsError, MoneyError, SettingsError
 from shared.ids import ID_CHARACTERS_MAX, ID_PATTERN
 from shared.money import Currencies
 from shared.networks import Networks
 from shared.operations import Credit, Kind, Wallet
-from shared.outcome import Holder, Outcome, Result
+from shared.outcome import Holder, Outcome, OutcomeCode
 from shared.settings_types import StringList
 from shared.wire import FindPlayer, Lookup
 
@@ -35,21 +35,21 @@ Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pat
 CurrencyText = Annotated[str, msgspec.Meta(max_length=10)]
 """What stands where a currency code should; whether it is one is for `Provider.amount` to say."""
 
-SENTENCES: Final[Mapping[Result, str]] = {
-    Result.POSTED: "",
-    Result.REPLAYED: "already processed: this is the original result",
-    Result.CONFLICT: "this id was processed with other content",
-    Result.UNKNOWN_PLAYER: "cannot find the player",
-    Result.UNKNOWN_SESSION: "cannot find the session",
-    Result.SESSION_CLOSED: "the session is closed",
-    Result.WRONG_CURRENCY: "the player has no wallet in this currency",
-    Result.BALANCE_LIMIT: "the balance would exceed its limit",
-    Result.BAD_SIGNATURE: "the signature does not match",
-    Result.UNKNOWN_CALLER: "the caller is not the configured one",
-    Result.MALFORMED: "the request is malformed",
-    Result.INVALID_TX_ID: "the transaction id is not valid",
-    Result.UNAVAILABLE: "no answer in time, send it again",
-    Result.UNPOSTABLE: "not processed, send it again",
+SENTENCES: Final[Mapping[OutcomeCode, str]] = {
+    OutcomeCode.POSTED: "",
+    OutcomeCode.REPLAYED: "already processed: this is the original result",
+    OutcomeCode.CONFLICT: "this id was processed with other content",
+    OutcomeCode.UNKNOWN_PLAYER: "cannot find the player",
+    OutcomeCode.UNKNOWN_SESSION: "cannot find the session",
+    OutcomeCode.SESSION_CLOSED: "the session is closed",
+    OutcomeCode.WRONG_CURRENCY: "the player has no wallet in this currency",
+    OutcomeCode.BALANCE_LIMIT: "the balance would exceed its limit",
+    OutcomeCode.BAD_SIGNATURE: "the signature does not match",
+    OutcomeCode.UNKNOWN_CALLER: "the caller is not the configured one",
+    OutcomeCode.MALFORMED: "the request is malformed",
+    OutcomeCode.INVALID_TX_ID: "the transaction id is not valid",
+    OutcomeCode.UNAVAILABLE: "no answer in time, send it again",
+    OutcomeCode.UNPOSTABLE: "not processed, send it again",
 }
 """What a provider's message field says when nobody said anything more exact."""
 
@@ -79,10 +79,10 @@ class Reply(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Refused(CreditsError):  # noqa: N818  (it says what became of the request)
+class CallbackRejected(CreditsError):  # noqa: N818  (it says what became of the request)
     """The callback can't become a credit; `outcome` is what the provider is told."""
 
-    def __init__(self, result: Result, detail: str = "") -> None:
+    def __init__(self, result: OutcomeCode, detail: str = "") -> None:
         """Take a result and, for people, a sentence without any secret in it."""
         super().__init__(detail or result.value)
         self.outcome: Final = Outcome(result, detail=detail)
@@ -139,24 +139,24 @@ class Provider(ABC, Generic[SettingsType, Message]):
     reads_query: ClassVar = False
     """Whether it reads the query, which is passed over if not."""
 
-    echoes: ClassVar = True
+    retry_reply_varies: ClassVar = True
     """Whether 'ask again' depends on the request, such as by an id or a number of items. Said once if not."""
 
     settings_type: ClassVar[type[IntegrationSettings]]
     """What `[integrations.NAME]` holds for this provider; the same type as SettingsType."""
 
-    def __init__(self, name: str, settings: SettingsType, secrets: Secrets, currencies: Currencies) -> None:
+    def __init__(self, name: str, settings: SettingsType, secrets: SigningKeys, currencies: Currencies) -> None:
         """Take the integration's name, settings and secrets, as `gateway.providers.build` has read them."""
         self.name: Final = name
         self.settings: Final = settings
         self.secrets: Final = secrets
         self.currencies: Final = currencies
 
-    def notice(self) -> str | None:
+    def startup_warning(self) -> str | None:
         """Return what the operator should be told at each start."""
         return None
 
-    def is_told_from(self, other: Self) -> bool:  # noqa: ARG002
+    def is_readable_from(self, other: Self) -> bool:  # noqa: ARG002
         """Tell whether what is signed names another account than `other`'s, should they share a secret."""
         return False
 
@@ -168,7 +168,7 @@ class Provider(ABC, Generic[SettingsType, Message]):
     def parse(self, callback: Callback) -> Message:
         """Read the body into the provider's own schema, numbers as written. Raises Refused."""
 
-    def whose(self, message: Message) -> Lookup | None:  # noqa: ARG002
+    def lookup(self, message: Message) -> Lookup | None:  # noqa: ARG002
         """Return what `normalize` has to ask the ledger first: who the player is. Raises Refused."""
         return None
 
@@ -176,7 +176,7 @@ class Provider(ABC, Generic[SettingsType, Message]):
     def normalize(self, message: Message, holder: Holder | None) -> Credit | FindPlayer:
         """Turn a message into a question to the ledger. Raises Refused.
 
-        `holder` answers `whose`; it is None when nothing was asked, or nobody was found.
+        `holder` answers `lookup`; it is None when nothing was asked, or nobody was found.
         """
 
     def render(self, callback: Callback, answer: Outcome | Holder) -> Reply:
@@ -194,7 +194,7 @@ class Provider(ABC, Generic[SettingsType, Message]):
         raise TypeError(f"{type(self).__name__} asks for no balance")
 
     @abstractmethod
-    def compose(self, win: Win) -> Callback:
+    def sample_request(self, win: Win) -> Callback:
         """Return the provider's signed request for `win`, as the provider would send it."""
 
     def holds_few(self, callback: Callback) -> bool:  # noqa: ARG002
@@ -230,11 +230,11 @@ class Provider(ABC, Generic[SettingsType, Message]):
         try:
             self.currencies.exponent(currency)
         except MoneyError as error:
-            raise Refused(Result.WRONG_CURRENCY, str(error)) from None
+            raise CallbackRejected(OutcomeCode.WRONG_CURRENCY, str(error)) from None
         try:
             return self.currencies.to_minor(text, currency)
         except MoneyError as error:
-            raise Refused(Result.MALFORMED, f"amount: {error}") from None
+            raise CallbackRejected(OutcomeCode.MALFORMED, f"amount: {error}") from None
 
     def number(self, minor: int, currency: str) -> msgspec.Raw:
         """Return minor units as a JSON number: a plain decimal, trailing zeros trimmed."""
@@ -259,9 +259,9 @@ class LastRead(Generic[Message]):
 
 def explain(outcome: Outcome) -> str:
     """Return one sentence for a provider's message field, free of anything secret."""
-    if outcome.differing:
-        return f"{SENTENCES[outcome.result]}: {', '.join(outcome.differing)}"
-    return (outcome.detail or SENTENCES[outcome.result])[:EXPLANATION_CHARACTERS_MAX]
+    if outcome.mismatched_fields:
+        return f"{SENTENCES[outcome.code]}: {', '.join(outcome.mismatched_fields)}"
+    return (outcome.detail or SENTENCES[outcome.code])[:EXPLANATION_CHARACTERS_MAX]
 
 
 def json_reply(value: object, status: int = 200) -> Reply:

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.providers.base import Refused, Reply, json_reply
+from gateway.providers.base import CallbackRejected, Reply, json_reply
 from gateway.providers.fields import decode
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 
 FEW_COMMAS_MAX: Final = 64
 """A comma stands between items, so a body with so many holds few of them."""
@@ -38,10 +38,10 @@ class Bulk:
     def split(self, body: bytes) -> list[bytes]:
         """Return the bytes of each item. Raises Refused for more than there may be."""
         if body.count(b",") > ITEM_COMMAS_MAX * self._items_max:
-            raise Refused(Result.MALFORMED, f"{self._requests}: too many items")
+            raise CallbackRejected(OutcomeCode.MALFORMED, f"{self._requests}: too many items")
         items: list[msgspec.Raw] = decode(self._decoder, body).items
         if len(items) > self._items_max:
-            raise Refused(Result.MALFORMED, f"{self._requests}: more than {self._items_max} items")
+            raise CallbackRejected(OutcomeCode.MALFORMED, f"{self._requests}: more than {self._items_max} items")
         return [bytes(item) for item in items]
 
     def join(self, replies: Sequence[Reply]) -> Reply:

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway.providers.base import TEXT_CHARACTERS_MAX, Refused
+from gateway.providers.base import TEXT_CHARACTERS_MAX, CallbackRejected
 from gateway.providers.fields import ABSENT, Anything, decode, lexeme
 
 
@@ -17,9 +17,7 @@ class Echo:
         self._name: Final = name
         self._mark: Final = name.encode()
         field = "text", Anything, msgspec.field(name=name, default=ABSENT)
-        self._decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(
-            msgspec.defstruct("Echoed", [field])
-        )
+        self._decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(msgspec.defstruct("Echoed", [field]))
 
     def read(self, body: bytes) -> dict[str, str]:
         """Return the field for a reply, or nothing where it can't be read."""
@@ -41,7 +39,7 @@ class Echo:
         try:
             written = decode(self._decoder, body).text
             return {self._name: lexeme(written, self._name)} if bytes(written)[:1] == b'"' else {}
-        except Refused:
+        except CallbackRejected:
             return {}
 
 

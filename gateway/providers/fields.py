@@ -13,11 +13,11 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-from gateway.providers.base import TEXT_CHARACTERS_MAX, Id, Message, Refused, Text
+from gateway.providers.base import TEXT_CHARACTERS_MAX, CallbackRejected, Id, Message, Text
 from shared.errors import MoneyError
 from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX, is_printable, storable_round_id
 from shared.money import decimal_digits
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 
 FORM_FIELDS_MAX: Final = 64
 LONE_SURROGATES_MAX: Final = 1_000
@@ -37,7 +37,7 @@ IdOrNumber = Id | WholeNumber
 
 
 def decode(
-    decoder: msgspec.json.Decoder[Message], body: bytes, too_deep: Result = Result.MALFORMED
+    decoder: msgspec.json.Decoder[Message], body: bytes, too_deep: OutcomeCode = OutcomeCode.MALFORMED
 ) -> Message:
     """Read JSON strictly, but for a byte order mark and halves of surrogate pairs.
 
@@ -57,11 +57,11 @@ def decode(
                 raise
         return decoder.decode(mended)
     except msgspec.DecodeError as error:
-        raise Refused(Result.MALFORMED, _without_values(str(error))) from None
+        raise CallbackRejected(OutcomeCode.MALFORMED, _without_values(str(error))) from None
     except UnicodeDecodeError as error:
-        raise Refused(Result.MALFORMED, f"not UTF-8 at byte {error.start}") from None
+        raise CallbackRejected(OutcomeCode.MALFORMED, f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
-        raise Refused(too_deep, "nested too deeply") from None
+        raise CallbackRejected(too_deep, "nested too deeply") from None
 
 
 def _without_lone_surrogates(text: str) -> str:
@@ -97,7 +97,7 @@ def _decode_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message
             max_num_fields=FORM_FIELDS_MAX,
         )
     except ValueError:  # whose text quotes the body
-        raise Refused(Result.MALFORMED, f"not a form of at most {FORM_FIELDS_MAX} fields") from None
+        raise CallbackRejected(OutcomeCode.MALFORMED, f"not a form of at most {FORM_FIELDS_MAX} fields") from None
     return decode(decoder, msgspec.json.encode(dict(fields)))
 
 
@@ -121,7 +121,7 @@ def number_lexeme(raw: msgspec.Raw, field: str) -> str:
     """Return a JSON number as it was written: 5, 5.0 and 5.00 are three texts. Raises Refused for others."""
     written = bytes(raw)
     if written[:1] not in _NUMBER_STARTS or len(written) > TEXT_CHARACTERS_MAX:
-        raise Refused(Result.MALFORMED, f"{field}: not a number")
+        raise CallbackRejected(OutcomeCode.MALFORMED, f"{field}: not a number")
     return written.decode("ascii")
 
 
@@ -133,7 +133,7 @@ def id_text(given: str | int, field: str, characters_max: int = ID_CHARACTERS_MA
     if isinstance(given, str):
         return given
     if len(digits := str(given)) > characters_max:
-        raise Refused(Result.MALFORMED, f"{field}: more than {characters_max} digits")
+        raise CallbackRejected(OutcomeCode.MALFORMED, f"{field}: more than {characters_max} digits")
     return digits
 
 
@@ -146,11 +146,11 @@ def fixed_decimals(text: str, field: str, decimals: int) -> str:
     try:
         whole, fraction = decimal_digits(text)
     except MoneyError as error:
-        raise Refused(Result.MALFORMED, f"{field}: {error}") from None
+        raise CallbackRejected(OutcomeCode.MALFORMED, f"{field}: {error}") from None
     if len(fraction) > decimals:
-        raise Refused(Result.MALFORMED, f"{field}: more than {decimals} decimals")
+        raise CallbackRejected(OutcomeCode.MALFORMED, f"{field}: more than {decimals} decimals")
     if text[0] == "0" and text[1:2].isdigit():
-        raise Refused(Result.MALFORMED, f"{field}: a zero too many at its start")
+        raise CallbackRejected(OutcomeCode.MALFORMED, f"{field}: a zero too many at its start")
     return f"{whole.lstrip('0') or '0'}.{fraction.ljust(decimals, '0')}"
 
 
@@ -172,7 +172,7 @@ def reference(raw: Anything, characters_max: int = ROUND_ID_CHARACTERS_MAX) -> s
 
 def unusable(raw: Anything, usable: str | None) -> str | None:
     """Return for the record what was said where `reference` found nothing to look up."""
-    return recorded(raw) if usable is None else None
+    return raw_text(raw) if usable is None else None
 
 
 def says_nothing(raw: Anything) -> bool:
@@ -183,7 +183,7 @@ def says_nothing(raw: Anything) -> bool:
     return len(written) <= _NOTHING_BYTES_MAX and written.translate(None, _AROUND).strip(b"0.") in _NOTHING
 
 
-def recorded(raw: Anything) -> str:
+def raw_text(raw: Anything) -> str:
     """Return any JSON value for the record: "" for null, a string's text, anything else as written, cut.
 
     A string with a NUL in it, which PostgreSQL can't store, is recorded as it was written, too.
@@ -195,7 +195,7 @@ def recorded(raw: Anything) -> str:
     return (written.decode() if "\0" in text else text)[:TEXT_CHARACTERS_MAX]
 
 
-def noted(**said: str | None) -> dict[str, str]:
+def bounded_details(**said: str | None) -> dict[str, str]:
     """Return a credit's `details`: what the provider said of these, cut to a bounded length."""
     return {name: text[:TEXT_CHARACTERS_MAX] for name, text in said.items() if text}
 

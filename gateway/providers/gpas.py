@@ -45,9 +45,9 @@ from pydantic import Field
 
 from gateway.providers.base import (
     Callback,
+    CallbackRejected,
     IntegrationSettings,
     Provider,
-    Refused,
     Reply,
     Text,
     Win,
@@ -58,17 +58,17 @@ from gateway.providers.fields import (
     ABSENT,
     Anything,
     WholeNumber,
+    bounded_details,
     decode,
     lexeme,
-    noted,
-    recorded,
+    raw_text,
     reference,
 )
-from gateway.providers.signing import Secrets
+from gateway.providers.signing import SigningKeys
 from shared.ids import is_id
 from shared.money import Currencies
 from shared.operations import Credit
-from shared.outcome import Holder, Outcome, Result
+from shared.outcome import Holder, Outcome, OutcomeCode
 from shared.wire import FindSession
 
 
@@ -86,21 +86,21 @@ INVALID_TX_ID: Final = Code(400, 1002, "INVALID_TX_ID")
 DUPLICATE_TX_ID: Final = Code(400, 1003, "DUPLICATE_TX_ID")
 INVALID_WALLET_SESSION: Final = Code(400, 1004, "INVALID_WALLET_SESSION")
 
-CODES: Final[Mapping[Result, Code]] = {
-    Result.POSTED: CONFIRMED,
-    Result.REPLAYED: CONFIRMED,
-    Result.CONFLICT: DUPLICATE_TX_ID,
-    Result.UNKNOWN_PLAYER: Code(400, 1005, "INVALID_WALLET_ID"),
-    Result.UNKNOWN_SESSION: INVALID_WALLET_SESSION,
-    Result.SESSION_CLOSED: INVALID_WALLET_SESSION,
-    Result.WRONG_CURRENCY: Code(400, 1010, "CURRENCY_ERROR"),
-    Result.BALANCE_LIMIT: Code(400, 1010, "BALANCE_LIMIT"),
-    Result.BAD_SIGNATURE: Code(400, 1006, "SIGNATURE_FAILED"),
-    Result.UNKNOWN_CALLER: SYSTEM_ERROR._replace(status=400),
-    Result.MALFORMED: Code(400, 1010, "INVALID_REQUEST"),
-    Result.INVALID_TX_ID: INVALID_TX_ID,
-    Result.UNAVAILABLE: SYSTEM_ERROR,
-    Result.UNPOSTABLE: SYSTEM_ERROR,
+CODES: Final[Mapping[OutcomeCode, Code]] = {
+    OutcomeCode.POSTED: CONFIRMED,
+    OutcomeCode.REPLAYED: CONFIRMED,
+    OutcomeCode.CONFLICT: DUPLICATE_TX_ID,
+    OutcomeCode.UNKNOWN_PLAYER: Code(400, 1005, "INVALID_WALLET_ID"),
+    OutcomeCode.UNKNOWN_SESSION: INVALID_WALLET_SESSION,
+    OutcomeCode.SESSION_CLOSED: INVALID_WALLET_SESSION,
+    OutcomeCode.WRONG_CURRENCY: Code(400, 1010, "CURRENCY_ERROR"),
+    OutcomeCode.BALANCE_LIMIT: Code(400, 1010, "BALANCE_LIMIT"),
+    OutcomeCode.BAD_SIGNATURE: Code(400, 1006, "SIGNATURE_FAILED"),
+    OutcomeCode.UNKNOWN_CALLER: SYSTEM_ERROR._replace(status=400),
+    OutcomeCode.MALFORMED: Code(400, 1010, "INVALID_REQUEST"),
+    OutcomeCode.INVALID_TX_ID: INVALID_TX_ID,
+    OutcomeCode.UNAVAILABLE: SYSTEM_ERROR,
+    OutcomeCode.UNPOSTABLE: SYSTEM_ERROR,
 }
 TAGS_MAX: Final = 64
 MEANINGFUL_TAGS: Final = ("roundid", "gameid", "externalReferenceBet", "closeRound")
@@ -151,44 +151,44 @@ class Gpas(Provider[GpasSettings, Movement]):
     paths: ClassVar = ("movements/credit",)
     headers: ClassVar = frozenset({"x-parent-system-id", "x-signature"})
     reads_query: ClassVar = True
-    echoes: ClassVar = False
+    retry_reply_varies: ClassVar = False
     settings_type: ClassVar = GpasSettings
 
-    def __init__(self, name: str, settings: GpasSettings, secrets: Secrets, currencies: Currencies) -> None:
+    def __init__(self, name: str, settings: GpasSettings, secrets: SigningKeys, currencies: Currencies) -> None:
         """Let the setting for repeats choose their code."""
         super().__init__(name, settings, secrets, currencies)
         repeat = CONFIRMED if settings.duplicate_reply == "original" else DUPLICATE_TX_ID
-        self._codes: Final[Mapping[Result, Code]] = {**CODES, Result.REPLAYED: repeat}
+        self._codes: Final[Mapping[OutcomeCode, Code]] = {**CODES, OutcomeCode.REPLAYED: repeat}
 
     def authenticate(self, callback: Callback) -> None:
         """Verify the parent system and the header against the whole body."""
         if callback.header("x-parent-system-id") != self.settings.parent_system_id:
-            raise Refused(Result.UNKNOWN_CALLER, "x-parent-system-id is not the configured one")
+            raise CallbackRejected(OutcomeCode.UNKNOWN_CALLER, "x-parent-system-id is not the configured one")
         given = callback.header("x-signature")
         if not self.secrets.verify(given, lambda key: signature(key, callback.body)):
-            raise Refused(Result.BAD_SIGNATURE)
+            raise CallbackRejected(OutcomeCode.BAD_SIGNATURE)
 
     def parse(self, callback: Callback) -> Movement:
         """Read the body, and the session that the query names."""
-        body = decode(_decoder, callback.body, too_deep=Result.UNAVAILABLE)
+        body = decode(_decoder, callback.body, too_deep=OutcomeCode.UNAVAILABLE)
         return Movement(callback.query.get("walletSessionId", ""), body)
 
-    def whose(self, message: Movement) -> FindSession:
+    def lookup(self, message: Movement) -> FindSession:
         """Ask for the player and the currency of the wallet session."""
         if not message.wallet_session_id:
-            raise Refused(Result.UNKNOWN_SESSION, "walletSessionId is missing from the query")
+            raise CallbackRejected(OutcomeCode.UNKNOWN_SESSION, "walletSessionId is missing from the query")
         if not is_id(message.wallet_session_id):
-            raise Refused(Result.UNKNOWN_SESSION)
+            raise CallbackRejected(OutcomeCode.UNKNOWN_SESSION)
         return FindSession(self.name, message.wallet_session_id)
 
     def normalize(self, message: Movement, holder: Holder | None) -> Credit:
         """Make a credit to the session's player, in the session's currency."""
         body, tags = message.body, _read_tags(message.body.tags)
         if holder is None:
-            raise Refused(Result.UNKNOWN_SESSION)
+            raise CallbackRejected(OutcomeCode.UNKNOWN_SESSION)
         if not is_id(reference_text := str(body.external_reference)):
-            raise Refused(Result.INVALID_TX_ID, "externalReference is empty, too long or not printable")
-        texts = {f"tags.{name}": recorded(tag) for name, tag in tags.items()}
+            raise CallbackRejected(OutcomeCode.INVALID_TX_ID, "externalReference is empty, too long or not printable")
+        texts = {f"tags.{name}": raw_text(tag) for name, tag in tags.items()}
         return Credit(
             integration=self.name,
             provider_tx_id=reference_text,
@@ -201,13 +201,13 @@ class Gpas(Provider[GpasSettings, Movement]):
             bet_id=reference(tags.get("externalReferenceBet", ABSENT)),
             session_id=message.wallet_session_id,
             open_session_only=not self.settings.pay_closed_sessions,
-            details=noted(description=recorded(body.description), **texts),
+            details=bounded_details(description=raw_text(body.description), **texts),
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
         """Say the movement and the balances after it, or an error."""
         del callback  # nothing of the request is echoed
-        code, receipt = self._codes[outcome.result], outcome.receipt
+        code, receipt = self._codes[outcome.code], outcome.receipt
         if receipt is None or code is not CONFIRMED:
             error = {"code": code.code, "type": code.type, "message": explain(outcome)}
             return json_reply(error, code.status)
@@ -227,7 +227,7 @@ class Gpas(Provider[GpasSettings, Movement]):
             code.status,
         )
 
-    def compose(self, win: Win) -> Callback:
+    def sample_request(self, win: Win) -> Callback:
         """Return a signed /movements/credit."""
         body = msgspec.json.encode(
             {

@@ -47,10 +47,10 @@ from pydantic import Field, PositiveInt, field_validator
 
 from gateway.providers.base import (
     Callback,
+    CallbackRejected,
     CurrencyText,
     IntegrationSettings,
     Provider,
-    Refused,
     Reply,
     Text,
     Win,
@@ -63,36 +63,36 @@ from gateway.providers.fields import (
     ABSENT,
     Anything,
     IdOrNumber,
+    bounded_details,
     decode,
     id_text,
-    noted,
     number_lexeme,
-    recorded,
+    raw_text,
     reference,
     spoken,
     unusable,
 )
-from gateway.providers.signing import Secrets, hmac_sha256_hex
+from gateway.providers.signing import SigningKeys, hmac_sha256_hex
 from shared.money import Currencies
 from shared.operations import Credit, Kind
-from shared.outcome import Holder, Outcome, Result
+from shared.outcome import Holder, Outcome, OutcomeCode
 
 PAID: Final = 0
-ERROR_CODES: Final[Mapping[Result, int]] = {
-    Result.POSTED: PAID,
-    Result.REPLAYED: PAID,
-    Result.CONFLICT: 1007,
-    Result.UNKNOWN_PLAYER: 1004,
-    Result.UNKNOWN_SESSION: 1000,
-    Result.SESSION_CLOSED: 1000,
-    Result.WRONG_CURRENCY: 1006,
-    Result.BALANCE_LIMIT: 1000,
-    Result.BAD_SIGNATURE: 1001,
-    Result.UNKNOWN_CALLER: 1003,
-    Result.MALFORMED: 1002,
-    Result.INVALID_TX_ID: 1002,
-    Result.UNAVAILABLE: 1008,
-    Result.UNPOSTABLE: 1000,
+ERROR_CODES: Final[Mapping[OutcomeCode, int]] = {
+    OutcomeCode.POSTED: PAID,
+    OutcomeCode.REPLAYED: PAID,
+    OutcomeCode.CONFLICT: 1007,
+    OutcomeCode.UNKNOWN_PLAYER: 1004,
+    OutcomeCode.UNKNOWN_SESSION: 1000,
+    OutcomeCode.SESSION_CLOSED: 1000,
+    OutcomeCode.WRONG_CURRENCY: 1006,
+    OutcomeCode.BALANCE_LIMIT: 1000,
+    OutcomeCode.BAD_SIGNATURE: 1001,
+    OutcomeCode.UNKNOWN_CALLER: 1003,
+    OutcomeCode.MALFORMED: 1002,
+    OutcomeCode.INVALID_TX_ID: 1002,
+    OutcomeCode.UNAVAILABLE: 1008,
+    OutcomeCode.UNPOSTABLE: 1000,
 }
 _KINDS: Final = {"REGULAR": Kind.WIN, "REWARD": Kind.REWARD, "JACKPOT": Kind.JACKPOT}
 _SAMPLE_TIMESTAMP: Final = 1_773_935_126_789
@@ -108,7 +108,7 @@ class HpGamesSettings(IntegrationSettings):
     """`[integrations.NAME]` of an HPGames account."""
 
     merchant_id: UUID
-    error_codes: dict[Result, PositiveInt] = Field(default={})
+    error_codes: dict[OutcomeCode, PositiveInt] = Field(default={})
     """DECISION: codes that HPGames has confirmed, in place of ours; never 0, which says that it was paid."""
 
     bulk_items_max: int = Field(default=1_000, ge=1)
@@ -116,7 +116,7 @@ class HpGamesSettings(IntegrationSettings):
 
     @field_validator("error_codes")
     @classmethod
-    def _errors_only(cls, codes: dict[Result, int]) -> dict[Result, int]:
+    def _errors_only(cls, codes: dict[OutcomeCode, int]) -> dict[OutcomeCode, int]:
         if any(ERROR_CODES[result] == PAID for result in codes):
             raise ValueError("posted and replayed are no errors: their code is 0")
         return codes
@@ -161,24 +161,20 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
     paths: ClassVar = ("credit", "bulkCredit")
     settings_type: ClassVar = HpGamesSettings
 
-    def __init__(
-        self, name: str, settings: HpGamesSettings, secrets: Secrets, currencies: Currencies
-    ) -> None:
+    def __init__(self, name: str, settings: HpGamesSettings, secrets: SigningKeys, currencies: Currencies) -> None:
         """Replace the codes that are settled."""
         super().__init__(name, settings, secrets, currencies)
         self._merchant_id: Final = str(settings.merchant_id)
         self._bulk: Final = Bulk("creditRequests", "creditResponses", settings.bulk_items_max)
-        self._codes: Final[Mapping[Result, int]] = {**ERROR_CODES, **settings.error_codes}
+        self._codes: Final[Mapping[OutcomeCode, int]] = {**ERROR_CODES, **settings.error_codes}
 
-    def notice(self) -> str | None:
+    def startup_warning(self) -> str | None:
         """Name the codes that nobody has confirmed."""
         errors = {result: code for result, code in ERROR_CODES.items() if code != PAID}
         unconfirmed = [f"{r} {code}" for r, code in errors.items() if r not in self.settings.error_codes]
-        return (
-            "error codes that HPGames has not confirmed: " + ", ".join(unconfirmed) if unconfirmed else None
-        )
+        return "error codes that HPGames has not confirmed: " + ", ".join(unconfirmed) if unconfirmed else None
 
-    def is_told_from(self, other: Self) -> bool:
+    def is_readable_from(self, other: Self) -> bool:
         """Tell by the merchant, whose id is signed."""
         return self.settings.merchant_id != other.settings.merchant_id
 
@@ -203,17 +199,17 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
     def authenticate(self, callback: Callback) -> None:
         """Verify the merchant and the hash, over numbers as they were written."""
         if len(callback.body) < SIGNED_BYTES_MIN:
-            raise Refused(Result.MALFORMED, "too short to be signed")
+            raise CallbackRejected(OutcomeCode.MALFORMED, "too short to be signed")
         signed = decode(_signed, callback.body)
         if signed.merchant_id.lower() != self._merchant_id:
-            raise Refused(Result.UNKNOWN_CALLER, "merchantId is not the configured one")
+            raise CallbackRejected(OutcomeCode.UNKNOWN_CALLER, "merchantId is not the configured one")
         timestamp = number_lexeme(signed.timestamp, "timestamp")
         if not timestamp.isdigit() or len(timestamp) > _TIMESTAMP_DIGITS_MAX:
-            raise Refused(Result.MALFORMED, "timestamp: not a whole number of milliseconds")
+            raise CallbackRejected(OutcomeCode.MALFORMED, "timestamp: not a whole number of milliseconds")
         amount = number_lexeme(signed.amount, "amount")
         message = f"{signed.merchant_id}{signed.bet_id}{amount}{signed.transaction_id}{timestamp}".encode()
         if not self.secrets.verify(signed.hash or "", lambda key: hmac_sha256_hex(key, message)):
-            raise Refused(Result.BAD_SIGNATURE)
+            raise CallbackRejected(OutcomeCode.BAD_SIGNATURE)
 
     def parse(self, callback: Callback) -> CreditRequest:
         """Read the whole body."""
@@ -233,20 +229,20 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
             wallet=self.wallet_for(kind or Kind.WIN),
             game_id=game_id,
             bet_id=message.bet_id.lower(),
-            details=noted(
+            details=bounded_details(
                 timestamp=number_lexeme(message.timestamp, "timestamp"),
-                created=recorded(message.created),
+                created=raw_text(message.created),
                 gameId=unusable(message.game_id, game_id),
                 type=unusable(message.type, kind),
-                rewardId=recorded(message.reward_id),
-                rewardType=recorded(message.reward_type),
-                jackpotId=recorded(message.jackpot_id),
+                rewardId=raw_text(message.reward_id),
+                rewardType=raw_text(message.reward_type),
+                jackpotId=raw_text(message.jackpot_id),
             ),
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
         """Say the balance after the credit, or an error; either names the transaction as it was sent."""
-        code, receipt, echo = self._codes[outcome.result], outcome.receipt, _echo.read(callback.body)
+        code, receipt, echo = self._codes[outcome.code], outcome.receipt, _echo.read(callback.body)
         if receipt is None:
             return json_reply({"errorCode": code, "errorText": explain(outcome), **echo})
         return json_reply(
@@ -260,7 +256,7 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
             }
         )
 
-    def compose(self, win: Win) -> Callback:
+    def sample_request(self, win: Win) -> Callback:
         """Return a signed /credit."""
         bet_id = uuid5(NAMESPACE_URL, win.round_id)
         message = f"{self._merchant_id}{bet_id}{win.amount}{win.provider_tx_id}{_SAMPLE_TIMESTAMP}"

@@ -52,10 +52,10 @@ from pydantic import BeforeValidator, Field
 
 from gateway.providers.base import (
     Callback,
+    CallbackRejected,
     IntegrationSettings,
     LastRead,
     Provider,
-    Refused,
     Reply,
     Text,
     Win,
@@ -67,22 +67,22 @@ from gateway.providers.fields import (
     Anything,
     IdOrNumber,
     WholeNumber,
+    bounded_details,
     decode_json_or_form,
     fixed_decimals,
     id_text,
     lexeme,
-    noted,
-    recorded,
+    raw_text,
     reference,
     says_nothing,
     spoken,
     unusable,
 )
 from gateway.providers.sign_versions import SignVersions
-from gateway.providers.signing import Secrets, hmac_sha256_hex
+from gateway.providers.signing import SigningKeys, hmac_sha256_hex
 from shared.money import Currencies
 from shared.operations import Credit, Kind
-from shared.outcome import Holder, Outcome, Result
+from shared.outcome import Holder, Outcome, OutcomeCode
 from shared.settings_types import CurrencyCode
 from shared.wire import FindPlayer
 
@@ -94,21 +94,21 @@ class Code(NamedTuple):
     send_again: bool = False
 
 
-CODES: Final[Mapping[Result, Code]] = {
-    Result.POSTED: Code(0),
-    Result.REPLAYED: Code(11),
-    Result.CONFLICT: Code(2),
-    Result.UNKNOWN_PLAYER: Code(5),
-    Result.UNKNOWN_SESSION: Code(1),
-    Result.SESSION_CLOSED: Code(1),
-    Result.WRONG_CURRENCY: Code(2),
-    Result.BALANCE_LIMIT: Code(1),
-    Result.BAD_SIGNATURE: Code(3),
-    Result.UNKNOWN_CALLER: Code(4),
-    Result.MALFORMED: Code(2),
-    Result.INVALID_TX_ID: Code(2),
-    Result.UNAVAILABLE: Code(1, send_again=True),
-    Result.UNPOSTABLE: Code(1, send_again=True),
+CODES: Final[Mapping[OutcomeCode, Code]] = {
+    OutcomeCode.POSTED: Code(0),
+    OutcomeCode.REPLAYED: Code(11),
+    OutcomeCode.CONFLICT: Code(2),
+    OutcomeCode.UNKNOWN_PLAYER: Code(5),
+    OutcomeCode.UNKNOWN_SESSION: Code(1),
+    OutcomeCode.SESSION_CLOSED: Code(1),
+    OutcomeCode.WRONG_CURRENCY: Code(2),
+    OutcomeCode.BALANCE_LIMIT: Code(1),
+    OutcomeCode.BAD_SIGNATURE: Code(3),
+    OutcomeCode.UNKNOWN_CALLER: Code(4),
+    OutcomeCode.MALFORMED: Code(2),
+    OutcomeCode.INVALID_TX_ID: Code(2),
+    OutcomeCode.UNAVAILABLE: Code(1, send_again=True),
+    OutcomeCode.UNPOSTABLE: Code(1, send_again=True),
 }
 _SIGNED_DECIMALS: Final = 2
 _USER_ID: Final = re.compile(r"[A-Za-z0-9]{4,48}")
@@ -173,12 +173,10 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
     """One iGamingAce agent."""
 
     paths: ClassVar = ("Deposit",)
-    echoes: ClassVar = False
+    retry_reply_varies: ClassVar = False
     settings_type: ClassVar = IGamingAceSettings
 
-    def __init__(
-        self, name: str, settings: IGamingAceSettings, secrets: Secrets, currencies: Currencies
-    ) -> None:
+    def __init__(self, name: str, settings: IGamingAceSettings, secrets: SigningKeys, currencies: Currencies) -> None:
         """Check that the currency is one. Raises SettingsError."""
         super().__init__(name, settings, secrets, currencies)
         self._versions: Final = SignVersions(name, settings.sign_version, _VERSIONS)
@@ -186,7 +184,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         if settings.currency is not None:
             self.require_currency("currency", settings.currency)
 
-    def is_told_from(self, other: Self) -> bool:
+    def is_readable_from(self, other: Self) -> bool:
         """Tell by the agents, unless one is how the other begins: userID follows without a separator."""
         agent, others = self.settings.agent_id, other.settings.agent_id
         return not (agent.startswith(others) or others.startswith(agent))
@@ -202,9 +200,9 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
     def _verify(self, callback: Callback) -> SignedDeposit:
         body = decode_json_or_form(_deposit, callback.body)
         if not _USER_ID.fullmatch(str(body.user_id)):
-            raise Refused(Result.MALFORMED, "userID: not 4 to 48 letters and digits")
+            raise CallbackRejected(OutcomeCode.MALFORMED, "userID: not 4 to 48 letters and digits")
         if str(body.agent_id) != self.settings.agent_id:
-            raise Refused(Result.UNKNOWN_CALLER, "agentID is not the configured one")
+            raise CallbackRejected(OutcomeCode.UNKNOWN_CALLER, "agentID is not the configured one")
         for version in self._versions.accepted:
             message = signed_message(body, version)
             if self._is_signed(body, message):
@@ -212,13 +210,13 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         # The version 2 that was seen may have been cut out of a captured request of version 1. So that one is
         # to be sent again: a final answer would lose every honest win until somebody looks.
         if self.settings.sign_version == "auto" and self._is_signed(body, signed_message(body, 1)):
-            raise Refused(Result.UNAVAILABLE, "sign version 1 after version 2: set sign_version")
-        raise Refused(Result.BAD_SIGNATURE)
+            raise CallbackRejected(OutcomeCode.UNAVAILABLE, "sign version 1 after version 2: set sign_version")
+        raise CallbackRejected(OutcomeCode.BAD_SIGNATURE)
 
     def _is_signed(self, body: Deposit, message: bytes) -> bool:
         return self.secrets.verify(body.sign or "", lambda key: hmac_sha256_hex(key, message).upper())
 
-    def whose(self, message: SignedDeposit) -> FindPlayer | None:
+    def lookup(self, message: SignedDeposit) -> FindPlayer | None:
         """Ask for the player's own currency, unless a setting says it."""
         return None if self.settings.currency else FindPlayer(str(message.body.user_id), self.name)
 
@@ -227,7 +225,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         _refuse_bet_and_win(message)
         body, currency = message.body, self.settings.currency or (holder.currency if holder else None)
         if currency is None:
-            raise Refused(Result.UNKNOWN_PLAYER)
+            raise CallbackRejected(OutcomeCode.UNKNOWN_PLAYER)
         kind = Kind.WIN if says_nothing(body.free_spin_id) else Kind.FREE_SPIN
         round_id, game_id, bet_id = map(reference, (body.round_id, body.game_id, body.bet_id))
         return Credit(
@@ -241,8 +239,8 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
             round_id=round_id,
             game_id=game_id,
             bet_id=bet_id,
-            details=noted(
-                freeSpinID=None if kind is Kind.WIN else recorded(body.free_spin_id),
+            details=bounded_details(
+                freeSpinID=None if kind is Kind.WIN else raw_text(body.free_spin_id),
                 roundID=unusable(body.round_id, round_id),
                 gameID=unusable(body.game_id, game_id),
                 refTransactionID=unusable(body.bet_id, bet_id),
@@ -252,12 +250,12 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
         """Say the transfer and the balance after it, or a code; learn the version from what was posted."""
-        if outcome.result is Result.POSTED and not self._versions.is_found:
+        if outcome.code is OutcomeCode.POSTED and not self._versions.is_found:
             posted = self.parse(callback)
             # Without a gameID both versions sign the same, which tells nothing of what iGamingAce speaks.
             if spoken(posted.body.game_id):
                 self._versions.learn(posted.version)
-        (code, send_again), receipt = CODES[outcome.result], outcome.receipt
+        (code, send_again), receipt = CODES[outcome.code], outcome.receipt
         if receipt is None:
             status = self.settings.unavailable_status if send_again else 200
             return json_reply({"code": code, "message": explain(outcome)}, status)
@@ -270,7 +268,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
             }
         )
 
-    def compose(self, win: Win) -> Callback:
+    def sample_request(self, win: Win) -> Callback:
         """Return a signed /Deposit."""
         request: dict[str, object] = {
             "agentID": self.settings.agent_id,
@@ -292,4 +290,4 @@ def _refuse_bet_and_win(message: SignedDeposit) -> None:
     """Raise Refused for the signed message of a BetWin, whose stake would be paid as a win."""
     account = f"{message.body.agent_id}{message.body.user_id}".encode()
     if _BET_AND_WIN.match(message.signed, len(account)):
-        raise Refused(Result.MALFORMED, "a bet and win is not paid as a win")
+        raise CallbackRejected(OutcomeCode.MALFORMED, "a bet and win is not paid as a win")

@@ -45,10 +45,10 @@ import msgspec
 
 from gateway.providers.base import (
     Callback,
+    CallbackRejected,
     CurrencyText,
     IntegrationSettings,
     Provider,
-    Refused,
     Reply,
     Win,
     json_reply,
@@ -57,11 +57,11 @@ from gateway.providers.fields import (
     ABSENT,
     Anything,
     IdOrNumber,
+    bounded_details,
     decode,
     id_text,
     lexeme,
-    noted,
-    recorded,
+    raw_text,
     reference,
     says_nothing,
     spoken,
@@ -70,24 +70,24 @@ from gateway.providers.fields import (
 from gateway.providers.signing import hmac_sha256_hex
 from shared.ids import ID_CHARACTERS_MAX
 from shared.operations import Credit, Kind
-from shared.outcome import Holder, Outcome, Result
+from shared.outcome import Holder, Outcome, OutcomeCode
 from shared.wire import FindPlayer
 
-STATUS_CODES: Final[Mapping[Result, str]] = {
-    Result.POSTED: "OK",
-    Result.REPLAYED: "OK",
-    Result.CONFLICT: "ERR_UNKNOWN",
-    Result.UNKNOWN_PLAYER: "ERR_UNKNOWN",
-    Result.UNKNOWN_SESSION: "ERR_UNKNOWN",
-    Result.SESSION_CLOSED: "ERR_UNKNOWN",
-    Result.WRONG_CURRENCY: "ERR_UNKNOWN",
-    Result.BALANCE_LIMIT: "ERR_UNKNOWN",
-    Result.BAD_SIGNATURE: "ERR_INTEGRITY_CHECK_FAILED",
-    Result.UNKNOWN_CALLER: "ERR_UNKNOWN",
-    Result.MALFORMED: "ERR_UNKNOWN",
-    Result.INVALID_TX_ID: "ERR_UNKNOWN",
-    Result.UNAVAILABLE: "ERR_TIMEOUT",
-    Result.UNPOSTABLE: "ERR_TIMEOUT",
+STATUS_CODES: Final[Mapping[OutcomeCode, str]] = {
+    OutcomeCode.POSTED: "OK",
+    OutcomeCode.REPLAYED: "OK",
+    OutcomeCode.CONFLICT: "ERR_UNKNOWN",
+    OutcomeCode.UNKNOWN_PLAYER: "ERR_UNKNOWN",
+    OutcomeCode.UNKNOWN_SESSION: "ERR_UNKNOWN",
+    OutcomeCode.SESSION_CLOSED: "ERR_UNKNOWN",
+    OutcomeCode.WRONG_CURRENCY: "ERR_UNKNOWN",
+    OutcomeCode.BALANCE_LIMIT: "ERR_UNKNOWN",
+    OutcomeCode.BAD_SIGNATURE: "ERR_INTEGRITY_CHECK_FAILED",
+    OutcomeCode.UNKNOWN_CALLER: "ERR_UNKNOWN",
+    OutcomeCode.MALFORMED: "ERR_UNKNOWN",
+    OutcomeCode.INVALID_TX_ID: "ERR_UNKNOWN",
+    OutcomeCode.UNAVAILABLE: "ERR_TIMEOUT",
+    OutcomeCode.UNPOSTABLE: "ERR_TIMEOUT",
 }
 BETS: Final = frozenset({"bet", "giftspin"})
 """The letters of a bet's reasons."""
@@ -139,22 +139,20 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
 
     paths: ClassVar = ("credit", "balance")
     headers: ClassVar = frozenset({"x-signature"})
-    echoes: ClassVar = False
+    retry_reply_varies: ClassVar = False
     settings_type: ClassVar = KlasSettings
 
     def authenticate(self, callback: Callback) -> None:
         """Verify the header against the whole body."""
         given = callback.header("x-signature").lower()
         if not self.secrets.verify(given, lambda key: hmac_sha256_hex(key, callback.body)):
-            raise Refused(Result.BAD_SIGNATURE)
+            raise CallbackRejected(OutcomeCode.BAD_SIGNATURE)
 
     def parse(self, callback: Callback) -> CreditRequest | BalanceRequest:
         """Read the body of the operation that the path names."""
-        return decode(_decoders[callback.path], callback.body, too_deep=Result.UNAVAILABLE)
+        return decode(_decoders[callback.path], callback.body, too_deep=OutcomeCode.UNAVAILABLE)
 
-    def normalize(
-        self, message: CreditRequest | BalanceRequest, holder: Holder | None
-    ) -> Credit | FindPlayer:
+    def normalize(self, message: CreditRequest | BalanceRequest, holder: Holder | None) -> Credit | FindPlayer:
         """Make a credit, or the question for a balance."""
         del holder  # the request names the player itself
         if isinstance(message, BalanceRequest):
@@ -175,16 +173,16 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
             round_closed=bytes(message.round_completed) == b"true",
             game_id=game_id,
             session_id=session_id,
-            details=noted(
-                request_id=recorded(message.request_id),
-                timestamp=recorded(message.timestamp),
+            details=bounded_details(
+                request_id=raw_text(message.request_id),
+                timestamp=raw_text(message.timestamp),
                 session_id=unusable(message.session_id, session_id),
                 game_code=unusable(message.game_code, game_id),
                 round_id=unusable(message.round_id, round_id),
-                reason=recorded(message.reason),
-                gift_spin=None if kind is Kind.WIN else recorded(message.gift_spin),
-                jackpot_wins=recorded(message.jackpot_wins),
-                deduction=recorded(message.deduction),
+                reason=raw_text(message.reason),
+                gift_spin=None if kind is Kind.WIN else raw_text(message.gift_spin),
+                jackpot_wins=raw_text(message.jackpot_wins),
+                deduction=raw_text(message.deduction),
             ),
         )
 
@@ -194,13 +192,13 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
             return amount_minor
         deduction_minor = self.amount(lexeme(message.deduction, "deduction"), message.currency)
         if deduction_minor > amount_minor:
-            raise Refused(Result.MALFORMED, "deduction: more than the amount")
+            raise CallbackRejected(OutcomeCode.MALFORMED, "deduction: more than the amount")
         return amount_minor - deduction_minor
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
         """Say what this credit put in each wallet, or a status code alone."""
         del callback  # nothing of the request is echoed
-        status_code, receipt = STATUS_CODES[outcome.result], outcome.receipt
+        status_code, receipt = STATUS_CODES[outcome.code], outcome.receipt
         if receipt is None:
             return self._signed({"status_code": status_code})
         text = self.currencies.to_text
@@ -225,7 +223,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         signature = hmac_sha256_hex(self.secrets.signing, reply.body)
         return reply._replace(headers=(("X-Signature", signature),))
 
-    def compose(self, win: Win) -> Callback:
+    def sample_request(self, win: Win) -> Callback:
         """Return a signed /credit."""
         body = msgspec.json.encode(
             {
@@ -255,6 +253,6 @@ def _refuse_other_operations(message: CreditRequest) -> None:
     A refund has the `reference_id` that no win has, and lacks the `round_completed` that every win has.
     """
     if "".join(filter(str.isalpha, spoken(message.reason))).lower() in BETS:
-        raise Refused(Result.MALFORMED, "reason: a bet is not paid as a win")
+        raise CallbackRejected(OutcomeCode.MALFORMED, "reason: a bet is not paid as a win")
     if not says_nothing(message.reference_id) and bytes(message.round_completed) == bytes(ABSENT):
-        raise Refused(Result.MALFORMED, "reference_id: a refund is not paid as a win")
+        raise CallbackRejected(OutcomeCode.MALFORMED, "reference_id: a refund is not paid as a win")

@@ -11,7 +11,7 @@ from gateway.providers.gpas import Gpas
 from gateway.providers.hpgames import HpGames
 from gateway.providers.igamingace import IGamingAce
 from gateway.providers.klas import Klas
-from gateway.providers.signing import Secrets
+from gateway.providers.signing import SigningKeys
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.settings_defects import describe
@@ -34,12 +34,10 @@ def build(name: str, table: Mapping[str, Any], currencies: Currencies) -> Provid
         settings = protocol.settings_type.model_validate(table)
     except ValidationError as error:
         raise SettingsError(describe(error, where)) from None
-    return protocol(name, settings, Secrets.load(settings.secrets, f"[{where}] secrets"), currencies)
+    return protocol(name, settings, SigningKeys.load(settings.secrets, f"[{where}] secrets"), currencies)
 
 
-def build_all(
-    integrations: Mapping[str, Mapping[str, Any]], currencies: Currencies
-) -> list[Provider[Any, Any]]:
+def build_all(integrations: Mapping[str, Mapping[str, Any]], currencies: Currencies) -> list[Provider[Any, Any]]:
     """Make every integration from its settings table. Raises SettingsError with one clear line."""
     providers = [build(name, table, currencies) for name, table in integrations.items()]
     refuse_common_secrets(providers)
@@ -50,7 +48,7 @@ def refuse_common_secrets(providers: Sequence[Provider[Any, Any]]) -> None:
     """Raise SettingsError for two integrations that would both pay one signed request."""
     for one, other in combinations(providers, 2):
         alike = type(one) is type(other) and one.secrets.have_in_common(other.secrets)
-        if alike and not one.is_told_from(other):
+        if alike and not one.is_readable_from(other):
             raise SettingsError(
                 f"[integrations.{one.name}] and [integrations.{other.name}] have a secret in common: "
                 "a win signed for one would be paid at the other, too"

@@ -7,7 +7,7 @@ from typing import Final
 from shared.secrets import read_secret
 
 
-class Secrets:
+class SigningKeys:
     """One or several secrets: while one is being replaced by another, requests of both are right."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -15,7 +15,7 @@ class Secrets:
         self._keys: Final = tuple(keys)
 
     @classmethod
-    def load(cls, named: Sequence[str], where: str) -> "Secrets":
+    def load(cls, named: Sequence[str], where: str) -> "SigningKeys":
         """Read literals, `env:NAME` and `file:PATH`. Raises SettingsError for a missing one."""
         return cls([read_secret(name, where) for name in named])
 
@@ -30,7 +30,7 @@ class Secrets:
         matches = [hmac.compare_digest(wanted, signature(key).encode()) for key in self._keys]
         return any(matches)
 
-    def have_in_common(self, others: "Secrets") -> bool:
+    def have_in_common(self, others: "SigningKeys") -> bool:
         """Tell whether any of the keys is one of another integration's, too."""
         return any(others.hold(key) for key in self._keys)
 

@@ -70,9 +70,7 @@ async def connect_to_any(settings: BrokerSettings) -> AbstractConnection:
         try:
             return await connect(settings, url)
         except BROKER_FAULTS as error:
-            _log.warning(
-                "broker not reached", node=node_of(url), error=type(error).__name__, reason=reason_of(error)
-            )
+            _log.warning("broker not reached", node=node_of(url), error=type(error).__name__, reason=reason_of(error))
     return await connect(settings, last)
 
 
@@ -149,7 +147,7 @@ def _pause_seconds(rounds: int) -> float:
     return uniform(seconds / 2, seconds)  # noqa: S311  (jitter)
 
 
-async def lost(connection: AbstractConnection, *channels: AbstractChannel) -> None:
+async def wait_closed(connection: AbstractConnection, *channels: AbstractChannel) -> None:
     """Return when the connection, or one of the channels, is of no more use."""
     ends = [asyncio.ensure_future(connection.closed())]
     ends += [asyncio.ensure_future(channel.closed()) for channel in channels]
@@ -164,13 +162,13 @@ def _needs_every_consumer(_tag: str) -> bool:
     return False
 
 
-async def wire_channel(
+async def raw_channel(
     channel: AbstractChannel, goes_on_without: Callable[[str], bool] = _needs_every_consumer
 ) -> Channel:
     """Return aiormq's channel under aio-pika's: its calls cost a fraction, and can leave out waiting.
 
     When the broker ends one of its consumers, because a queue was deleted or has lost its quorum, the channel
-    is closed, and with it found to be `lost`: nothing else would ever be delivered to that consumer. Not so
+    is closed, and with it found to be `wait_closed`: nothing else would ever be delivered to that consumer. Not so
     where `goes_on_without`, which is called with the consumer's tag, says that it can be done without.
     """
     wire = cast("Channel", await channel.get_underlay_channel())

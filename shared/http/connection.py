@@ -69,9 +69,7 @@ class Connection(MemberProtocol):
         self.endpoints.pop("extensions", None)
         self._reader.close()
         if self._exchange is not None:
-            self._registry.hold(
-                self, self._exchange.request.held_bytes
-            )  # until the application is done with it
+            self._registry.hold(self, self._exchange.request.held_bytes)  # until the application is done with it
             self._exchange.disconnect()
         self._exchange = self._arriving = None
         self._queue.clear()

@@ -86,9 +86,7 @@ class TlsListener:
 class TlsHandshake(MemberProtocol):
     """A connection until its TLS handshake is done. Then an HTTP connection takes its place."""
 
-    def __init__(
-        self, registry: ConnectionRegistry, server: ServerState, accepted: socket.socket, client: str
-    ) -> None:
+    def __init__(self, registry: ConnectionRegistry, server: ServerState, accepted: socket.socket, client: str) -> None:
         """Take what counts connections, the server's state, and the connection with its client's address."""
         super().__init__(registry, server)
         self._accepted: Final = accepted

@@ -20,7 +20,7 @@ from shared.http.handshake import TlsListener
 from shared.http.listening import BACKLOG, listen
 from shared.http.refusals import RefusalLog
 from shared.http.registry import ConnectionRegistry
-from shared.runtime import search_seldom
+from shared.runtime import tune_gc
 from shared.settings import HttpBounds
 
 DRAIN_SECONDS_MAX: Final = 15
@@ -77,9 +77,7 @@ class Server(uvicorn.Server):
     async def _listen(self, listening: socket.socket) -> asyncio.Server | TlsListener:
         if self._tls is not None:
             return TlsListener(listening, self._registry, self.server_state, self._tls, self._connection)
-        return await asyncio.get_running_loop().create_server(
-            self._connection, sock=listening, backlog=BACKLOG
-        )
+        return await asyncio.get_running_loop().create_server(self._connection, sock=listening, backlog=BACKLOG)
 
 
 async def serve(  # noqa: PLR0913  (what one port is)
@@ -104,7 +102,7 @@ async def serve(  # noqa: PLR0913  (what one port is)
     Raises SettingsError, which names `setting`, when the port can't be had.
     """
     sockets = listen(host, port, setting)
-    search_seldom()
+    tune_gc()
     allow_connections()
     bounds = below_file_limit(bounds or HttpBounds(), FILES_OF_CLIENTS)
     registry = ConnectionRegistry(bounds, refusals, is_told_of_trust=says_whom_it_trusts)

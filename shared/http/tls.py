@@ -41,9 +41,7 @@ def _load(context: ssl.SSLContext, certificate: str, key: str, table: str) -> No
         context.load_cert_chain(certificate, key, give_no_passphrase)
     except (ssl.SSLError, OSError, ValueError) as error:
         if is_encrypted:
-            raise SettingsError(
-                f"[{table}] tls_key: the key is encrypted; give one without a passphrase"
-            ) from None
+            raise SettingsError(f"[{table}] tls_key: the key is encrypted; give one without a passphrase") from None
         reason = getattr(error, "reason", None)
         if reason == "KEY_VALUES_MISMATCH":
             raise SettingsError(f"[{table}] tls_key: is not the key of tls_certificate") from None

@@ -98,9 +98,7 @@ async def test_refusals_are_counted_each_and_logged_once_a_second(gateway: Gatew
 
 
 @pytest.mark.parametrize("integration", INTEGRATIONS)
-async def test_behind_a_trusted_proxy_its_header_counts(
-    behind_a_proxy: GatewayProcess, integration: str
-) -> None:
+async def test_behind_a_trusted_proxy_its_header_counts(behind_a_proxy: GatewayProcess, integration: str) -> None:
     before = behind_a_proxy.posted()
     for values in (
         (),
@@ -151,9 +149,7 @@ async def test_overload_tells_no_stranger_to_ask_again() -> None:
         ("GATEWAY__OPERATIONS_PORT", "0", "[gateway] operations_port: "),
     ],
 )
-async def test_setting_that_is_none_is_one_line(
-    gateway: GatewayProcess, variable: str, value: str, said: str
-) -> None:
+async def test_setting_that_is_none_is_one_line(gateway: GatewayProcess, variable: str, value: str, said: str) -> None:
     environment = environment_of(gateway.database.parent, **{f"CREDITS_{variable}": value})
     code, lines = await start_in_vain(environment)
     assert (code, len(lines)) == (3, 1)

@@ -10,7 +10,7 @@ import pytest
 from shared.broker.bodies import HEAD_BYTES
 from shared.broker.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, shard_queue
 from shared.message_keys import MessageKeys, Purpose
-from shared.outcome import Holder, Outcome, Receipt, Result
+from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 from shared.wire import (
     BATCH_QUESTIONS_MAX,
     MESSAGE_BYTES_MAX,
@@ -50,9 +50,7 @@ def flipped(body: bytes, bit: int) -> bytes:
     return bytes(changed)
 
 
-async def test_forged_batch_credits_nobody_and_is_answered_to_nobody(
-    system: System, stranger: Stranger
-) -> None:
+async def test_forged_batch_credits_nobody_and_is_answered_to_nobody(system: System, stranger: Stranger) -> None:
     assert await pay(system) == 1
     captured, _ = await stranger.overheard_batch()
     await stranger.forget()
@@ -91,9 +89,7 @@ async def test_replayed_batch_pays_nothing_twice_and_is_answered_to_its_gateway_
     assert await transfers(system) == before + 2
 
 
-async def test_batch_that_was_captured_long_ago_is_left_to_a_person(
-    system: System, stranger: Stranger
-) -> None:
+async def test_batch_that_was_captured_long_ago_is_left_to_a_person(system: System, stranger: Stranger) -> None:
     """What was refused in its time, as for an unknown player, is not paid because somebody sends it again."""
     before, long_ago = await transfers(system), unix_ms() - 1_000 * (STALE_SECONDS + 60)
     body = KEYS.sign(Purpose.BATCH, encode(Batch(1, long_ago, [credit()], "amq.gen-gone")))
@@ -114,7 +110,7 @@ async def test_forged_reply_is_believed_by_no_gateway_though_its_number_is_right
     try:
         paying = asyncio.create_task(pay(system))
         captured, waiting = await stranger.overheard_batch()
-        lies = Outcome(Result.POSTED, Receipt("forged", "EUR", 1050, 0, 1050, 0))
+        lies = Outcome(OutcomeCode.POSTED, Receipt("forged", "EUR", 1050, 0, 1050, 0))
         payload = encode(Replies(waiting.reply_to, "worker", [BatchReply(waiting.number, [lies])]))
         forged = [
             payload,
@@ -162,7 +158,7 @@ async def test_replayed_reply_answers_nothing(system: System, stranger: Stranger
     assert await pay(system) == 1
     _, answered = await stranger.overheard_batch()
     before = (await dropped(system)).get("too late", 0)
-    lies = BatchReply(answered.number, [Outcome(Result.UNKNOWN_PLAYER)])
+    lies = BatchReply(answered.number, [Outcome(OutcomeCode.UNKNOWN_PLAYER)])
     captured = KEYS.sign(Purpose.REPLY, encode(Replies(answered.reply_to, "worker", [lies])))
     await stranger.publish_all([captured] * 20, answered.reply_to)
 
@@ -234,9 +230,7 @@ async def test_garbage_in_the_properties_costs_nobody_the_connection(
     assert log.read_text().count("worker serves") == connected
 
 
-async def test_flood_of_poison_keeps_no_honest_win_waiting_for_long(
-    system: System, stranger: Stranger
-) -> None:
+async def test_flood_of_poison_keeps_no_honest_win_waiting_for_long(system: System, stranger: Stranger) -> None:
     worker = system.workers[0]
     await worker.end()  # which logs what poison there was before
     before = len(logged(worker, "poison message"))
@@ -260,9 +254,7 @@ async def test_flood_of_poison_keeps_no_honest_win_waiting_for_long(
     await stranger.channel.queue_purge(UNSIGNED_QUEUE)
 
 
-async def test_every_dropped_reply_is_logged_though_the_gateway_ends(
-    system: System, stranger: Stranger
-) -> None:
+async def test_every_dropped_reply_is_logged_though_the_gateway_ends(system: System, stranger: Stranger) -> None:
     assert await pay(system) == 1
     _, answered = await stranger.overheard_batch()
     before = (await dropped(system)).get("unsigned", 0)

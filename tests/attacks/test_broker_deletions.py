@@ -85,17 +85,13 @@ async def test_what_was_deleted_is_made_again_without_a_restart(
 
     async def is_posted() -> bool:
         with suppress(DeliveryError):  # as long as there is no such queue
-            await vandal.channel.basic_publish(
-                body, routing_key=LATE_QUEUE, properties=SIGNED, mandatory=True
-            )
+            await vandal.channel.basic_publish(body, routing_key=LATE_QUEUE, properties=SIGNED, mandatory=True)
         return await transfers(system) == before + 1
 
     await until(is_posted)
 
 
-async def test_win_whose_shard_has_no_queue_is_paid_over_another_at_once(
-    system: System, vandal: Stranger
-) -> None:
+async def test_win_whose_shard_has_no_queue_is_paid_over_another_at_once(system: System, vandal: Stranger) -> None:
     await unbind(vandal, SHARD)
     assert await pay(system) == 1
 

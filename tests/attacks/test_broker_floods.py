@@ -47,9 +47,7 @@ async def flood(stranger: Stranger, body: bytes, messages: int, to: str | None =
 
 
 @pytest.mark.parametrize("queue", [None, LATE_QUEUE])
-async def test_huge_messages_take_no_memory_of_a_worker(
-    system: System, stranger: Stranger, queue: str | None
-) -> None:
+async def test_huge_messages_take_no_memory_of_a_worker(system: System, stranger: Stranger, queue: str | None) -> None:
     before = most_memory(system)
     await flood(stranger, HUGE, HUGE_MESSAGES, queue)
     assert await pay_with_retries(system, 20) == 20

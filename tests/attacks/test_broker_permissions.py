@@ -27,7 +27,7 @@ from tests.support.broker_users import url_of
 from tests.support.client import http_bytes, send_all
 from tests.support.servers import Servers, fresh_vhost
 from tests.support.system import System, make_topology, running_system
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 
 SHARDS = 2
 SHARD = shard_queue(0)
@@ -62,7 +62,7 @@ async def system_of(servers: Servers, urls: Urls, workers: int) -> AsyncIterator
 
 async def pay(system: System) -> Said:
     provider = system.providers["klas"]
-    request = http_bytes("klas", provider.compose(Win(str(uuid4()), "anna", "session")))
+    request = http_bytes("klas", provider.sample_request(Win(str(uuid4()), "anna", "session")))
     (response,) = await send_all(system.url, [request], 1)
     return told(provider, "EUR", response)[0]
 
@@ -81,7 +81,7 @@ async def test_gateway_waits_for_the_first_worker_and_both_need_no_more_than_the
         await system.until_ready()
         assert await pay(system) is Said.PAID
         listed = await system.command("dead", "list")
-        assert (listed.returncode, listed.stdout) == (End.OK, "nothing is put aside\n")
+        assert (listed.returncode, listed.stdout) == (ExitCode.OK, "nothing is put aside\n")
 
 
 async def test_queues_of_an_older_installation_need_nothing_but_the_bindings(servers: Servers) -> None:

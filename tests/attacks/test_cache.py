@@ -12,20 +12,20 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from shared.operations import Credit
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 from shared.settings import LedgerSettings
 from tests.support.caches import EPOCH, ONE, TWO, cache_on, key_of, put, transfer
 from tests.support.commands import run
 from tests.support.credits import WIN, win
 from tests.support.ledgers import assert_books_hold
 from tests.support.servers import Servers, drop_database, fresh_database
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.database.engine import create_engine
 from worker.database.migrate import migrate
 from worker.ledger.cache import circuit
 from worker.ledger.cache.values import MAC_BYTES, VALUE_BYTES_MAX, CachedValues
 from worker.ledger.epoch import Epoch
-from worker.ledger.service import Bookkeeper
+from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
 
@@ -47,10 +47,10 @@ async def ledger(servers: Servers) -> AsyncIterator[Ledger]:
         await drop_database(servers, url)
 
 
-async def settle_after_restart(servers: Servers, ledger: Ledger, *credits_: Credit) -> list[Result]:
+async def settle_after_restart(servers: Servers, ledger: Ledger, *credits_: Credit) -> list[OutcomeCode]:
     """Answer as a worker that has just started and remembers nothing itself."""
     async with cache_on(servers.cache_url, await ledger.keyed_epoch()) as cache:
-        return [outcome.result for outcome in await Bookkeeper(ledger, cache).settle(credits_)]
+        return [outcome.code for outcome in await LedgerService(ledger, cache).post(credits_)]
 
 
 Poison = Callable[[bytes, Epoch], bytes]
@@ -58,9 +58,7 @@ POISONS: dict[str, Poison] = {
     "another win's value": lambda value, _: value,
     "a forged value": lambda value, epoch: _forged(value, Epoch(epoch.name, os.urandom(32))),
     "a value of another epoch": lambda value, epoch: _forged(value, Epoch("before", epoch.cache_key)),
-    "its content under another's MAC": lambda value, epoch: (
-        value[:MAC_BYTES] + _forged(value, epoch)[MAC_BYTES:]
-    ),
+    "its content under another's MAC": lambda value, epoch: value[:MAC_BYTES] + _forged(value, epoch)[MAC_BYTES:],
     "a value without a MAC": lambda value, _: msgspec.msgpack.encode(_transfer_in(value)),
     "a MAC cut short": lambda value, epoch: _forged(value, epoch)[1:],
 }
@@ -87,14 +85,17 @@ async def test_unpaid_win_is_paid_whatever_the_cache_says_of_it(
 ) -> None:
     epoch = await ledger.keyed_epoch()
     async with cache_on(servers.cache_url, epoch) as cache:
-        await Bookkeeper(ledger, cache).settle([WIN])
+        await LedgerService(ledger, cache).post([WIN])
     async with Redis.from_url(servers.cache_url) as redis:
         value = await redis.get(key_of(WIN.identity, epoch))
         assert isinstance(value, bytes)
         for key in (key_of(TWIN.identity, epoch), f"credits:{epoch.name}:{':'.join(TWIN.identity)}"):
             await redis.set(key, poison(value, epoch))
-    assert await settle_after_restart(servers, ledger, WIN, TWIN) == [Result.REPLAYED, Result.POSTED]
-    assert await settle_after_restart(servers, ledger, WIN, TWIN) == [Result.REPLAYED] * 2
+    assert await settle_after_restart(servers, ledger, WIN, TWIN) == [
+        OutcomeCode.REPLAYED,
+        OutcomeCode.POSTED,
+    ]
+    assert await settle_after_restart(servers, ledger, WIN, TWIN) == [OutcomeCode.REPLAYED] * 2
 
 
 async def test_values_that_do_not_verify_are_counted_and_logged_once_a_second(servers: Servers) -> None:
@@ -174,9 +175,7 @@ async def test_nothing_that_stands_in_the_place_of_redis_ends_a_worker(answer: b
         assert "secret" not in str(logged)
 
 
-async def test_whatever_the_client_raises_costs_a_miss(
-    servers: Servers, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_whatever_the_client_raises_costs_a_miss(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception that nobody expected ended every worker, which was sent the same batch again."""
 
     async def unexpected(*_arguments: object, **_named: object) -> object:
@@ -300,7 +299,7 @@ async def test_worker_with_an_option_that_no_driver_knows_does_not_start(tmp_pat
         CREDITS_BROKER__URL="amqp://127.0.0.1:1/",
         CREDITS_CACHE__URL="redis://:a-password@127.0.0.1/6?family=0",
     )
-    assert "url" in ended.error(End.SETTINGS)
+    assert "url" in ended.error(ExitCode.SETTINGS)
     assert "a-password" not in ended.err
 
 

@@ -67,9 +67,7 @@ async def flooding(head: bytes, body: bytes) -> AsyncIterator[Flood]:
     ],
     ids=["redis", "sentinel"],
 )
-async def test_answer_without_end_is_read_up_to_a_bound(
-    flood: tuple[bytes, bytes], url: str, bytes_max: int
-) -> None:
+async def test_answer_without_end_is_read_up_to_a_bound(flood: tuple[bytes, bytes], url: str, bytes_max: int) -> None:
     counted: list[str] = []
     async with flooding(*flood) as server:
         with capture_logs() as logged:

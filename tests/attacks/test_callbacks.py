@@ -45,7 +45,7 @@ async def _send(system: System, integration: str, callback: Callback) -> Any:
 
 def _klas(system: System, **changes: Any) -> Callback:
     """Return a win of klas with other fields, signed."""
-    composed = system.providers["klas"].compose(_win())
+    composed = system.providers["klas"].sample_request(_win())
     body = json.dumps({**json.loads(composed.body), **changes}).encode()
     signature = hmac.new(INTEGRATIONS["klas"]["secrets"].encode(), body, hashlib.sha256).hexdigest()
     return composed._replace(body=body, headers={**composed.headers, "x-signature": signature})
@@ -65,7 +65,7 @@ async def test_bulks_of_nothings_hold_up_no_honest_win_and_are_one_line_each(sys
         return sent
 
     provider = system.providers["hpgames"]
-    honest = [http_bytes("hpgames", provider.compose(_win("0.01"))) for _ in range(50)]
+    honest = [http_bytes("hpgames", provider.sample_request(_win("0.01"))) for _ in range(50)]
     attackers = [asyncio.create_task(attack()) for _ in range(BULKS)]
     responses: list[Response] = await send_all(system.url, honest, 10)
     done.set()
@@ -95,22 +95,22 @@ async def test_promotion_of_klas_without_a_round_is_paid(system: System, changes
 async def test_ten_million_as_a_java_double_writes_it_is_paid(system: System) -> None:
     paid = {"klas": ("status_code", "OK"), "gpas": ("status", "CONFIRMED"), "hpgames": ("errorCode", 0)}
     for integration, (field, success) in paid.items():
-        callback = system.providers[integration].compose(_win("1.0E7"))
+        callback = system.providers[integration].sample_request(_win("1.0E7"))
         assert (await _send(system, integration, callback))[field] == success
-    win = system.providers["igamingace"].compose(_win("10000000"))
+    win = system.providers["igamingace"].sample_request(_win("10000000"))
     spelled = win._replace(body=win.body.replace(b"10000000.00", b"1.0E7"))
     assert (await _send(system, "igamingace", spelled))["code"] == 0
 
 
 async def test_jackpot_of_hpgames_without_a_token_is_paid(system: System) -> None:
-    composed = system.providers["hpgames"].compose(_win())
+    composed = system.providers["hpgames"].sample_request(_win())
     fields = {**json.loads(composed.body), "authToken": None, "type": "JACKPOT", "jackpotId": None}
     body = json.dumps(fields).replace('"amount": 1.0,', '"amount": 1.00,').encode()
     assert (await _send(system, "hpgames", composed._replace(body=body)))["errorCode"] == 0
 
 
 async def test_json_of_igamingace_under_a_forms_name_is_paid_and_not_logged(system: System) -> None:
-    composed = system.providers["igamingace"].compose(_win())
+    composed = system.providers["igamingace"].sample_request(_win())
     form = composed._replace(headers={"content-type": "application/x-www-form-urlencoded"})
     assert (await _send(system, "igamingace", form))["code"] == 0
     broken = form._replace(body=composed.body[:-1] + b"&")

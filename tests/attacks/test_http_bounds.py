@@ -43,9 +43,7 @@ async def test_long_head_is_refused(gateway: GatewayProcess, head: bytes, size: 
     [(b"x: " + b"y" * 40_000, 431), (b"content-length: " + b"0" * 5_000 + b"2", 400)],
     ids=["a header", "a length"],
 )
-async def test_long_head_after_a_whole_request_is_refused(
-    gateway: GatewayProcess, header: bytes, status: int
-) -> None:
+async def test_long_head_after_a_whole_request_is_refused(gateway: GatewayProcess, header: bytes, status: int) -> None:
     """How much of a packet with two requests belongs to the second head is known at its end only."""
     whole = b"GET / HTTP/1.1\r\nHost: gateway\r\n\r\n"
     before, refused = await responses(await gateway.send(whole + LINE + header, b"\r\n\r\n{}"))
@@ -122,9 +120,7 @@ async def test_target_is_a_path_or_an_absolute_url(gateway: GatewayProcess) -> N
         (paid,) = await responses(await gateway.send(win_bytes().replace(b"/klas", prefix + b"/klas", 1)))
         assert_paid(paid)
     for target in (b"*", b"ftp://gateway/klas/credit", b"http://?/klas/credit", b"gateway:80"):
-        (refused,) = await responses(
-            await gateway.send(win_bytes().replace(b"/klas/credit", target, 1) + win_bytes())
-        )
+        (refused,) = await responses(await gateway.send(win_bytes().replace(b"/klas/credit", target, 1) + win_bytes()))
         assert refused.status == 400
 
 

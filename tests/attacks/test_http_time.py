@@ -20,9 +20,7 @@ FILES_MAX = 300
 @pytest.fixture(scope="module")
 async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GatewayProcess]:
     bounds = {f"{name}_seconds_max": SECONDS_MAX for name in ("head", "body", "idle", "write")}
-    async with gateway_process(
-        tmp_path_factory.mktemp("time"), pipelined_requests_max=100_000, **bounds
-    ) as running:
+    async with gateway_process(tmp_path_factory.mktemp("time"), pipelined_requests_max=100_000, **bounds) as running:
         yield running
 
 

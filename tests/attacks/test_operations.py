@@ -31,8 +31,7 @@ async def poll(url: str, path: str, statuses: set[int]) -> None:
 async def test_storm_of_pollers_costs_no_win(gateway: GatewayProcess) -> None:
     paths, statuses = ("/readyz", "/readyz", "/metrics"), set[int]()
     pollers = [
-        asyncio.create_task(poll(gateway.operations_url, paths[n % len(paths)], statuses))
-        for n in range(POLLERS)
+        asyncio.create_task(poll(gateway.operations_url, paths[n % len(paths)], statuses)) for n in range(POLLERS)
     ]
     before = gateway.posted()
     requests = [(name, http_bytes(name, win(name))) for name in INTEGRATIONS for _ in range(WINS_OF_EACH)]

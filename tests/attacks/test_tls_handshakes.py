@@ -43,9 +43,7 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory, tls: Tls) -> AsyncIt
 
 async def connect(gateway: GatewayProcess, tls: Tls) -> Connection:
     host, _, port = gateway.url.removeprefix("https://").partition(":")
-    return await asyncio.wait_for(
-        asyncio.open_connection(host, int(port), ssl=tls.client), REPLY_WITHIN_SECONDS
-    )
+    return await asyncio.wait_for(asyncio.open_connection(host, int(port), ssl=tls.client), REPLY_WITHIN_SECONDS)
 
 
 async def pay(connection: Connection) -> None:
@@ -99,9 +97,7 @@ async def test_what_is_no_handshake_is_counted(gateway: GatewayProcess, tls: Tls
     await pay_once(gateway, tls)
 
 
-async def test_client_that_hangs_up_in_its_handshake_leaves_nothing(
-    gateway: GatewayProcess, tls: Tls
-) -> None:
+async def test_client_that_hangs_up_in_its_handshake_leaves_nothing(gateway: GatewayProcess, tls: Tls) -> None:
     """Neither a place nor a file: three times as many as there are come and go."""
     before = await gateway.refused("connections")
     for _ in range(30):

@@ -27,7 +27,7 @@ from shared.http import serve, serving
 from shared.logging import set_up_logging
 from shared.money import MINOR_MAX
 from shared.operations import Credit, Wallet
-from shared.outcome import Holder, Outcome, Receipt, Result
+from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 from shared.settings import Settings, load_settings
 from shared.wire import Answer, FindSession, Lookup, Question
 from worker.database.engine import create_engine
@@ -67,9 +67,7 @@ class DirectLedger(LedgerClient):
         """Close the connections."""
         await self._engine.dispose()
 
-    async def ask_all(
-        self, questions: Sequence[Question], deadline: float
-    ) -> Sequence[Answer | LedgerUnavailable]:
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
         """Return the answers, whenever they come."""
         del deadline  # whoever measures it counts what came too late
         return [await self._answer(question) for question in questions]
@@ -114,7 +112,7 @@ class DirectLedger(LedgerClient):
             if not (await connection.execute(_INSERT_TRANSFER, transfer)).rowcount:
                 raise NotPlainError
             await _write_entries(connection, transfer["id"], credit, paid, after[credit.wallet])
-        return Outcome(Result.POSTED, _receipt(transfer))
+        return Outcome(OutcomeCode.POSTED, _receipt(transfer))
 
 
 async def _write_entries(
@@ -176,9 +174,7 @@ _INSERT_TRANSFER: Final = (
 # Not `values()` with a list, which SQLAlchemy compiles anew each time; one statement, as the guards want it.
 _INSERT_ENTRIES: Final = insert(entries).from_select(
     list(entries.columns.keys()),
-    union_all(
-        *(select(*(bindparam(f"{leg}_{c.name}", type_=c.type) for c in entries.columns)) for leg in _LEG)
-    ),
+    union_all(*(select(*(bindparam(f"{leg}_{c.name}", type_=c.type) for c in entries.columns)) for leg in _LEG)),
 )
 _UPDATE_WALLET: Final = (
     update(wallets)

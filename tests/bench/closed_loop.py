@@ -146,9 +146,7 @@ class Books(NamedTuple):
         """Read them."""
         return cls(subject, await subject.outcomes(), await subject.transfers())
 
-    async def check(
-        self, answered_min: int, answered_max: int, unpaid_min: int = 0, unpaid_max: int = 0
-    ) -> int:
+    async def check(self, answered_min: int, answered_max: int, unpaid_min: int = 0, unpaid_max: int = 0) -> int:
         """Return how many credits were paid since.
 
         Raises VoidRunError unless as many as expected were answered, all but so many were paid, and these

@@ -82,9 +82,7 @@ def new_credits(size: int) -> list[Credit]:
 async def posted_credits(books: Books, size: int) -> list[Credit]:
     """Return credits that were posted long ago, from all over the books."""
     ids = [provider_tx_id(random.randrange(books.transfers)) for _ in range(size)]
-    found = select(transfers).where(
-        transfers.c.integration == INTEGRATION, transfers.c.provider_tx_id.in_(ids)
-    )
+    found = select(transfers).where(transfers.c.integration == INTEGRATION, transfers.c.provider_tx_id.in_(ids))
     async with books.engine.connect() as connection:
         return [
             Credit(
@@ -125,9 +123,7 @@ async def opened(server_url: str, size: int, tell: Callable[[str], None]) -> Boo
     """Return books of a size, loaded if they are not on the server yet."""
     name = f"growth_{size}"
     connection = await asyncpg.connect(server_url.replace("+asyncpg", ""))
-    is_new = await connection.fetchval(
-        "SELECT NOT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)", name
-    )
+    is_new = await connection.fetchval("SELECT NOT EXISTS (SELECT 1 FROM pg_database WHERE datname = $1)", name)
     if is_new:
         await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
@@ -141,7 +137,7 @@ async def opened(server_url: str, size: int, tell: Callable[[str], None]) -> Boo
 async def load(settings: LedgerSettings, size: int, tell: Callable[[str], None]) -> None:
     """Load books of a size, and tell how long it took."""
     started = time.monotonic()
-    engine = create_engine(settings, patient=True)
+    engine = create_engine(settings, no_statement_timeout=True)
     await migrate(engine)
     await fill(engine, size, PLAYERS)
     await engine.dispose()
@@ -154,16 +150,12 @@ def table(all_books: Sequence[Books]) -> str:
     for what in all_books[0].times_ms:
         medians = [statistics.median(books.times_ms[what]) for books in all_books]
         wal = [statistics.mean(books.wal_bytes[what]) / 1024 for books in all_books]
-        cells = (
-            f"{ms:8.2f} {ms / medians[0]:5.2f}x {kib:6.0f} K" for ms, kib in zip(medians, wal, strict=True)
-        )
+        cells = (f"{ms:8.2f} {ms / medians[0]:5.2f}x {kib:6.0f} K" for ms, kib in zip(medians, wal, strict=True))
         lines.append(f"{what:16}" + "".join(f"{cell:>24}" for cell in cells))
     return "\n".join(lines)
 
 
-async def measured(
-    server_url: str, sizes: Sequence[int], rounds: int, tell: Callable[[str], None]
-) -> list[Books]:
+async def measured(server_url: str, sizes: Sequence[int], rounds: int, tell: Callable[[str], None]) -> list[Books]:
     """Return books of all sizes, measured by turns."""
     all_books = [await opened(server_url, size, tell) for size in sizes]
     for number in range(rounds + WARM_UP_ROUNDS):

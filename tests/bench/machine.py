@@ -27,9 +27,7 @@ def provide_tools() -> None:
         missing = _missing()
     if missing:
         packages = " ".join(missing.values())
-        raise ServersUnavailableError(
-            f"make bench needs {', '.join(missing)} (Debian: apt-get install {packages})"
-        )
+        raise ServersUnavailableError(f"make bench needs {', '.join(missing)} (Debian: apt-get install {packages})")
 
 
 def _missing() -> dict[str, str]:
@@ -46,10 +44,7 @@ async def describe(servers: Servers) -> dict[str, str]:
         **await _postgres(servers),
         "RabbitMQ": servers.rabbitmq.run("rabbitmqctl", "--quiet", "version").strip(),
         "Redis": servers.redis.run("redis-server", "--version").split()[2].removeprefix("v="),
-        **{
-            name: version(name)
-            for name in ("starlette", "uvicorn", "uvloop", "sqlalchemy", "asyncpg", "aiormq")
-        },
+        **{name: version(name) for name in ("starlette", "uvicorn", "uvloop", "sqlalchemy", "asyncpg", "aiormq")},
     }
 
 
@@ -66,9 +61,7 @@ async def _postgres(servers: Servers) -> dict[str, str]:
     """Return its version and that it is durable. Raises ServersUnavailableError if it is not."""
     connection = await asyncpg.connect(servers.database_url.replace("+asyncpg", ""))
     try:
-        durable = {
-            name: await connection.fetchval(f"SHOW {name}") for name in ("fsync", "synchronous_commit")
-        }
+        durable = {name: await connection.fetchval(f"SHOW {name}") for name in ("fsync", "synchronous_commit")}
         said = {"PostgreSQL": str(await connection.fetchval("SHOW server_version")), **durable}
     finally:
         await connection.close()

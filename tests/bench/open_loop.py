@@ -168,9 +168,7 @@ class Client:
 
     async def _open(self) -> None:
         try:
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(self), *self._address
-            )
+            _, connection = await asyncio.get_running_loop().create_connection(lambda: Connection(self), *self._address)
         except OSError as error:
             self.fail(error)
         else:
@@ -209,9 +207,7 @@ class Client:
         return Told(
             sent=len(all_ms),
             unpaid=self._unpaid,
-            missed=sum(
-                ms > WINDOW_SECONDS[name] * 1_000 for name, some in by_integration.items() for ms in some
-            ),
+            missed=sum(ms > WINDOW_SECONDS[name] * 1_000 for name, some in by_integration.items() for ms in some),
             seconds=self._last - start,
             cpu_us=used_seconds * 1_000_000,
             latency_ms=quantiles(all_ms),

@@ -40,9 +40,7 @@ class Second(msgspec.Struct, frozen=True):
 
     def is_normal(self, p99_ms_max: float) -> bool:
         """Return whether all were paid, and nearly all soon."""
-        return (
-            self.paid > 0 and not self.ask_again + self.missed + self.lost and self.paid_p99_ms <= p99_ms_max
-        )
+        return self.paid > 0 and not self.ask_again + self.missed + self.lost and self.paid_p99_ms <= p99_ms_max
 
 
 class InSurge(msgspec.Struct, frozen=True):

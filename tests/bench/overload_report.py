@@ -64,10 +64,7 @@ def phases_table(phases: Sequence[Phase]) -> str:
     """Return a line for each phase of a system whose peak is PERCENT."""
     return table(
         ("", "seconds", "of the peak", "at once, of the peak's second"),
-        (
-            (p.name, f"{p.seconds:g}", f"{p.per_second:.0f} %", f"{p.at_once} %" if p.at_once else "")
-            for p in phases
-        ),
+        ((p.name, f"{p.seconds:g}", f"{p.per_second:.0f} %", f"{p.at_once} %" if p.at_once else "") for p in phases),
     )
 
 

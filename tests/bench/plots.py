@@ -42,17 +42,13 @@ def draw_latency(findings: Findings, axes: Axes) -> None:
     run = max(findings.offered, key=lambda run: run.share)
     shown = [n for n, quantile in enumerate(QUANTILES) if quantile >= 0.5]
     for color, (name, latencies_ms) in enumerate(run.by_integration_ms.items()):
-        axes.plot(
-            range(len(shown)), [latencies_ms[n] for n in shown], marker="o", color=f"C{color}", label=name
-        )
+        axes.plot(range(len(shown)), [latencies_ms[n] for n in shown], marker="o", color=f"C{color}", label=name)
     for seconds in sorted(set(WINDOW_SECONDS.values())):
         waiting = ", ".join(name for name, window in WINDOW_SECONDS.items() if window == seconds)
         axes.axhline(seconds * 1_000, color="C3", linestyle="--")
         axes.annotate(f"window of {waiting}: {seconds:g} s", (0, seconds * 1_000), va="bottom")
     axes.set_yscale("log")
-    axes.set_xticks(
-        range(len(shown)), [f"p{QUANTILES[n] * 100:g}" if QUANTILES[n] < 1 else "max" for n in shown]
-    )
+    axes.set_xticks(range(len(shown)), [f"p{QUANTILES[n] * 100:g}" if QUANTILES[n] < 1 else "max" for n in shown])
     axes.set(ylabel="ms from when it was due", ylim=(None, 20_000))
     axes.set_title(f"Latency at {run.share:.0%} of the peak, {run.offered_per_second:,.0f} credits/s")
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))

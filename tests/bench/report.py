@@ -140,10 +140,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [list(heads), *map(list, rows)]
     widths = [max(len(line[n]) for line in lines) for n in range(len(heads))]
     said = [
-        " | ".join(
-            cell.rjust(w) if n else cell.ljust(w)
-            for n, (cell, w) in enumerate(zip(line, widths, strict=True))
-        )
+        " | ".join(cell.rjust(w) if n else cell.ljust(w) for n, (cell, w) in enumerate(zip(line, widths, strict=True)))
         for line in lines
     ]
     rule = "|".join("-" * (w + 1) + ":" if n else "-" * (w + 2) for n, w in enumerate(widths))

@@ -46,9 +46,7 @@ class Setting(NamedTuple):
 
 
 SETTINGS: Final = (
-    Setting(
-        "[broker] shards", "CREDITS_BROKER__SHARDS", BrokerSettings().shards, (1, 2, 4, 8, 16), (64, 200)
-    ),
+    Setting("[broker] shards", "CREDITS_BROKER__SHARDS", BrokerSettings().shards, (1, 2, 4, 8, 16), (64, 200)),
     Setting(
         "[worker] batch_credits_max",
         "CREDITS_WORKER__BATCH_CREDITS_MAX",
@@ -165,9 +163,7 @@ class Posted(NamedTuple):
 
 async def posted(engine: AsyncEngine) -> Posted:
     """Return how many credits the books hold, and how many transactions posted them: one for each batch."""
-    statement = (
-        "SELECT coalesce(sum(n), 0), count(*) FROM (SELECT count(*) AS n FROM transfers GROUP BY xmin) AS b"
-    )
+    statement = "SELECT coalesce(sum(n), 0), count(*) FROM (SELECT count(*) AS n FROM transfers GROUP BY xmin) AS b"
     async with engine.connect() as connection:
         credits_, batches = (await connection.execute(text(statement))).one()
         return Posted(int(credits_), int(batches))

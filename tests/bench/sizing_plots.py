@@ -57,9 +57,7 @@ def draw_setting(sizes: Sizes, name: str, axes: Axes) -> None:
     values = list(dict.fromkeys(point.value for point in points))
     for connections in dict.fromkeys(point.run.connections for point in points):
         line = [point.run for point in points if point.run.connections == connections]
-        axes.plot(
-            values, [run.per_second for run in line], marker="o", label=f"paid, {connections} connections"
-        )
+        axes.plot(values, [run.per_second for run in line], marker="o", label=f"paid, {connections} connections")
         if any(run.refused_per_second for run in line):
             refused = [run.refused_per_second for run in line]
             axes.plot(values, refused, marker="x", color="C3", linestyle="--", label="told to ask again")

@@ -104,9 +104,7 @@ async def embedded(servers: Servers) -> AsyncIterator[Subject]:
         async with running_system(servers, workers=0, database_url=url, **DEFAULTS, **memory) as system:
             await system.until_ready()
             await add_players(system.engine)
-            yield Subject(
-                system.url, system.operations_url, {"gateway": pid_of(system.gateway)}, system.engine
-            )
+            yield Subject(system.url, system.operations_url, {"gateway": pid_of(system.gateway)}, system.engine)
 
 
 @asynccontextmanager
@@ -189,8 +187,7 @@ async def add_players(engine: AsyncEngine) -> None:
             for kind in Wallet
         ],
         sessions: [
-            {"integration": "gpas", "id": SESSION + i, "player_id": i, "currency": "EUR", "opened_at": now}
-            for i in ids
+            {"integration": "gpas", "id": SESSION + i, "player_id": i, "currency": "EUR", "opened_at": now} for i in ids
         ],
     }
     async with engine.begin() as connection:

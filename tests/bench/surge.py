@@ -216,9 +216,7 @@ class Client:
         """Hang up on whoever has not answered within the window."""
         self._swept_at = now
         for turn, under_way in zip(TURNS, self._under_way, strict=True):
-            while under_way and (
-                under_way[0].fate is not None or under_way[0].due + WINDOW_SECONDS[turn] < now
-            ):
+            while under_way and (under_way[0].fate is not None or under_way[0].due + WINDOW_SECONDS[turn] < now):
                 attempt = under_way.popleft()
                 if attempt.fate is None:
                     if attempt.wire is not None:
@@ -236,9 +234,7 @@ def _due_times(phases: Sequence[Phase]) -> Iterator[tuple[float, bool]]:
         begin += phase.seconds
 
 
-def _attempts(
-    requests: Iterator[bytes], times: Sequence[tuple[float, bool]], began: float
-) -> Iterator[Attempt]:
+def _attempts(requests: Iterator[bytes], times: Sequence[tuple[float, bool]], began: float) -> Iterator[Attempt]:
     for number, (seconds, at_once) in enumerate(times):
         yield Attempt(number, began + seconds, next(requests), insists=at_once)
 

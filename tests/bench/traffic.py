@@ -40,9 +40,7 @@ REPEAT_DISTANCE: Final = range(250, 2_000)
 _providers: Final[dict[str, Provider[Any, Any]]] = {
     name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()
 }
-WINDOW_SECONDS: Final = {
-    name: provider.settings.reply_within_seconds for name, provider in _providers.items()
-}
+WINDOW_SECONDS: Final = {name: provider.settings.reply_within_seconds for name, provider in _providers.items()}
 """How long an integration's provider waits for a reply."""
 
 _numbers: Final = count()
@@ -93,7 +91,7 @@ def _new_win(integration: str, players: int) -> Callback:
 
 def _win_of(integration: str, player_id: str) -> Callback:
     win = Win(str(uuid4()), player_id, f"{SESSION}{player_id}", round_id=f"round-{next(_numbers)}")
-    return _providers[integration].compose(win)
+    return _providers[integration].sample_request(win)
 
 
 def write(path: Path, requests: Iterable[bytes]) -> int:

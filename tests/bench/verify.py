@@ -31,7 +31,7 @@ BATCH = 100
 async def measure(servers: Servers, transfers: int) -> None:
     """Print the times for books of one size."""
     settings = LedgerSettings(database_url=await fresh_database(servers))
-    engine = create_engine(settings, patient=True)
+    engine = create_engine(settings, no_statement_timeout=True)
     players = transfers // TRANSFERS_OF_A_PLAYER + 1
     try:
         await migrate(engine)

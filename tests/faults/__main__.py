@@ -16,7 +16,7 @@ import typer
 
 from tests.faults.clock import provide_library
 from tests.faults.cluster import FAULTS as CLUSTER_FAULTS
-from tests.faults.experiment import Fault, Trial, undergo
+from tests.faults.experiment import Fault, Trial, run
 from tests.faults.faults import FAULTS
 from tests.faults.replicated import FAULTS as REPLICATED_FAULTS
 from tests.faults.report import line, markdown
@@ -37,9 +37,7 @@ REPORT: Final = ROOT / "var" / "faults" / "faults.md"
 
 
 def main(
-    parts: Annotated[
-        list[str] | None, typer.Argument(help="Only faults with one of these in their name.")
-    ] = None,
+    parts: Annotated[list[str] | None, typer.Argument(help="Only faults with one of these in their name.")] = None,
     *,
     as_list: AsList = False,
     replicated: AsReplicated = False,
@@ -63,9 +61,7 @@ def _named_by(parts: list[str] | None, faults: Mapping[str, Fault]) -> list[Faul
     return [fault for name, fault in faults.items() if not parts or any(part in name for part in parts)]
 
 
-def _undergo_on_all_servers(
-    chosen: list[Fault], of_cluster: list[Fault], restored: list[Fault]
-) -> list[Trial]:
+def _undergo_on_all_servers(chosen: list[Fault], of_cluster: list[Fault], restored: list[Fault]) -> list[Trial]:
     """Return the trials. Faults of a cluster are left out, and that is said, where none is to be had.
 
     Raises ServersUnavailableError when nothing is left.
@@ -106,7 +102,7 @@ async def _undergo_all(
     about["RabbitMQ"] = (await asyncio.to_thread(servers.rabbitmq.run, *VERSION)).strip()
     began = time.monotonic()
     for fault in faults:
-        trial = await undergo(servers, fault)
+        trial = await run(servers, fault)
         trials = [*trials, trial]
         typer.echo(f"{time.monotonic() - began:4.0f} s  {line(trial)}")
         if not trial.holds:

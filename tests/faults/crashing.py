@@ -11,10 +11,10 @@ from functools import wraps
 from typing import Any, Final
 
 from worker.cli import app
-from worker.ledger.service import Bookkeeper
+from worker.ledger.service import LedgerService
 from worker.ledger.statements_postgres import PostgresStatements
 from worker.ledger.transaction import Ledger
-from worker.messaging.batches import Turns
+from worker.messaging.batches import BatchProcessor
 
 TURNS_BEFORE: Final = 20
 """So many times it does the step and lives."""
@@ -25,9 +25,9 @@ WRITTEN_SECONDS: Final = 0.05
 STEPS: Final = {
     "before the commit": (PostgresStatements, "insert", False),
     "after the commit": (Ledger, "post_new", True),
-    "after the cache was told": (Bookkeeper, "_post_new", True),
-    "after the reply, before the ack": (Turns, "_reply", True),
-    "after the ack": (Turns, "_settle", True),
+    "after the cache was told": (LedgerService, "_post_new", True),
+    "after the reply, before the ack": (BatchProcessor, "_reply", True),
+    "after the ack": (BatchProcessor, "_settle", True),
 }
 """What does the step, and whether it dies after it or before."""
 

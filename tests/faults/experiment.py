@@ -98,7 +98,7 @@ class Trial(msgspec.Struct, frozen=True):
         return "\n".join([*found, self.audit]).strip()
 
 
-async def undergo(servers: Servers, fault: Fault) -> Trial:
+async def run(servers: Servers, fault: Fault) -> Trial:
     """Let a system undergo a fault."""
     async with rigged(servers, fault.manners, settings_of=fault.settings_of) as rig:
         async with asyncio.TaskGroup() as group:  # when the strike fails, nobody sends on

@@ -72,13 +72,9 @@ _kinds = [
         poison.poisoned(poison.of_its_twin),
         settings_of=poison.patient_settings,
     ),
-    Fault(
-        "the cache holds forged values", poison.poisoned(poison.forged), settings_of=poison.patient_settings
-    ),
+    Fault("the cache holds forged values", poison.poisoned(poison.forged), settings_of=poison.patient_settings),
     Fault("the cache is emptied again and again", injections.cache_flushed),
-    Fault(
-        "the cache's primary is killed, and its sentinels promote the replica", failover.cache_primary_killed
-    ),
+    Fault("the cache's primary is killed, and its sentinels promote the replica", failover.cache_primary_killed),
 ]
 for _between, _wire in WIRES.items():
     _kinds += [

@@ -252,10 +252,7 @@ OFTEN: Final[Mapping[str, float]] = {"60 wins a second": WINS_PER_SECOND, "a win
 
 _kinds = [
     *(_fault(f"a switchover, by {name}", switchover, way) for name, way in WAYS.items()),
-    *(
-        _fault(f"the leader's machine is killed, by {name}", machine_killed, way)
-        for name, way in WAYS.items()
-    ),
+    *(_fault(f"the leader's machine is killed, by {name}", machine_killed, way) for name, way in WAYS.items()),
     _fault("the leader's machine is killed, by PgBouncer", machine_killed, by_pgbouncer),
     _fault("the leader's PostgreSQL is killed, by HAProxy", postgres_killed),
     *(_fault(f"the leader is frozen, then thawed, by {name}", frozen, way) for name, way in WAYS.items()),
@@ -272,9 +269,7 @@ _kinds = [
         for name, way in WAYS.items()
     ),
     *(
-        _fault(
-            f"the primary is cut off and dies, and no commit waited, by {name}", unconfirmed, way, loses=True
-        )
+        _fault(f"the primary is cut off and dies, and no commit waited, by {name}", unconfirmed, way, loses=True)
         for name, way in WAYS.items()
     ),
 ]

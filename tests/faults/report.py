@@ -50,9 +50,7 @@ def markdown(trials: Sequence[Trial], about: Mapping[str, str]) -> str:
 def line(trial: Trial) -> str:
     """Return a trial in one line."""
     service = trial.service
-    told = (
-        f"{service.wins} wins in {service.requests} requests, {service.unavailable_seconds:.1f} s unavailable"
-    )
+    told = f"{service.wins} wins in {service.requests} requests, {service.unavailable_seconds:.1f} s unavailable"
     told += f", {trial.lost} lost and sent again" if trial.lost else ""
     recovered = f"recovered in {trial.recovered_seconds:.1f} s"
     return f"{'holds' if trial.holds else 'FAILS'}  {trial.fault}: {told}, {recovered}"

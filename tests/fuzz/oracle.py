@@ -224,7 +224,5 @@ class Comparison:
         replies = re.findall(rb"HTTP/1.1 200 OK\r\n(?:[^\r]+\r\n)*\r\n(\d*)", wire.sent)
         heads = [b"" if seen.method == b"HEAD" else b"%d" % n for n, seen in enumerate(answers.seen, 1)]
         if answers.seen != alone.seen or replies != heads or wire.is_closed != alone.is_over:
-            raise DifferenceError(
-                f"{packets}\nconnection: {answers.seen} {wire.sent!r}\nparser: {alone.seen}"
-            )
+            raise DifferenceError(f"{packets}\nconnection: {answers.seen} {wire.sent!r}\nparser: {alone.seen}")
         self.at_door += answers.at_door

@@ -34,8 +34,7 @@ VERSIONS: Final = [b"HTTP/1.1"] * 100 + [
 ENDS: Final = [b"\r\n"] * 400 + [b"\n", b"\r", b"\r\r\n", b"\r\n ", b"\r\n\t", b"", b" \r\n"]
 COLONS: Final = [b": "] * 300 + [b":", b" : ", b":\t", b"", b":\0", b": \x0b"]
 HEADERS: Final[Sequence[tuple[bytes, bytes]]] = [
-    *[(b"Host", b"gateway"), (b"X-Signature", b"0123456789abcdef"), (b"Content-Type", b"application/json")]
-    * 30,
+    *[(b"Host", b"gateway"), (b"X-Signature", b"0123456789abcdef"), (b"Content-Type", b"application/json")] * 30,
     (b"X-Signature", b""),
     (b"Connection", b"close"),
     (b"Connection", b"keep-alive"),

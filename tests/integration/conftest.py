@@ -69,9 +69,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(
-    request: pytest.FixtureRequest, tmp_path: Path, originals: Originals
-) -> AsyncIterator[str]:
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path, originals: Originals) -> AsyncIterator[str]:
     """An empty database, once of each kind; where a test takes the `engine` too, one with tables."""
     has_tables = "engine" in request.fixturenames
     if request.param == "sqlite":

@@ -16,11 +16,11 @@ from tests.support.commands import ON_SQLITE, Run
 from tests.support.credits import win
 from tests.support.operator_api import settings_for
 from worker.cli.dead_letter_audit import audited
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.database.audit_log import Action, Actor, Via, session_subject
 from worker.database.migrate import migrate
 from worker.ledger.transaction import Ledger
-from worker.messaging.dead_letters import DeadMessage
+from worker.messaging.dead_letters import DeadLetter
 from worker.players import add_player, close_session, open_session
 from worker.queries.audit_entries import AuditLine, AuditQuery, list_audit
 from worker.queries.queries import show_player
@@ -139,7 +139,7 @@ async def test_log_is_read_from_a_moment_on(engine: AsyncEngine) -> None:
 async def test_what_was_done_to_a_message_is_written_down_if_it_can_not_be_printed(
     engine: AsyncEngine,
 ) -> None:
-    message = DeadMessage("0123456789ab", "of ours", None, None, True, [win("w" * 999)], "", b"")  # noqa: FBT003
+    message = DeadLetter("0123456789ab", "of ours", None, None, True, [win("w" * 999)], "", b"")  # noqa: FBT003
 
     def drop_it() -> None:
         chosen = {message.id: message}
@@ -163,9 +163,7 @@ async def test_command_line_names_who_acts(worker: Run) -> None:
     await worker("session", "open", SECRET, "--integration", "gpas", "--player", "ben")
     await worker("ledger", "epoch", "--bump")
     listed: dict[str, Any] = (await worker("audit", "list", "--json")).json()
-    newest_first = [
-        (e["actor"], e["via"], e["action"], e["detail"].get("os_user")) for e in listed["entries"]
-    ]
+    newest_first = [(e["actor"], e["via"], e["action"], e["detail"].get("os_user")) for e in listed["entries"]]
     assert newest_first[:4] == [
         (OS_USER, "cli", "ledger.epoch", None),
         (OS_USER, "cli", "session.open", None),
@@ -182,10 +180,8 @@ async def test_support_finds_what_became_of_a_player_and_a_session(worker: Run) 
     found = (await worker("audit", "list", "--session", *session, "--json")).json()
     assert [e["action"] for e in found["entries"]] == ["session.open"]
     found = (await worker("audit", "list", "--subject", "player:anna", "--json")).json()
-    assert [(e["action"], e["actor"], e["via"]) for e in found["entries"]] == [
-        ("player.add", "credits", "process")
-    ]
+    assert [(e["action"], e["actor"], e["via"]) for e in found["entries"]] == [("player.add", "credits", "process")]
     assert (await worker("audit", "list", "--since", "2100-01-01")).out == "none\n"
     for wrong in (("--since", "yesterday"), ("--session", SECRET), ("--action", "nothing"), ("--actor", "")):
-        assert (await worker("audit", "list", *wrong)).code == End.USAGE
-    assert "--cursor" in (await worker("audit", "list", "--cursor", "x")).error(End.USAGE)
+        assert (await worker("audit", "list", *wrong)).code == ExitCode.USAGE
+    assert "--cursor" in (await worker("audit", "list", "--cursor", "x")).error(ExitCode.USAGE)

@@ -69,9 +69,9 @@ def composed(system: System, integration: str, amount: str = "1.00") -> Callback
     """Return a provider's signed win; iGamingAce can't sign an amount that is none, so that one is forged."""
     win = Win(str(uuid4()), PLAYER, SESSION + PLAYER)
     if integration == "igamingace":
-        callback = system.providers[integration].compose(win._replace(amount="1.00"))
+        callback = system.providers[integration].sample_request(win._replace(amount="1.00"))
         return callback._replace(body=callback.body.replace(b"1.00", amount.encode()))
-    return system.providers[integration].compose(win._replace(amount=amount))
+    return system.providers[integration].sample_request(win._replace(amount=amount))
 
 
 def with_body(integration: str, callback: Callback, body: bytes) -> Callback:
@@ -109,9 +109,7 @@ def assert_own_error(integration: str, response: Response, status: int | None = 
 @pytest.mark.parametrize("integration", INTEGRATIONS)
 @pytest.mark.parametrize("amount", BAD_AMOUNTS)
 async def test_amount_that_is_none_moves_nothing(system: System, integration: str, amount: str) -> None:
-    (response,) = await send_all(
-        system.url, [http_bytes(integration, composed(system, integration, amount))], 1
-    )
+    (response,) = await send_all(system.url, [http_bytes(integration, composed(system, integration, amount))], 1)
     assert_own_error(integration, response)
 
 
@@ -165,9 +163,7 @@ NO_SESSIONS = {"a NUL": "s%00", "half a pair": "%ED%A0%80", "nothing": "", "very
 
 
 @pytest.mark.parametrize("session_id", NO_SESSIONS.values(), ids=NO_SESSIONS)
-async def test_session_that_can_be_nobodys_moves_nothing_and_ends_no_worker(
-    system: System, session_id: str
-) -> None:
+async def test_session_that_can_be_nobodys_moves_nothing_and_ends_no_worker(system: System, session_id: str) -> None:
     callback = composed(system, "gpas")._replace(query={"walletSessionId": "SESSION"})
     request = http_bytes("gpas", callback).replace(b"SESSION", session_id.encode(), 1)
     (response,) = await send_all(system.url, [request], 1)
@@ -180,9 +176,7 @@ NO_PLAYERS = {"a NUL": "\\u0000", "half a pair": "\\ud800", "nothing": "", "very
 
 
 @pytest.mark.parametrize("player_id", NO_PLAYERS.values(), ids=NO_PLAYERS)
-async def test_balance_of_who_can_be_nobody_is_refused_and_ends_no_worker(
-    system: System, player_id: str
-) -> None:
+async def test_balance_of_who_can_be_nobody_is_refused_and_ends_no_worker(system: System, player_id: str) -> None:
     body = f'{{"request_id":"1","timestamp":1710000000,"session_id":"2","player_id":"{player_id}"}}'.encode()
     callback = with_body("klas", composed(system, "klas"), body)._replace(path="balance")
     (response,) = await send_all(system.url, [http_bytes("klas", callback)], 1)

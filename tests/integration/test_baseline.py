@@ -5,7 +5,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.operations import Credit, Wallet
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.wire import FindPlayer
 from tests.bench.baseline import DirectLedger
 from tests.bench.subjects import embedded
@@ -17,7 +17,7 @@ from worker.ledger.transaction import Ledger
 
 
 async def ask(direct: DirectLedger, credit: Credit) -> Outcome:
-    answer = await direct.ask(credit, deadline=0)
+    answer = await direct.call(credit, deadline=0)
     assert isinstance(answer, Outcome)
     return answer
 
@@ -31,7 +31,7 @@ async def test_baseline_keeps_the_same_books(postgres: AsyncEngine) -> None:
     (same,) = (
         await ledger.post([win("ledger", round_closed=True, wallet=Wallet.BONUS, details={"reason": "win"})])
     ).outcomes
-    assert [paid.result, late.result, same.result] == [Result.POSTED] * 3
+    assert [paid.code, late.code, same.code] == [OutcomeCode.POSTED] * 3
     assert paid.receipt is not None
     assert paid.receipt.balance_minor == 1_050
     async with postgres.connect() as connection:
@@ -47,24 +47,24 @@ async def test_baseline_keeps_the_same_books(postgres: AsyncEngine) -> None:
 @pytest.mark.parametrize(
     ("credit", "result"),
     [
-        (win("paid"), Result.REPLAYED),
-        (win("paid", amount_minor=1), Result.CONFLICT),
-        (win("new", player_id="nobody"), Result.UNKNOWN_PLAYER),
-        (win("new", currency="USD"), Result.WRONG_CURRENCY),
-        (win("new", amount_minor=0), Result.POSTED),
-        (win("new", session_id="s", open_session_only=True), Result.SESSION_CLOSED),
+        (win("paid"), OutcomeCode.REPLAYED),
+        (win("paid", amount_minor=1), OutcomeCode.CONFLICT),
+        (win("new", player_id="nobody"), OutcomeCode.UNKNOWN_PLAYER),
+        (win("new", currency="USD"), OutcomeCode.WRONG_CURRENCY),
+        (win("new", amount_minor=0), OutcomeCode.POSTED),
+        (win("new", session_id="s", open_session_only=True), OutcomeCode.SESSION_CLOSED),
     ],
 )
 async def test_baseline_refuses_what_the_ledger_refuses(
-    postgres: AsyncEngine, credit: Credit, result: Result
+    postgres: AsyncEngine, credit: Credit, result: OutcomeCode
 ) -> None:
     await add_players(postgres)
     direct = DirectLedger(postgres)
     await ask(direct, win("paid"))
-    assert (await ask(direct, credit)).result is result
+    assert (await ask(direct, credit)).code is result
     assert await balance_minor(Ledger(postgres)) == 1_050
     assert direct.in_flight == 0
-    assert await direct.ask(FindPlayer("nobody"), deadline=0) is None
+    assert await direct.call(FindPlayer("nobody"), deadline=0) is None
     await assert_books_hold(postgres)
 
 

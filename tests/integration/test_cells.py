@@ -17,7 +17,7 @@ from tests.simulator.history import Said
 from tests.support.servers import Servers
 from tests.support.system import System
 from tests.support.two_cells import PLAYER, TwoCells, new_id, two_cells
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 
 WINDOW_SECONDS = 2.5
 
@@ -29,7 +29,7 @@ async def cells(servers: Servers) -> AsyncIterator[TwoCells]:
 
 
 def lines(ended: CompletedProcess[str]) -> list[dict[str, object]]:
-    assert ended.returncode == End.OK, ended.stderr
+    assert ended.returncode == ExitCode.OK, ended.stderr
     return [json.loads(line) for line in ended.stdout.splitlines()]
 
 
@@ -117,10 +117,10 @@ async def test_command_that_writes_needs_the_cell_or_an_integration_that_has_one
         command("session", "open", "s2", "--integration", "hpgames", "--player", PLAYER),
         command("session", "open", "s2", "--integration", "hpgames", "--player", PLAYER, "--cell", "main"),
     )
-    assert (nowhere.returncode, wrong.returncode) == (End.USAGE, End.USAGE)
+    assert (nowhere.returncode, wrong.returncode) == (ExitCode.USAGE, ExitCode.USAGE)
     assert "name one of main, brand2" in nowhere.stderr
     assert "hpgames is an integration of cell brand2" in wrong.stderr
-    assert (added.returncode, opened.returncode) == (End.OK, End.OK)
+    assert (added.returncode, opened.returncode) == (ExitCode.OK, ExitCode.OK)
     assert await cells.main.query("SELECT id FROM players WHERE id = 'ben'") == []
     assert await cells.brand2.query("SELECT id FROM players WHERE id = 'ben'") == [("ben",)]
     assert await cells.brand2.query("SELECT id FROM sessions WHERE integration = 'hpgames'") == [("s2",)]
@@ -128,7 +128,7 @@ async def test_command_that_writes_needs_the_cell_or_an_integration_that_has_one
 
 async def test_worker_without_its_cell_says_so_in_one_line(cells: TwoCells) -> None:
     ended = await cells.main.command("run")
-    assert ended.returncode == End.SETTINGS
+    assert ended.returncode == ExitCode.SETTINGS
     assert "there are several cells: name one with --cell, of main, brand2" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
@@ -136,7 +136,7 @@ async def test_worker_without_its_cell_says_so_in_one_line(cells: TwoCells) -> N
 async def test_integration_that_has_wins_is_not_moved_to_another_cell(cells: TwoCells) -> None:
     environment = {**cells.main.environment, "CREDITS_INTEGRATIONS__HPGAMES__CELL": "main"}
     moved = await replace(cells.main, environment=environment).command("migrate")
-    assert moved.returncode == End.SETTINGS
+    assert moved.returncode == ExitCode.SETTINGS
     assert "[integrations.hpgames] cell: cell 'brand2' has paid wins of it" in moved.stderr
     served = await cells.main.query(
         "SELECT integration FROM served_integrations WHERE cell IS NULL ORDER BY integration"
@@ -178,7 +178,7 @@ async def test_broken_books_of_one_cell_are_named_and_the_others_are_read(cells:
     async with cells.brand2.engine.begin() as connection:
         await connection.execute(text("UPDATE wallets SET balance_minor = 7 WHERE kind = 'BONUS'"))
     verified = await cells.main.command("verify", "--json")
-    assert verified.returncode == End.NO
+    assert verified.returncode == ExitCode.NO
     assert "cell brand2: wallet_balance" in verified.stderr
     held = {line["cell"]: line["holds"] for line in map(json.loads, verified.stdout.splitlines())}
     assert held == {"main": True, "brand2": False}

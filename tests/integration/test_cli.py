@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.support.commands import ON_SQLITE, Run, run
 from tests.support.credits import win
 from tests.support.ledgers import post
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.database.migrate import head_revision
 from worker.ledger.transaction import Ledger
 
@@ -27,27 +27,27 @@ BROKER = {
 
 async def test_help_lists_the_commands_and_every_exit_code() -> None:
     helped = await run("", "--help")
-    assert helped.code == End.OK
+    assert helped.code == ExitCode.OK
     assert all(name in helped.out for name in ("run", "migrate", "player", "session", "transfer", "verify"))
-    assert all(f" {code.value} " in " ".join(helped.out.split()) for code in End)
+    assert all(f" {code.value} " in " ".join(helped.out.split()) for code in ExitCode)
 
 
 async def test_migrate_says_from_where_to_where(database_url: str) -> None:
     first = await run(database_url, "migrate")
     again = await run(database_url, "migrate")
-    assert (first.code, again.code) == (End.OK, End.OK)
+    assert (first.code, again.code) == (ExitCode.OK, ExitCode.OK)
     assert f"at revision {head_revision()}, from no tables" in first.out
     assert f"at revision {head_revision()}, was there already" in again.out
 
 
 async def test_missing_tables_are_told_with_the_command_that_makes_them(database_url: str) -> None:
-    assert "run `python -m worker migrate`" in (await run(database_url, "verify")).error(End.SETTINGS)
+    assert "run `python -m worker migrate`" in (await run(database_url, "verify")).error(ExitCode.SETTINGS)
 
 
 @ON_SQLITE
 async def test_worker_does_not_serve_without_its_tables(database_url: str) -> None:
     refused = await run(database_url, "run", **BROKER)
-    assert "run `python -m worker migrate`" in refused.error(End.SETTINGS)
+    assert "run `python -m worker migrate`" in refused.error(ExitCode.SETTINGS)
 
 
 async def test_epoch_is_shown_and_bumped(engine: AsyncEngine, worker: Run) -> None:
@@ -60,12 +60,12 @@ async def test_epoch_is_shown_and_bumped(engine: AsyncEngine, worker: Run) -> No
 async def test_verify_is_content_only_when_the_books_hold(engine: AsyncEngine, worker: Run) -> None:
     await post(Ledger(engine), win("w"))
     sound = await worker("verify", "--json")
-    assert (sound.code, sound.json()["holds"], sound.json()["transfers"]) == (End.OK, True, 1)
+    assert (sound.code, sound.json()["holds"], sound.json()["transfers"]) == (ExitCode.OK, True, 1)
     assert "paid  10.50 EUR" in (await worker("verify")).out
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE wallets SET balance_minor = 7 WHERE kind = 'BONUS'"))
     broken = await worker("verify")
-    assert "wallet_balance" in broken.error(End.NO)
+    assert "wallet_balance" in broken.error(ExitCode.NO)
     assert "BONUS" in broken.out
     findings = (await worker("verify", "--json")).json()["findings"]
     (case,) = [case for finding in findings for case in finding["cases"]]
@@ -81,14 +81,14 @@ UNREACHABLE = {
 @pytest.mark.parametrize("url", UNREACHABLE.values(), ids=UNREACHABLE)
 async def test_unreachable_database_is_told_in_one_line_without_its_password(url: str) -> None:
     for ended in await gather(run(url, "migrate"), run(url, "verify")):
-        assert "no answer from" in ended.error(End.DATABASE)
+        assert "no answer from" in ended.error(ExitCode.DATABASE)
         assert len(ended.err.splitlines()) == 1
         assert "user:hunter2" not in ended.err
 
 
 async def test_login_that_the_database_refuses_is_told(servers_url: str) -> None:
     ended = await run(servers_url, "verify")
-    assert "password authentication failed" in ended.error(End.SETTINGS)
+    assert "password authentication failed" in ended.error(ExitCode.SETTINGS)
     assert "hunter2" not in ended.err
 
 
@@ -117,5 +117,5 @@ WRONG_SETTINGS = {
 async def test_wrong_settings_stop_a_worker_with_one_line() -> None:
     ends = await gather(*(run("sqlite+aiosqlite://", "run", **wrong) for wrong in WRONG_SETTINGS.values()))
     for told, ended in zip(WRONG_SETTINGS, ends, strict=True):
-        assert told in ended.error(End.SETTINGS)
+        assert told in ended.error(ExitCode.SETTINGS)
         assert "hunter2" not in ended.err

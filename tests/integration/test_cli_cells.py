@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.commands import ON_SQLITE, Run
 from tests.support.credits import win
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.database.schema import served_integrations
 from worker.integrations import assign
 from worker.ledger.transaction import Ledger
@@ -21,9 +21,7 @@ BRAND2_IS_AWAY = {
 
 
 @ON_SQLITE
-async def test_what_a_cell_that_is_away_may_have_is_never_said_to_be_missing(
-    engine: AsyncEngine, worker: Run
-) -> None:
+async def test_what_a_cell_that_is_away_may_have_is_never_said_to_be_missing(engine: AsyncEngine, worker: Run) -> None:
     await Ledger(engine).post([win("in-main")])
     missing, paid, player, verified, migrated, own = await gather(
         worker("transfer", "show", "w", "--integration", "gpas", **BRAND2_IS_AWAY),
@@ -34,15 +32,15 @@ async def test_what_a_cell_that_is_away_may_have_is_never_said_to_be_missing(
         worker("player", "show", "anna", **BRAND2_IS_AWAY, CREDITS_CELL="main"),
     )
     for ended in (missing, player, verified, migrated):
-        assert "incomplete: no answer from cell brand2" in ended.error(End.DATABASE)
+        assert "incomplete: no answer from cell brand2" in ended.error(ExitCode.DATABASE)
         assert "hunter2" not in ended.err
-    assert paid.code == End.OK
+    assert paid.code == ExitCode.OK
     assert paid.out.startswith("cell main\npaid: 10.50 EUR")
     assert "cell brand2 was not asked" in paid.err
     assert "cell main" in player.out, "what is there is shown"
     assert "holds" in verified.out
     assert "serves" not in migrated.out, "nothing is assigned while a cell may have it"
-    assert (own.code, own.err) == (End.OK, "")
+    assert (own.code, own.err) == (ExitCode.OK, "")
     assert not own.out.startswith("cell")
 
 
@@ -64,6 +62,6 @@ async def test_what_a_cell_that_settings_name_no_more_has_paid_is_not_said_to_be
         worker("transfer", "show", "w", "--integration", "klas", **moved),
     )
     for ended in unknown:
-        assert "not known here: cell brand2 serves gpas" in ended.error(End.DATABASE)
+        assert "not known here: cell brand2 serves gpas" in ended.error(ExitCode.DATABASE)
         assert not ended.out
-    assert "not paid" in unpaid.error(End.NOT_PAID)
+    assert "not paid" in unpaid.error(ExitCode.NOT_PAID)

@@ -5,11 +5,11 @@ import random
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_BYTES_MAX, ROUND_ID_CHARACTERS_MAX, storable_round_id
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 from tests.support.commands import CONFIGURED, ON_SQLITE, Run
 from tests.support.credits import win
 from tests.support.ledgers import post
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
 
@@ -23,9 +23,9 @@ async def test_support_pages_through_what_a_player_won(engine: AsyncEngine, work
     assert more.startswith("there are more: --cursor=")
     second = await worker(*listing, more.removeprefix("there are more: "))
     assert ("w-0" in second.out, "w-1" in second.out, "there are more" in second.out) == (True, False, False)
-    assert "--cursor: this is no cursor" in (await worker(*listing, "--cursor", "x")).error(End.USAGE)
+    assert "--cursor: this is no cursor" in (await worker(*listing, "--cursor", "x")).error(ExitCode.USAGE)
     nobodys = await worker("transfer", "list", "--player", "nobody")
-    assert "there is no player 'nobody'" in nobodys.error(End.NO)
+    assert "there is no player 'nobody'" in nobodys.error(ExitCode.NO)
 
 
 @ON_SQLITE
@@ -35,13 +35,11 @@ async def test_transfer_is_found_by_our_own_id(engine: AsyncEngine, worker: Run)
     ours = by_provider.json()["transfer"]["transfer_id"]
     assert (await worker("transfer", "show", "--id", ours)).out.startswith("paid: 10.50 EUR to player anna")
     other = await worker("transfer", "show", "--id", "01a1fe25-4589-77e0-bd12-b262aa440f3e", "--json")
-    assert "there is no transfer 01a1fe25" in other.error(End.NO)
+    assert "there is no transfer 01a1fe25" in other.error(ExitCode.NO)
 
 
 async def test_support_sees_everything_about_a_paid_win(engine: AsyncEngine, worker: Run) -> None:
-    await post(
-        Ledger(engine), win("before"), win("w", session_id="s", round_closed=True, details={"hash": "x"})
-    )
+    await post(Ledger(engine), win("before"), win("w", session_id="s", round_closed=True, details={"hash": "x"}))
     asking = ("transfer", "show", "--integration", "klas", "w")
     answer = (await worker(*asking, "--json")).json()
     transfer = answer["transfer"]
@@ -75,26 +73,24 @@ async def test_support_sees_everything_about_a_paid_win(engine: AsyncEngine, wor
 async def test_support_sees_that_a_lost_bet_paid_nothing(engine: AsyncEngine, worker: Run) -> None:
     await post(Ledger(engine), win("lost", amount_minor=0))
     asked = await worker("transfer", "show", "--integration", "klas", "lost")
-    assert (asked.code, asked.out.startswith("recorded: a win of zero")) == (End.OK, True)
+    assert (asked.code, asked.out.startswith("recorded: a win of zero")) == (ExitCode.OK, True)
 
 
 @ON_SQLITE
 async def test_win_that_was_never_paid_has_an_exit_code_of_its_own(engine: AsyncEngine, worker: Run) -> None:
     await post(Ledger(engine), win("w"))
     asking = ("transfer", "show", "w", "--integration", "gpas")
-    assert "not paid: no such transfer" in (await worker(*asking)).error(End.NOT_PAID)
+    assert "not paid: no such transfer" in (await worker(*asking)).error(ExitCode.NOT_PAID)
     asked = await worker(*asking, "--json")
-    assert (asked.code, asked.json()["posted"]) == (End.NOT_PAID, False)
+    assert (asked.code, asked.json()["posted"]) == (ExitCode.NOT_PAID, False)
 
 
 @ON_SQLITE
-async def test_misspelt_integration_does_not_look_like_an_unpaid_win(
-    engine: AsyncEngine, worker: Run
-) -> None:
+async def test_misspelt_integration_does_not_look_like_an_unpaid_win(engine: AsyncEngine, worker: Run) -> None:
     asking = ("transfer", "show", "w", "--integration")
-    assert "ace, klas" in (await worker(*asking, "klass", **CONFIGURED)).error(End.USAGE)
+    assert "ace, klas" in (await worker(*asking, "klass", **CONFIGURED)).error(ExitCode.USAGE)
     await post(Ledger(engine), win("w", integration="retired"))
-    assert (await worker(*asking, "retired", **CONFIGURED)).code == End.OK
+    assert (await worker(*asking, "retired", **CONFIGURED)).code == ExitCode.OK
 
 
 @ON_SQLITE
@@ -106,9 +102,7 @@ async def test_provider_can_not_steer_the_terminal_of_support(engine: AsyncEngin
 
 
 @ON_SQLITE
-async def test_amount_in_a_currency_that_left_the_settings_is_still_shown(
-    engine: AsyncEngine, worker: Run
-) -> None:
+async def test_amount_in_a_currency_that_left_the_settings_is_still_shown(engine: AsyncEngine, worker: Run) -> None:
     await worker("player", "add", "anna", "--currency", "BTC", CREDITS_CURRENCIES__BTC="8")
     await post(Ledger(engine), win("w", currency="BTC", amount_minor=5))
     asking = ("transfer", "show", "--integration", "klas", "w")
@@ -121,9 +115,7 @@ async def test_support_sees_what_was_won_in_a_round_and_what_came_after_its_end(
 ) -> None:
     await add_player(engine, "ben", "EUR")
     await post(Ledger(engine), win("first", round_id="r"), win("last", round_id="r", round_closed=True))
-    await post(
-        Ledger(engine), win("after", round_id="r"), win("bens", round_id="r", player_id="ben"), win("other")
-    )
+    await post(Ledger(engine), win("after", round_id="r"), win("bens", round_id="r", player_id="ben"), win("other"))
     shown = await worker("round", "show", "r", "--integration", "klas", "--json")
     wins = {w["provider_tx_id"]: (w["closed_round"], w["after_round_closed"]) for w in shown.json()["wins"]}
     # Another player of the same round has not ended it.
@@ -137,12 +129,10 @@ async def test_support_sees_what_was_won_in_a_round_and_what_came_after_its_end(
     assert told.out.startswith("round r of klas: 4 wins\n")
     assert "before this win, which was paid all the same" in told.out
     missing = await worker("round", "show", "nothing", "--integration", "klas")
-    assert "no win of round 'nothing'" in missing.error(End.NO)
+    assert "no win of round 'nothing'" in missing.error(ExitCode.NO)
 
 
-async def test_support_sees_what_else_was_sent_under_the_id_of_a_paid_win(
-    engine: AsyncEngine, worker: Run
-) -> None:
+async def test_support_sees_what_else_was_sent_under_the_id_of_a_paid_win(engine: AsyncEngine, worker: Run) -> None:
     await post(Ledger(engine), win("w", amount_minor=100))
     for _ in range(2):
         await post(Ledger(engine), win("w", amount_minor=200, round_id=None))
@@ -155,9 +145,7 @@ async def test_support_sees_what_else_was_sent_under_the_id_of_a_paid_win(
     assert [conflict["offered"] for conflict in conflicts] == [{"amount_minor": 200, "round_id": None}]
 
 
-async def test_round_of_the_longest_and_oddest_id_that_was_paid_is_found(
-    engine: AsyncEngine, worker: Run
-) -> None:
+async def test_round_of_the_longest_and_oddest_id_that_was_paid_is_found(engine: AsyncEngine, worker: Run) -> None:
     odd = "\u00a0\u3000\u2028\u202e\u200d\U000e0001two\nlines\x7f%2f/"
     # As random as text can be: what repeats is kept small by PostgreSQL, which bounds what an index may hold.
     by_chance = random.Random(1)
@@ -167,8 +155,8 @@ async def test_round_of_the_longest_and_oddest_id_that_was_paid_is_found(
     player = "".join(chr(by_chance.randrange(0x20000, 0x2A6DF)) for _ in range(ID_CHARACTERS_MAX))
     await add_player(engine, player, "EUR")
     (posted,) = await post(Ledger(engine), win("w", round_id=longest, player_id=player))
-    assert posted.result is Result.POSTED
+    assert posted.code is OutcomeCode.POSTED
     shown = await worker("round", "show", longest, "--integration", "klas", "--json")
     assert [found["provider_tx_id"] for found in shown.json()["wins"]] == ["w"]
     too_long = await worker("round", "show", "x" * 1_001, "--integration", "klas")
-    assert (too_long.code, "1 to 1000 characters" in too_long.err) == (End.USAGE, True)
+    assert (too_long.code, "1 to 1000 characters" in too_long.err) == (ExitCode.USAGE, True)

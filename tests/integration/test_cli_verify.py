@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from tests.bench.books import fill
 from tests.support.commands import INHERITED
 from tests.support.paths import ROOT
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.cli.progress import LINE_SECONDS, lines
 
 
@@ -43,7 +43,7 @@ async def test_programs_are_told_in_one_object_what_was_read(books: AsyncEngine)
     answers = []
     for options in ((), (), ("--full",)):
         ended = await verify(books, "--json", *options)
-        assert (ended.returncode, ended.stderr, ended.stdout.count(b"\n")) == (End.OK, b"", 1)
+        assert (ended.returncode, ended.stderr, ended.stdout.count(b"\n")) == (ExitCode.OK, b"", 1)
         answers.append(msgspec.json.decode(ended.stdout))
     first, second, full = (answer["coverage"] for answer in answers)
     assert [c["mode"] for c in (first, second, full)] == ["full", "incremental", "full"]
@@ -68,7 +68,7 @@ async def test_broken_books_are_told_with_where_the_next_audit_begins(books: Asy
     for _ in range(2):
         ended = await verify(books, "--json")
         audit = msgspec.json.decode(ended.stdout)
-        assert (ended.returncode, audit["coverage"]["is_verified_point"]) == (End.NO, False)
+        assert (ended.returncode, audit["coverage"]["is_verified_point"]) == (ExitCode.NO, False)
         assert audit["coverage"]["since"] == first["coverage"]["read_at"]
         (finding,) = [f for f in audit["findings"] if f["broken"]]
         assert (finding["invariant"], finding["broken"], len(finding["cases"])) == ("wallet_balance", 10, 10)
@@ -80,7 +80,7 @@ async def test_database_that_can_only_be_read_is_audited(postgres: AsyncEngine) 
         database = (await connection.execute(text("SELECT current_database()"))).scalar_one()
         await connection.execute(text(f"ALTER DATABASE {database} SET default_transaction_read_only = on"))
     ended = await verify(postgres)
-    assert ended.returncode == End.OK
+    assert ended.returncode == ExitCode.OK
     assert b"the next audit will not build on this one: cannot execute INSERT" in ended.stdout
 
 
@@ -89,7 +89,7 @@ async def test_terminal_shows_a_bar(books: AsyncEngine) -> None:
     try:
         ended = await verify(books, "--full", stderr=theirs)
         shown = os.read(ours, 100_000)
-        assert (ended.returncode, b"%" in shown) == (End.OK, True)
+        assert (ended.returncode, b"%" in shown) == (ExitCode.OK, True)
         ended = await verify(books, "--full", "--json", stderr=theirs)
         os.set_blocking(ours, False)
         with pytest.raises(BlockingIOError):

@@ -16,7 +16,7 @@ from shared.errors import LedgerUnavailable
 from shared.settings import BrokerSettings
 from shared.wire import FindPlayer
 from tests.faults.cluster import of_workers
-from tests.faults.experiment import Fault, undergo
+from tests.faults.experiment import Fault, run
 from tests.faults.injections import BEYOND_WINDOW_SECONDS
 from tests.faults.proxy import Proxy, wired
 from tests.faults.rig import Rig
@@ -26,7 +26,7 @@ from tests.support.servers import Servers, fresh_vhost
 from tests.support.servers.cluster import Cluster, running_cluster, why_no_cluster
 from tests.support.servers.server import free_ports
 from tests.support.system import BROKER_KEY, KEYS, make_topology, running_system
-from worker.messaging.dead_letters import look
+from worker.messaging.dead_letters import list_all
 
 SWITCHED_WITHIN_SECONDS = 10.0
 SILENT_SECONDS = 0.8
@@ -68,7 +68,7 @@ async def test_nothing_is_lost_when_a_node_is_gone_that_leads_queues_and_that_wo
         async with asyncio.timeout(SERVED_WITHIN_SECONDS):
             await asyncio.gather(*(rig.senders.send_one("klas", win) for win in wins))
 
-    trial = await undergo(replace(servers, rabbitmq=cluster), Fault("gone", strike))
+    trial = await run(replace(servers, rabbitmq=cluster), Fault("gone", strike))
     assert trial.confirmed > 150
     assert trial.holds, trial.complaints
 
@@ -89,9 +89,7 @@ async def paths(servers: Servers) -> AsyncIterator[Paths]:
         yield Paths(f"{one_url},{other_url}", (one, other))
 
 
-async def test_gateway_and_worker_go_to_the_next_node_when_theirs_is_lost(
-    servers: Servers, paths: Paths
-) -> None:
+async def test_gateway_and_worker_go_to_the_next_node_when_theirs_is_lost(servers: Servers, paths: Paths) -> None:
     async with running_system(servers, workers=1, CREDITS_BROKER__URL=paths.url) as system:
         for lost in paths.wires:
             await lost.cut()
@@ -105,13 +103,11 @@ async def ask(client: RabbitLedgerClient) -> str:
     """Ask what nobody answers, for no worker is there; return why there is no answer."""
     deadline = asyncio.get_running_loop().time() + 0.2
     with pytest.raises(LedgerUnavailable) as unavailable:
-        await client.ask(FindPlayer("anyone"), deadline)
+        await client.call(FindPlayer("anyone"), deadline)
     return str(unavailable.value)
 
 
-async def test_gateway_leaves_a_node_that_confirms_nothing(
-    paths: Paths, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_gateway_leaves_a_node_that_confirms_nothing(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbit, "UNCONFIRMED_SECONDS_MAX", SILENT_SECONDS)
     await make_topology(paths.url.partition(",")[0])
     async with RabbitLedgerClient(BrokerSettings(url=paths.url), KEYS, in_flight_max=10) as client:
@@ -133,4 +129,4 @@ async def test_dead_messages_are_looked_at_though_a_node_is_down(servers: Server
     url = await fresh_vhost(servers)
     nowhere = [f"amqp://127.0.0.1:{port}/{url.rpartition('/')[2]}" for port in free_ports(3)]
     settings = BrokerSettings(url=",".join([*nowhere, url]), keys=(BROKER_KEY,))
-    assert await look(settings) == []
+    assert await list_all(settings) == []

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 from shared.settings import LedgerSettings
 from tests.support.credits import WIN, win
 from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
@@ -65,7 +65,7 @@ _OTHERS = text(
 async def test_hundred_copies_at_once_over_several_workers_are_paid_once(ledgers: list[Ledger]) -> None:
     copies = [post(ledgers[n % WORKERS], WIN) for n in range(100)]
     outcomes = [outcome for (outcome,) in await asyncio.gather(*copies)]
-    assert sorted(results(outcomes)) == [Result.POSTED, *[Result.REPLAYED] * 99]
+    assert sorted(results(outcomes)) == [OutcomeCode.POSTED, *[OutcomeCode.REPLAYED] * 99]
     assert len({receipt(outcome).transfer_id for outcome in outcomes}) == 1
     assert await balance_minor(ledgers[0]) == 1050
 
@@ -82,7 +82,7 @@ async def test_batches_that_lock_the_same_wallets_in_opposite_order_never_deadlo
     ]
     posts = [post(ledgers[n % WORKERS], *batch) for n, batch in enumerate(batches)]
     for outcomes in await asyncio.gather(*posts):
-        assert results(outcomes) == [Result.POSTED] * len(players)
+        assert results(outcomes) == [OutcomeCode.POSTED] * len(players)
     assert {await balance_minor(ledgers[0], player_id) for player_id in players} == {120 * 1050}
 
 
@@ -95,14 +95,13 @@ async def test_batches_that_hold_the_same_ids_in_opposite_order_never_deadlock(
     async with postgres.begin() as barrier:
         await barrier.execute(text("LOCK TABLE transfers IN SHARE MODE"))
         posts = [
-            asyncio.create_task(post(ledger, *batch))
-            for ledger, batch in zip(ledgers, (annas, bens), strict=False)
+            asyncio.create_task(post(ledger, *batch)) for ledger, batch in zip(ledgers, (annas, bens), strict=False)
         ]
         async with asyncio.timeout(10):
             while (await barrier.execute(_WAITING)).scalar_one() < len(posts):
                 await asyncio.sleep(0.01)
     outcomes = sorted(results(batch)[0] for batch in await asyncio.gather(*posts))
-    assert outcomes == [Result.CONFLICT, Result.POSTED]
+    assert outcomes == [OutcomeCode.CONFLICT, OutcomeCode.POSTED]
     assert await balance_minor(ledgers[0]) + await balance_minor(ledgers[0], "ben") == BATCH * 1050
 
 
@@ -112,14 +111,13 @@ _WAITING = text("SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND relation = 
 async def test_same_id_for_two_players_at_once_pays_one_of_them(ledgers: list[Ledger]) -> None:
     for n in range(20):
         posts = [
-            post(ledgers[worker], win(f"win-{n}", player_id=("anna", "ben")[worker % 2]))
-            for worker in range(WORKERS)
+            post(ledgers[worker], win(f"win-{n}", player_id=("anna", "ben")[worker % 2])) for worker in range(WORKERS)
         ]
         outcomes = [outcome for (outcome,) in await asyncio.gather(*posts)]
         half = WORKERS // 2
-        expected = [*[Result.CONFLICT] * half, Result.POSTED, *[Result.REPLAYED] * (half - 1)]
+        expected = [*[OutcomeCode.CONFLICT] * half, OutcomeCode.POSTED, *[OutcomeCode.REPLAYED] * (half - 1)]
         assert sorted(results(outcomes)) == expected
-        assert {o.differing for o in outcomes if o.result is Result.CONFLICT} == {("player_id",)}
+        assert {o.mismatched_fields for o in outcomes if o.code is OutcomeCode.CONFLICT} == {("player_id",)}
     assert await balance_minor(ledgers[0]) + await balance_minor(ledgers[0], "ben") == 20 * 1050
 
 
@@ -130,9 +128,9 @@ async def test_one_hot_player_of_all_workers_loses_no_win(ledgers: list[Ledger])
     chance.shuffle(sent)
     posts = [post(ledgers[n % WORKERS], *sent[n * 6 : n * 6 + 6]) for n in range(80)]
     outcomes = [outcome for batch in await asyncio.gather(*posts) for outcome in batch]
-    assert sorted(results(outcomes)) == [Result.POSTED] * 400 + [Result.REPLAYED] * 80
+    assert sorted(results(outcomes)) == [OutcomeCode.POSTED] * 400 + [OutcomeCode.REPLAYED] * 80
     assert await balance_minor(ledgers[0]) == sum(credit.amount_minor for credit in wins)
-    posted = [receipt(o).balance_minor for o in outcomes if o.result is Result.POSTED]
+    posted = [receipt(o).balance_minor for o in outcomes if o.code is OutcomeCode.POSTED]
     assert len(set(posted)) == 400, "two wins were told the same balance: one update was lost"
     assert await versions(ledgers[0]) == list(range(1, 401))
 
@@ -155,9 +153,9 @@ async def test_wins_of_many_players_in_random_batches_never_deadlock(
     offered = [win(f"win-{n}", player_id=chance.choice([*players, "nobody"])) for n in range(300)]
     posts = [post(ledgers[n % WORKERS], *chance.choices(offered, k=12)) for n in range(120)]
     outcomes = [outcome for batch in await asyncio.gather(*posts) for outcome in batch]
-    assert set(results(outcomes)) == {Result.POSTED, Result.REPLAYED, Result.UNKNOWN_PLAYER}
+    assert set(results(outcomes)) == {OutcomeCode.POSTED, OutcomeCode.REPLAYED, OutcomeCode.UNKNOWN_PLAYER}
     balances = [await balance_minor(ledgers[0], player_id) for player_id in players]
-    assert sum(balances) == results(outcomes).count(Result.POSTED) * 1050
+    assert sum(balances) == results(outcomes).count(OutcomeCode.POSTED) * 1050
 
 
 async def test_worker_that_stalls_holds_up_only_the_players_of_its_batch(
@@ -179,12 +177,12 @@ async def test_worker_that_stalls_holds_up_only_the_players_of_its_batch(
         await stalls.wait()
         waits = group.create_task(post(ledgers[1], win("waits"), win("waits-too", player_id="ben")))
         await until_waiting(ledgers[2])
-        assert results(await post(ledgers[2], win("passes", player_id="carl"))) == [Result.UNKNOWN_PLAYER]
-        assert results(await post(ledgers[2], win("passes", player_id="ben"))) == [Result.POSTED]
+        assert results(await post(ledgers[2], win("passes", player_id="carl"))) == [OutcomeCode.UNKNOWN_PLAYER]
+        assert results(await post(ledgers[2], win("passes", player_id="ben"))) == [OutcomeCode.POSTED]
         assert not waits.done()
         goes_on.set()
     outcomes = [*stalled.result().outcomes, *waits.result()]
-    assert results(outcomes) == [Result.POSTED] * 3
+    assert results(outcomes) == [OutcomeCode.POSTED] * 3
     assert [receipt(outcome).balance_minor for outcome in outcomes] == [1050, 2100, 2100]
 
 

@@ -20,8 +20,8 @@ from tests.support.commands import run
 from tests.support.credits import win
 from tests.support.servers import Servers, fresh_vhost
 from tests.support.system import BROKER_KEY, KEYS, System, running_system
-from worker.cli.exit_codes import End
-from worker.messaging.dead_letters import look
+from worker.cli.exit_codes import ExitCode
+from worker.messaging.dead_letters import list_all
 
 LOOKS = 25
 """More often than RabbitMQ 4 lets a message be returned to a queue."""
@@ -57,7 +57,7 @@ def settings(system: System) -> BrokerSettings:
 async def until_dead(system: System, number: int) -> list[dict[str, Any]]:
     """Return what `dead list` and `dead list --unsigned` say when it is so much."""
     for _ in range(100):
-        if len(await look(settings(system))) == number:
+        if len(await list_all(settings(system))) == number:
             break
         await asyncio.sleep(0.1)
     listed = [await system.command("dead", "list", "--json", *more) for more in ((), ("--unsigned",))]
@@ -97,7 +97,7 @@ async def test_poison_is_kept_and_fails_nobody_else(system: System, publish: Pub
     assert await system.balances() == {"anna": 1050, "ben": 1050}
 
     for _ in range(LOOKS):
-        assert len(await look(settings(system))) == 3
+        assert len(await list_all(settings(system))) == 3
     listed = await system.command("dead", "list")
     assert "10.50 EUR to anna (klas unpostable)" in listed.stdout
     assert listed.stderr == "2 more that nobody has signed are put aside: `dead list --unsigned`\n"
@@ -111,7 +111,7 @@ async def test_poison_is_kept_and_fails_nobody_else(system: System, publish: Pub
     shown = await system.command("dead", "show", found["unsigned"]["id"])
     assert b"garbage".hex(" ") in shown.stdout
     refused = await system.command("dead", "send-back", found["unsigned"]["id"])
-    assert (refused.returncode, refused.stdout) == (End.NO, "nothing was sent back\n")
+    assert (refused.returncode, refused.stdout) == (ExitCode.NO, "nothing was sent back\n")
     assert refused.stderr == f"error: not sent back: {found['unsigned']['id']} (can't be decoded)\n"
 
     sent = await system.command("dead", "send-back", "--all", "--json")
@@ -131,7 +131,7 @@ async def test_what_was_mended_is_sent_back_and_paid_once(system: System, publis
     assert await until_dead(system, 0) == []
     assert (await system.command("dead", "list")).stdout == "nothing is put aside\n"
     again = await system.command("dead", "show", found[0]["id"])
-    assert again.returncode == End.NO
+    assert again.returncode == ExitCode.NO
 
 
 async def test_what_nobody_signed_is_sent_back_only_by_name_and_with_a_word_for_it(
@@ -151,11 +151,11 @@ async def test_what_nobody_signed_is_sent_back_only_by_name_and_with_a_word_for_
     assert [text.count("authentic") for text in listed] == [1, 0]
 
     together = await system.command("dead", "send-back", "--all", "--unsigned")
-    assert together.returncode == End.USAGE
+    assert together.returncode == ExitCode.USAGE
     sent = await system.command("dead", "send-back", "--all")
     assert (sent.returncode, sent.stdout) == (0, f"sent back: {found['ours']['id']}, 1 credit\n")
     refused = await system.command("dead", "send-back", forged, before)
-    assert (refused.returncode, refused.stdout) == (End.NO, "nothing was sent back\n")
+    assert (refused.returncode, refused.stdout) == (ExitCode.NO, "nothing was sent back\n")
     assert refused.stderr.count("(not signed: needs --unsigned)") == 2
     sent = await system.command("dead", "send-back", before, "--unsigned")
     assert (sent.returncode, sent.stdout) == (0, f"sent back: {before}, 1 credit\n")
@@ -163,9 +163,7 @@ async def test_what_nobody_signed_is_sent_back_only_by_name_and_with_a_word_for_
     assert [message["id"] for message in await until_dead(system, 1)] == [forged]
 
 
-async def test_what_nobody_signed_is_found_where_earlier_versions_left_it(
-    system: System, publish: Publish
-) -> None:
+async def test_what_nobody_signed_is_found_where_earlier_versions_left_it(system: System, publish: Publish) -> None:
     await publish(DEAD_QUEUE, unsigned(win("long ago")), UNSIGNED_TYPE, headers={"reason": "unsigned"})
     await publish(SHARD, unsigned(win("of today")), UNSIGNED_TYPE)
     found = {m["credits"][0][2]: m for m in await until_dead(system, 2)}
@@ -187,7 +185,7 @@ async def test_what_is_named_in_vain_is_told_why(system: System, publish: Publis
     ((empty,), nobodys) = ([m["id"] for m in await until_dead(system, 1)], "0" * 32)
     refused = await system.command("dead", "send-back", empty, nobodys, "--unsigned")
     told = sorted([f"{empty} (holds no credit)", f"{nobodys} (not put aside)"])
-    assert (refused.returncode, refused.stderr) == (End.NO, f"error: not sent back: {', '.join(told)}\n")
+    assert (refused.returncode, refused.stderr) == (ExitCode.NO, f"error: not sent back: {', '.join(told)}\n")
     refused = await system.command("dead", "drop", nobodys)
     assert refused.stderr == f"error: not dropped: {nobodys} (not put aside)\n"
 
@@ -212,7 +210,7 @@ async def test_only_what_is_paid_is_dropped_unless_told_otherwise(system: System
     owed = [found["unsigned"], found["unpostable"]]
 
     dropped = await system.command("dead", "drop", *owed, found["a defect of ours"])
-    assert dropped.returncode == End.NO
+    assert dropped.returncode == ExitCode.NO
     assert all(f"{name} (not known to be paid: needs --unpaid)" in dropped.stderr for name in owed)
     assert found["a defect of ours"] not in dropped.stderr
     assert "10.50 EUR to anna (klas paid)  paid" in dropped.stdout
@@ -225,7 +223,7 @@ async def test_only_what_is_paid_is_dropped_unless_told_otherwise(system: System
     assert "10.50 EUR to anna (klas unpostable)  not paid" in dropped.stdout
     assert [message["id"] for message in await until_dead(system, 1)] == [found["not ours"]]
     again = await system.command("dead", "drop", owed[0])
-    assert (again.returncode, again.stdout) == (End.NO, "nothing was dropped\n")
+    assert (again.returncode, again.stdout) == (ExitCode.NO, "nothing was dropped\n")
     assert await system.balances() == {"anna": 1050, "ben": 0}
 
 
@@ -252,7 +250,7 @@ async def test_what_a_person_does_to_messages_is_written_down_before_and_after(
     sent_back = [("dead.send_back", of_ours, end, part) for end in ("begun", "done") for part in parts]
     assert await audited(system) == sent_back
     refused = await system.command("dead", "drop", garbage.removeprefix("message:"))
-    assert refused.returncode == End.NO
+    assert refused.returncode == ExitCode.NO
     assert await audited(system) == sent_back, "nothing was begun"
     await system.command("dead", "drop", "--unpaid", garbage.removeprefix("message:"))
     assert (await audited(system))[len(sent_back) :] == [
@@ -269,7 +267,7 @@ async def test_message_stays_where_nothing_can_be_written_down(system: System, p
     keys = system.environment["CREDITS_BROKER__KEYS"]
     broker = {"CREDITS_BROKER__URL": url, "CREDITS_BROKER__KEYS": keys}
     failed = await run(nowhere, "dead", "send-back", message["id"], **broker)
-    failed.error(End.DATABASE)
+    failed.error(ExitCode.DATABASE)
     assert len(await until_dead(system, 1)) == 1
 
 
@@ -279,11 +277,11 @@ async def test_commands_say_what_is_wrong_in_one_line(system: System) -> None:
     unreachable = await run(
         url, "dead", "list", **nowhere, CREDITS_BROKER__KEYS=system.environment["CREDITS_BROKER__KEYS"]
     )
-    assert "no answer from the broker" in unreachable.error(End.BROKER)
-    assert "no broker" in (await run(url, "dead", "list")).error(End.SETTINGS)
-    assert "[broker] keys" in (await run(url, "dead", "list", **nowhere)).error(End.SETTINGS)
+    assert "no answer from the broker" in unreachable.error(ExitCode.BROKER)
+    assert "no broker" in (await run(url, "dead", "list")).error(ExitCode.SETTINGS)
+    assert "[broker] keys" in (await run(url, "dead", "list", **nowhere)).error(ExitCode.SETTINGS)
     neither = await run(url, "dead", "send-back", **nowhere)
-    assert neither.code == End.USAGE
+    assert neither.code == ExitCode.USAGE
 
 
 async def test_looks_lose_and_repeat_nothing_where_the_queue_of_what_nobody_signed_is_full(
@@ -303,6 +301,6 @@ async def test_looks_lose_and_repeat_nothing_where_the_queue_of_what_nobody_sign
                 published.add(body)
         assert 60 <= len(published) < 1_000
         for _ in range(LOOKS):
-            bodies = [message.body for message in await look(broker)]
+            bodies = [message.body for message in await list_all(broker)]
             assert len(bodies) == len(published)
             assert set(bodies) == published

@@ -74,9 +74,7 @@ async def operator_api(database: Path) -> AsyncIterator[str]:
     """Start the operator API beside the demonstration; yield its URL."""
     (port,) = free_ports(1)
     beside = environment(database, CREDITS_OPERATOR__PORT=str(port))
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "worker", "operator", cwd=ROOT, env=beside
-    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "worker", "operator", cwd=ROOT, env=beside)
     try:
         url = f"http://127.0.0.1:{port}"
         await until_ready(process, url)
@@ -103,9 +101,7 @@ async def test_pasted_lines_pay_once_and_balances_survive_a_second_start(tmp_pat
         again = [await paste(line) for line in first.lines]
         assert again[:3] == paid[:3]
         assert '"code":0' in paid[3]
-        assert (
-            again[3].replace('"code":11', '"code":0').split('"platform')[1] == paid[3].split('"platform')[1]
-        )
+        assert again[3].replace('"code":11', '"code":0').split('"platform')[1] == paid[3].split('"platform')[1]
     async with demo(tmp_path / "demo.db") as second:
         assert not set(first.lines) & set(second.lines)
         assert '"balance":"52.5"' in await paste(second.lines[0])

@@ -6,7 +6,7 @@ from typing import Final
 
 import pytest
 
-from gateway.ledger_client.dispatcher import Answered
+from gateway.ledger_client.dispatcher import BatchAnswer
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from shared.broker.topology import shard_of
 from shared.errors import LedgerUnavailable
@@ -29,7 +29,7 @@ class WatchedClient(RabbitLedgerClient):
         self.sent: list[tuple[str, int]] = []
         """Of each batch, in the order of the answers: who answered, and how many questions it held."""
 
-    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Answered:
+    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> BatchAnswer:
         answered = await super()._send(shard, questions, deadline)
         if questions:  # not one that only looks whether a shard is served
             self.sent.append((answered.worker_id.rpartition("/")[2], len(questions)))
@@ -38,7 +38,7 @@ class WatchedClient(RabbitLedgerClient):
     async def ask_of_each_shard(self, player_ids: Sequence[str]) -> None:
         """Ask at once for players who are on different shards."""
         deadline = asyncio.get_running_loop().time() + ANSWER_SECONDS_MAX
-        await asyncio.gather(*(self.ask(FindPlayer(player_id), deadline) for player_id in player_ids))
+        await asyncio.gather(*(self.call(FindPlayer(player_id), deadline) for player_id in player_ids))
 
 
 async def until_connected(client: WatchedClient) -> None:
@@ -77,9 +77,7 @@ def process_ids(system: System) -> set[str]:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-async def test_each_worker_is_sent_one_message_however_many_shards_it_serves(
-    servers: Servers, workers: int
-) -> None:
+async def test_each_worker_is_sent_one_message_however_many_shards_it_serves(servers: Servers, workers: int) -> None:
     player_ids = one_player_of_each_shard()
     async with (
         running_system(servers, workers=workers) as system,

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.faults.experiment import Fault, undergo
+from tests.faults.experiment import Fault, run
 from tests.faults.faults import FAULTS
 from tests.faults.proxy import wired
 from tests.faults.rig import Rig
@@ -18,7 +18,7 @@ from tests.support.servers import Servers
 
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.in_ci])
 async def test_nothing_is_lost_when(servers: Servers, name: str) -> None:
-    trial = await undergo(servers, FAULTS[name])
+    trial = await run(servers, FAULTS[name])
     assert trial.service.wins > 150
     assert trial.confirmed > 150
     assert trial.holds, trial.complaints
@@ -30,7 +30,7 @@ async def test_worker_that_says_paid_and_pays_nothing_is_found_out(servers: Serv
             worker.arguments = ("tests.faults.lying", "run")
             await rig.restart(worker)
 
-    trial = await undergo(servers, Fault("lies", strike))
+    trial = await run(servers, Fault("lies", strike))
     assert not trial.holds
     assert trial.verdict.counts[Wrong.MISSING]
 

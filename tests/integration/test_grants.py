@@ -12,17 +12,17 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 from shared.wire import FindPlayer, FindSession
 from tests.integration.conftest import engine_of
 from tests.support.commands import Ended, run
 from tests.support.credits import WIN, win
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.database.audit_log import PROCESS, Action, moment_of, record
 from worker.database.grants import AUDITOR, OPERATOR, READER, WORKER, Rights, grant
 from worker.database.schema import metadata
 from worker.ledger.cache.outcomes import MemoryCache
-from worker.ledger.service import Bookkeeper
+from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger
 from worker.players import SessionResult, add_player, close_session, open_session
 from worker.queries import queries
@@ -63,9 +63,7 @@ async def roles(postgres: AsyncEngine) -> AsyncIterator[Roles]:
     made = Roles(postgres)
     await add_player(postgres, "anna", "EUR")
     await Ledger(postgres).post([WIN, win("lost", amount_minor=0)])
-    await _execute(
-        postgres, *(f"CREATE ROLE \"{n}\" LOGIN PASSWORD 'a-password'" for n in made.names.values())
-    )
+    await _execute(postgres, *(f"CREATE ROLE \"{n}\" LOGIN PASSWORD 'a-password'" for n in made.names.values()))
     try:
         rights = {"worker": WORKER, "operator": OPERATOR, "reader": READER, "auditor": AUDITOR}
         await grant(postgres, {made.names[role]: rights[role] for role in ROLES})
@@ -86,19 +84,19 @@ async def _execute(engine: AsyncEngine, *statements: str) -> None:
 
 async def test_worker_posts_repeats_and_conflicts_as_its_role(roles: Roles) -> None:
     ledger = Ledger(roles.engines["worker"])
-    bookkeeper = Bookkeeper(ledger, MemoryCache())
+    bookkeeper = LedgerService(ledger, MemoryCache())
     mixed = [win("new"), WIN, win(amount_minor=1), win("nobody's", player_id="nobody")]
-    outcomes = await bookkeeper.settle([win("first")]) + await bookkeeper.settle(mixed)
-    assert [outcome.result for outcome in outcomes] == [
-        Result.POSTED,
-        Result.POSTED,
-        Result.REPLAYED,
-        Result.CONFLICT,
-        Result.UNKNOWN_PLAYER,
+    outcomes = await bookkeeper.post([win("first")]) + await bookkeeper.post(mixed)
+    assert [outcome.code for outcome in outcomes] == [
+        OutcomeCode.POSTED,
+        OutcomeCode.POSTED,
+        OutcomeCode.REPLAYED,
+        OutcomeCode.CONFLICT,
+        OutcomeCode.UNKNOWN_PLAYER,
     ]
     needs_session = win("in a session", integration="gpas", session_id="s", open_session_only=True)
-    (closed,) = await bookkeeper.settle([needs_session])
-    assert closed.result is Result.SESSION_CLOSED
+    (closed,) = await bookkeeper.post([needs_session])
+    assert closed.code is OutcomeCode.SESSION_CLOSED
     assert FindPlayer("anna") in await ledger.find([FindPlayer("anna"), FindSession("gpas", "s")])
     assert len((await ledger.keyed_epoch()).cache_key) == 32
     audit = await verify(roles.engines["worker"], Currencies())
@@ -198,7 +196,7 @@ async def test_right_that_was_given_by_hand_is_taken_again(roles: Roles, how: st
         f'GRANT SELECT (cache_key) ON ledger TO "{name}"',
     )
     ended = await roles.command(*(["--apply"] if how == "applied" else []))
-    assert ended.code == End.OK, ended
+    assert ended.code == ExitCode.OK, ended
     if how == "printed":
         begin, *statements, commit = ended.out.splitlines()
         assert (begin, commit) == ("BEGIN;", "COMMIT;")
@@ -211,7 +209,7 @@ async def test_right_that_was_given_by_hand_is_taken_again(roles: Roles, how: st
 @pytest.mark.parametrize("command", ["player add carl --currency EUR", "ledger epoch --bump"])
 async def test_command_that_is_not_permitted_ends_as_with_wrong_settings(roles: Roles, command: str) -> None:
     ended = await run(roles.url_of("reader"), *command.split())
-    assert "[ledger] database_url: " in (error := ended.error(End.SETTINGS))
+    assert "[ledger] database_url: " in (error := ended.error(ExitCode.SETTINGS))
     assert "permission denied for table" in error
     assert "a-password" not in error
 
@@ -239,7 +237,7 @@ async def audit_entries(engine: AsyncEngine) -> list[AuditLine]:
 async def test_what_a_role_was_given_is_written_down_with_it(roles: Roles) -> None:
     before = len(await audit_entries(roles.owner))
     refused = await run(roles.url, "grants", "--apply", "--worker", "nobody", "--as", "carla")
-    assert refused.code == End.NO
+    assert refused.code == ExitCode.NO
     printed = await roles.command("--as", "carla")
     applied = await roles.command("--apply", "--as", "carla")
     assert (printed.code, applied.code) == (0, 0)
@@ -303,16 +301,16 @@ async def test_entries_of_one_transaction_keep_their_order(roles: Roles) -> None
 
 async def test_role_that_is_not_there_is_said(roles: Roles) -> None:
     ended = await run(roles.url, "grants", "--worker", "no such: role", "--apply")
-    assert 'role "no such: role" does not exist' in ended.error(End.NO)
+    assert 'role "no such: role" does not exist' in ended.error(ExitCode.NO)
 
 
 @pytest.mark.parametrize(
     "arguments", [(), ("--worker", "one", "--reader", "one"), ("--worker", "a\nb"), ("--worker", "")]
 )
 async def test_roles_must_be_named_and_differ(arguments: tuple[str, ...]) -> None:
-    assert (await run("sqlite+aiosqlite://", "grants", *arguments)).code == End.USAGE
+    assert (await run("sqlite+aiosqlite://", "grants", *arguments)).code == ExitCode.USAGE
 
 
 async def test_sqlite_has_no_roles() -> None:
     ended = await run("sqlite+aiosqlite://", "grants", "--worker", "one", "--apply")
-    assert "only PostgreSQL has roles" in ended.error(End.NO)
+    assert "only PostgreSQL has roles" in ended.error(ExitCode.NO)

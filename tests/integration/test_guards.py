@@ -33,10 +33,7 @@ async def execute(engine: AsyncEngine, statement: str) -> None:
 
 
 def wallet_of(player_id: str, currency: str, kind: Wallet) -> str:
-    return (
-        "(SELECT id FROM wallets"
-        f" WHERE player_id = '{player_id}' AND currency = '{currency}' AND kind = '{kind}')"
-    )
+    return f"(SELECT id FROM wallets WHERE player_id = '{player_id}' AND currency = '{currency}' AND kind = '{kind}')"
 
 
 def leg_of(provider_tx_id: str, account: str, wallet: str) -> str:
@@ -100,15 +97,11 @@ async def test_nothing_more_is_paid_for_a_transfer_than_it_says(books: AsyncEngi
 
 async def test_nothing_is_paid_without_a_transfer(books: AsyncEngine) -> None:
     with pytest.raises(IntegrityError):
-        await execute(
-            books, f"INSERT INTO entries VALUES ('{uuid4().hex}', 'SETTLEMENT', NULL, -5, NULL, NULL)"
-        )
+        await execute(books, f"INSERT INTO entries VALUES ('{uuid4().hex}', 'SETTLEMENT', NULL, -5, NULL, NULL)")
 
 
 @pytest.mark.parametrize(("player_id", "currency"), [("nobody", "EUR"), ("ben", "USD")])
-async def test_win_is_of_a_player_with_a_wallet_for_it(
-    books: AsyncEngine, player_id: str, currency: str
-) -> None:
+async def test_win_is_of_a_player_with_a_wallet_for_it(books: AsyncEngine, player_id: str, currency: str) -> None:
     with pytest.raises(IntegrityError, match="no wallet in its currency"):
         await execute(books, transfer_by_hand(currency, player_id=player_id))
 

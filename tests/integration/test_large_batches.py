@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from shared.errors import LedgerUnavailable
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.settings import BrokerSettings
 from shared.wire import MESSAGE_BYTES_MAX, FindPlayer, Question
 from tests.support.credits import win
@@ -19,7 +19,7 @@ DETAILS = {f"jackpot {number}": "1" * 1_000 for number in range(62)}
 
 
 async def ask_for_nobody(client: RabbitLedgerClient) -> object:
-    (answer,) = await client.ask_all([FindPlayer("")], asyncio.get_running_loop().time() + 1.0)
+    (answer,) = await client.call_all([FindPlayer("")], asyncio.get_running_loop().time() + 1.0)
     return answer
 
 
@@ -30,11 +30,11 @@ async def answers_to(system: System, *questions: Question) -> list[object]:
         async with asyncio.timeout(ANSWER_SECONDS_MAX):
             while isinstance(await ask_for_nobody(client), LedgerUnavailable):
                 await asyncio.sleep(0.02)
-        return list(await client.ask_all(questions, clock() + ANSWER_SECONDS_MAX))
+        return list(await client.call_all(questions, clock() + ANSWER_SECONDS_MAX))
 
 
-def results(answers: list[object]) -> list[Result]:
-    return [answer.result for answer in answers if isinstance(answer, Outcome)]
+def results(answers: list[object]) -> list[OutcomeCode]:
+    return [answer.code for answer in answers if isinstance(answer, Outcome)]
 
 
 async def test_large_wins_at_once_are_all_paid(servers: Servers) -> None:
@@ -42,10 +42,10 @@ async def test_large_wins_at_once_are_all_paid(servers: Servers) -> None:
     async with running_system(servers, workers=1) as system:
         await system.add_players(["anna"])
         wins = [win(str(uuid4()), details=DETAILS) for _ in range(LARGE_WINS)]
-        assert results(await answers_to(system, *wins)) == [Result.POSTED] * LARGE_WINS
+        assert results(await answers_to(system, *wins)) == [OutcomeCode.POSTED] * LARGE_WINS
         assert await system.balances() == {"anna": 1050 * LARGE_WINS}
 
         larger = win("too large", details={"note": "n" * MESSAGE_BYTES_MAX})
         refused, paid = await answers_to(system, larger, win("beside it"))
-        assert results([refused, paid]) == [Result.UNAVAILABLE, Result.POSTED]
+        assert results([refused, paid]) == [OutcomeCode.UNAVAILABLE, OutcomeCode.POSTED]
         assert await system.query("SELECT 1 FROM transfers WHERE provider_tx_id = 'too large'") == []

@@ -22,9 +22,7 @@ async def test_gateway_pays_without_knowing_of_database_or_cache(servers: Server
         known = await to_thread(Path(f"/proc/{system.gateway.pid}/environ").read_text)
         assert servers.database_url.rpartition("/")[0] not in known
         assert servers.cache_url not in known
-        ports = {
-            url.rpartition(":")[2].partition("/")[0] for url in (servers.database_url, servers.cache_url)
-        }
+        ports = {url.rpartition(":")[2].partition("/")[0] for url in (servers.database_url, servers.cache_url)}
         assert not ports & await to_thread(_ports_of_peers, system.gateway.pid)
         assert ports & await to_thread(_ports_of_peers, system.workers[0].pid)
 

@@ -13,14 +13,14 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import LedgerUnavailable
 from shared.money import MINOR_MAX
 from shared.operations import FINGERPRINT, Credit, Kind, Wallet
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.wire import FindSession
 from tests.support.credits import OTHER_CONTENT, WIN, win
 from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
 from worker.database.migrate import require_migrated
 from worker.database.schema import CONFLICTS_MAX
 from worker.ledger.cache.outcomes import MemoryCache
-from worker.ledger.service import Bookkeeper
+from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger
 from worker.players import add_player, close_session, open_session
 
@@ -43,15 +43,13 @@ async def rows_posted(engine: AsyncEngine) -> tuple[int, int]:
 
 async def test_win_is_paid_and_told(ledger: Ledger) -> None:
     (outcome,) = await post(ledger, WIN)
-    assert outcome.result is Result.POSTED
+    assert outcome.code is OutcomeCode.POSTED
     assert (receipt(outcome).real_minor, receipt(outcome).balance_minor) == (1050, 1050)
     assert await balance_minor(ledger) == 1050
 
 
 async def test_every_field_of_a_win_is_kept(engine: AsyncEngine, ledger: Ledger) -> None:
-    kept = win(
-        kind=Kind.JACKPOT, wallet=Wallet.BONUS, round_closed=True, session_id="s", details={"ключ": "\x1b'"}
-    )
+    kept = win(kind=Kind.JACKPOT, wallet=Wallet.BONUS, round_closed=True, session_id="s", details={"ключ": "\x1b'"})
     await post(ledger, kept)
     async with engine.connect() as connection:
         row = (await connection.execute(text("SELECT * FROM transfers"))).mappings().one()
@@ -64,13 +62,13 @@ async def test_repeat_tells_the_original_receipt_though_the_balance_moved(ledger
     (first,) = await post(ledger, WIN)
     await post(ledger, win("win-2"), win("win-3", wallet=Wallet.BONUS))
     (again,) = await post(ledger, WIN)
-    assert again == Outcome(Result.REPLAYED, first.receipt)
+    assert again == Outcome(OutcomeCode.REPLAYED, first.receipt)
     assert await balance_minor(ledger) == 3 * 1050
 
 
 async def test_repeat_in_one_batch_is_paid_once(ledger: Ledger) -> None:
     outcomes = await post(ledger, WIN, WIN, WIN)
-    assert results(outcomes) == [Result.POSTED, Result.REPLAYED, Result.REPLAYED]
+    assert results(outcomes) == [OutcomeCode.POSTED, OutcomeCode.REPLAYED, OutcomeCode.REPLAYED]
     assert await balance_minor(ledger) == 1050
 
 
@@ -78,7 +76,7 @@ async def test_altered_repeat_is_a_conflict_that_names_what_differs(ledger: Ledg
     await post(ledger, WIN)
     for field, value in OTHER_CONTENT.items():
         outcomes = await post(ledger, win(**{field: value}))
-        assert outcomes == [Outcome(Result.CONFLICT, differing=(field,))]
+        assert outcomes == [Outcome(OutcomeCode.CONFLICT, mismatched_fields=(field,))]
     assert (await balance_minor(ledger), await balance_minor(ledger, "ben")) == (1050, 0)
 
 
@@ -88,23 +86,21 @@ async def test_conflict_of_long_ids_is_told_and_kept_cut(engine: AsyncEngine, le
     long = ["".join(chr(texts.randrange(0x400, 0x800)) for _ in range(1_000)) for _ in range(3)]
     await post(ledger, WIN)
     altered = win(player_id="\U0001f3b0" * 128, round_id=long[0], game_id=long[1], bet_id=long[2])
-    assert results(await post(ledger, altered)) == [Result.CONFLICT]
-    assert results(await post(ledger, win(game_id=long[1]))) == [Result.CONFLICT]
+    assert results(await post(ledger, altered)) == [OutcomeCode.CONFLICT]
+    assert results(await post(ledger, win(game_id=long[1]))) == [OutcomeCode.CONFLICT]
     async with engine.connect() as connection:
         kept = (await connection.execute(text("SELECT offered FROM conflicts"))).scalars().all()
     games = {json.loads(offered)["game_id"] for offered in kept}
     assert games == {long[1], long[1][:128]}
 
 
-async def test_of_what_else_was_sent_under_an_id_a_bounded_number_is_kept(
-    engine: AsyncEngine, ledger: Ledger
-) -> None:
+async def test_of_what_else_was_sent_under_an_id_a_bounded_number_is_kept(engine: AsyncEngine, ledger: Ledger) -> None:
     """Whoever has one signed request may offer what its signature does not cover, without end."""
     await post(ledger, WIN, win("other"))
     late, *others = [win(game_id=str(number)) for number in range(CONFLICTS_MAX + 10)]
-    assert results(await post(ledger, *others[:9], *others[:9])) == [Result.CONFLICT] * 18
+    assert results(await post(ledger, *others[:9], *others[:9])) == [OutcomeCode.CONFLICT] * 18
     for _ in range(2):
-        assert set(results(await post(ledger, *others))) == {Result.CONFLICT}
+        assert set(results(await post(ledger, *others))) == {OutcomeCode.CONFLICT}
     await post(ledger, late, win("other", game_id="another"))
     async with engine.connect() as connection:
         kept = (await connection.execute(text("SELECT offered FROM conflicts"))).scalars().all()
@@ -116,7 +112,7 @@ async def test_of_what_else_was_sent_under_an_id_a_bounded_number_is_kept(
 async def test_lost_bet_is_recorded_and_moves_nothing(engine: AsyncEngine, ledger: Ledger) -> None:
     lost = win("lost", amount_minor=0)
     outcomes = [*await post(ledger, WIN, lost), *await post(ledger, lost)]
-    assert results(outcomes) == [Result.POSTED, Result.POSTED, Result.REPLAYED]
+    assert results(outcomes) == [OutcomeCode.POSTED, OutcomeCode.POSTED, OutcomeCode.REPLAYED]
     assert receipt(outcomes[2]).balance_minor == 1050
     assert await rows_posted(engine) == (2, 2)
 
@@ -132,12 +128,12 @@ async def test_win_that_can_not_be_paid_costs_the_others_of_its_batch_nothing(le
         win("f", session_id="never opened", open_session_only=True),
     )
     assert results(outcomes) == [
-        Result.UNKNOWN_PLAYER,
-        Result.WRONG_CURRENCY,
-        Result.POSTED,
-        Result.BALANCE_LIMIT,
-        Result.POSTED,
-        Result.SESSION_CLOSED,
+        OutcomeCode.UNKNOWN_PLAYER,
+        OutcomeCode.WRONG_CURRENCY,
+        OutcomeCode.POSTED,
+        OutcomeCode.BALANCE_LIMIT,
+        OutcomeCode.POSTED,
+        OutcomeCode.SESSION_CLOSED,
     ]
     assert (await balance_minor(ledger), await balance_minor(ledger, "ben")) == (MINOR_MAX, 1050)
 
@@ -150,15 +146,13 @@ UNSTORABLE = {
 
 
 @pytest.mark.parametrize("bad", UNSTORABLE.values(), ids=UNSTORABLE)
-async def test_win_that_can_not_be_stored_costs_the_others_of_its_batch_nothing(
-    ledger: Ledger, bad: Credit
-) -> None:
+async def test_win_that_can_not_be_stored_costs_the_others_of_its_batch_nothing(ledger: Ledger, bad: Credit) -> None:
     good = [win(f"win-{n}", player_id=player) for n in range(4) for player in ("anna", "ben")]
     good = [win(f"{c.provider_tx_id}-{c.player_id}", player_id=c.player_id) for c in good]
-    outcomes = await Bookkeeper(ledger, MemoryCache()).settle([*good[:3], bad, *good[3:]])
+    outcomes = await LedgerService(ledger, MemoryCache()).post([*good[:3], bad, *good[3:]])
     # SQLite's text does hold a NUL, and so may pay it.
-    assert outcomes.pop(3).result in {Result.UNPOSTABLE, Result.POSTED}
-    assert results(outcomes) == [Result.POSTED] * 8
+    assert outcomes.pop(3).code in {OutcomeCode.UNPOSTABLE, OutcomeCode.POSTED}
+    assert results(outcomes) == [OutcomeCode.POSTED] * 8
     assert await balance_minor(ledger, "ben") == 4 * 1050
 
 
@@ -177,7 +171,7 @@ async def test_all_of_a_batch_is_posted_or_nothing(
         await ledger.post([WIN, win("win-2")])
     assert await rows_posted(engine) == (0, 0)
     monkeypatch.undo()
-    assert results(await post(ledger, WIN, win("win-2"))) == [Result.POSTED, Result.POSTED]
+    assert results(await post(ledger, WIN, win("win-2"))) == [OutcomeCode.POSTED, OutcomeCode.POSTED]
 
 
 async def test_thousand_wins_in_one_batch_are_exact(ledger: Ledger) -> None:
@@ -187,7 +181,7 @@ async def test_thousand_wins_in_one_batch_are_exact(ledger: Ledger) -> None:
         for n in range(1_000)
     ]
     outcomes = await post(ledger, *batch, *batch)
-    assert results(outcomes) == [Result.POSTED] * 1_000 + [Result.REPLAYED] * 1_000
+    assert results(outcomes) == [OutcomeCode.POSTED] * 1_000 + [OutcomeCode.REPLAYED] * 1_000
     assert await balance_minor(ledger) == sum(credit.amount_minor for credit in batch)
 
 
@@ -198,9 +192,7 @@ async def test_player_may_hold_several_currencies(engine: AsyncEngine, ledger: L
     assert await balance_minor(ledger) == 1050
 
 
-async def test_win_is_flagged_only_if_its_round_was_closed_before_it_came(
-    engine: AsyncEngine, ledger: Ledger
-) -> None:
+async def test_win_is_flagged_only_if_its_round_was_closed_before_it_came(engine: AsyncEngine, ledger: Ledger) -> None:
     """A batch is written in the order of its ids, which is not the order in which its wins came."""
     await post(ledger, win("2-before"), win("1-closing", round_closed=True), win("0-after"))
     await post(ledger, win("3-later"), win("4-another-round", round_id="round-2"), win("5", round_id=None))
@@ -209,17 +201,15 @@ async def test_win_is_flagged_only_if_its_round_was_closed_before_it_came(
         assert (await connection.execute(flagged)).scalars().all() == ["0-after", "3-later"]
 
 
-async def test_session_keeps_its_player_and_wins_are_paid_after_it_closed(
-    engine: AsyncEngine, ledger: Ledger
-) -> None:
+async def test_session_keeps_its_player_and_wins_are_paid_after_it_closed(engine: AsyncEngine, ledger: Ledger) -> None:
     await open_session(engine, "gpas", "s", "anna")
     needs_open = win("win-2", integration="gpas", session_id="s", open_session_only=True)
-    assert results(await post(ledger, needs_open)) == [Result.POSTED]
+    assert results(await post(ledger, needs_open)) == [OutcomeCode.POSTED]
     await close_session(engine, "gpas", "s")
     late = win("win-3", integration="gpas", session_id="s")
     refused = win("win-4", integration="gpas", session_id="s", open_session_only=True)
     outcomes = await post(ledger, late, refused, needs_open)
-    assert results(outcomes) == [Result.POSTED, Result.SESSION_CLOSED, Result.REPLAYED]
+    assert results(outcomes) == [OutcomeCode.POSTED, OutcomeCode.SESSION_CLOSED, OutcomeCode.REPLAYED]
     found = await ledger.find([FindSession("gpas", "s"), FindSession("klas", "s")])
     assert {q: h.player_id for q, h in found.items()} == {FindSession("gpas", "s"): "anna"}
 

@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from shared.outcome import Holder, Outcome, Result
+from shared.outcome import Holder, Outcome, OutcomeCode
 from shared.wire import Answer, FindPlayer, FindSession, Lookup
 from tests.support.crashes import METRICS, UnluckyCache, UnluckyWorker
 from tests.support.credits import WIN
@@ -28,7 +28,7 @@ OF_NOBODY: Final = (
     FindSession("gpas", LONG),
 )
 HOLDER: Final = Holder("anna", "EUR", WIN.amount_minor, 0)
-ASK_AGAIN: Final = Outcome(Result.UNAVAILABLE)
+ASK_AGAIN: Final = Outcome(OutcomeCode.UNAVAILABLE)
 
 
 async def add_half_a_player(engine: AsyncEngine) -> None:
@@ -52,7 +52,7 @@ async def told(engine: AsyncEngine, lookups: list[Lookup]) -> list[Answer]:
     [(_, reply)] = queues.replies
     paid = reply.answers.pop(half)
     assert isinstance(paid, Outcome)
-    assert paid.result is Result.POSTED
+    assert paid.code is OutcomeCode.POSTED
     await assert_books_hold(engine)
     return reply.answers
 
@@ -76,9 +76,7 @@ async def test_question_that_meets_a_defect_is_to_be_asked_again(engine: AsyncEn
     await add_half_a_player(engine)
     counted = credits_counted()
     with capture_logs() as logged:
-        answers = await told(
-            engine, [FindPlayer("half"), *(FindPlayer(f"player-{n}") for n in range(others))]
-        )
+        answers = await told(engine, [FindPlayer("half"), *(FindPlayer(f"player-{n}") for n in range(others))])
     assert answers == [ASK_AGAIN, *[None] * others]
     assert [(e["event"], e["log_level"]) for e in logged] == [("lookup failed", "error")]
     assert credits_counted() - counted == 1, "a question is no credit"

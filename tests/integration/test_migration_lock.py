@@ -14,7 +14,7 @@ from shared.settings import LedgerSettings
 from tests.support.commands import INHERITED, run
 from tests.support.paths import ROOT
 from tests.support.servers import Servers, drop_database, fresh_database
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.database.engine import create_engine
 from worker.database.migrate import migrate, pending_migration
 from worker.database.migration_lock import MIGRATION_LOCK
@@ -50,7 +50,7 @@ LOCK = f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
 async def test_migrate_names_who_holds_the_lock_and_gives_up(url: str) -> None:
     async with holding(url, LOCK) as pid:
         ended = await run(url, "migrate", "--wait", "1")
-    line = ended.error(End.DATABASE)
+    line = ended.error(ExitCode.DATABASE)
     assert f"process {pid} of the database" in line
     assert "forgotten psql" in line
     assert "gave up after 1 s" in line
@@ -62,8 +62,8 @@ async def test_migrate_that_may_not_wait_gives_up_at_once(url: str) -> None:
     async with holding(url, LOCK):
         ended = await run(url, "migrate", "--wait", "0")
     assert ended.err.count("\n") == 1
-    assert "gave up after 0 s" in ended.error(End.DATABASE)
-    assert (await run(url, "migrate", "--wait", "0")).code == End.OK
+    assert "gave up after 0 s" in ended.error(ExitCode.DATABASE)
+    assert (await run(url, "migrate", "--wait", "0")).code == ExitCode.OK
 
 
 async def test_migrate_goes_on_when_the_lock_is_let_go(url: str) -> None:
@@ -83,12 +83,12 @@ async def test_migrate_goes_on_when_the_lock_is_let_go(url: str) -> None:
         assert f"process {pid} of the database" in said.decode()
         assert process.returncode is None
     async with asyncio.timeout(WITHIN_SECONDS):
-        assert await process.wait() == End.OK
+        assert await process.wait() == ExitCode.OK
 
 
 async def test_table_that_somebody_has_locked_is_not_waited_for_without_end(url: str) -> None:
     """A statement that waits for a table makes everybody else wait behind it: wins as well."""
-    engine = create_engine(LedgerSettings(database_url=url), patient=True)
+    engine = create_engine(LedgerSettings(database_url=url), no_statement_timeout=True)
     try:
         async with holding(url, "CREATE TABLE alembic_version (version_num varchar(32) NOT NULL)"):
             with pytest.raises(LedgerUnavailable, match="a lock on our tables; gave up after 1 s"):

@@ -73,10 +73,7 @@ def _constraints(connection: Connection) -> dict[str, Any]:
             sorted(inspector.get_unique_constraints(table), key=lambda c: str(c["name"])),
             sorted(inspector.get_foreign_keys(table), key=lambda c: str(c["name"])),
             sorted(inspector.get_check_constraints(table), key=lambda c: str(c["name"])),
-            [
-                _comparable(index)
-                for index in sorted(inspector.get_indexes(table), key=lambda c: str(c["name"]))
-            ],
+            [_comparable(index) for index in sorted(inspector.get_indexes(table), key=lambda c: str(c["name"]))],
         )
         for table in metadata.tables
     }
@@ -103,9 +100,7 @@ async def test_migrating_again_changes_nothing_that_is_posted(engine: AsyncEngin
     before, after = await migrate(engine)
     assert before == after == head_revision()
     async with engine.connect() as connection:
-        assert (await connection.execute(text("SELECT amount_minor FROM transfers"))).scalars().all() == [
-            1050
-        ]
+        assert (await connection.execute(text("SELECT amount_minor FROM transfers"))).scalars().all() == [1050]
 
 
 MIGRATE_ON_A_SIGN = """

@@ -76,12 +76,8 @@ def make_wins(system: System, count: int, seed: int, players: Sequence[str] = PL
         integration = tuple(INTEGRATIONS)[n % len(INTEGRATIONS)]
         player = chance.choice(players)
         amount = f"{chance.randrange(5_000)}.{chance.randrange(100):02}"
-        win = Win(
-            str(UUID(int=chance.getrandbits(128))), player, SESSION + player, amount, "EUR", f"round-{n}"
-        )
-        made.append(
-            Sent(integration, win, http_bytes(integration, system.providers[integration].compose(win)))
-        )
+        win = Win(str(UUID(int=chance.getrandbits(128))), player, SESSION + player, amount, "EUR", f"round-{n}")
+        made.append(Sent(integration, win, http_bytes(integration, system.providers[integration].sample_request(win))))
     return made
 
 
@@ -95,9 +91,7 @@ def with_repeats(wins: list[Sent], share: float, seed: int) -> list[Sent]:
 
 def reply_within_seconds(seconds: float) -> dict[str, str]:
     """Return the setting for every integration."""
-    return {
-        f"CREDITS_INTEGRATIONS__{name.upper()}__REPLY_WITHIN_SECONDS": str(seconds) for name in INTEGRATIONS
-    }
+    return {f"CREDITS_INTEGRATIONS__{name.upper()}__REPLY_WITHIN_SECONDS": str(seconds) for name in INTEGRATIONS}
 
 
 async def send(system: System, sent: Sequence[Sent], connections: int = CONNECTIONS) -> list[Reply]:
@@ -146,8 +140,7 @@ async def test_ten_thousand_wins_with_repeats_are_paid_exactly_once(servers: Ser
 async def assert_every_reply_is_in_the_books(system: System, told: dict[tuple[str, str], set[Reply]]) -> None:
     """Each reply's transfer and balance are what the ledger has for that win."""
     rows = await system.query(
-        "SELECT integration, provider_tx_id, CAST(id AS text), real_balance_minor + bonus_balance_minor"
-        " FROM transfers"
+        "SELECT integration, provider_tx_id, CAST(id AS text), real_balance_minor + bonus_balance_minor FROM transfers"
     )
     for integration, provider_tx_id, transfer_id, balance_minor in rows:
         (reply,) = told[integration, provider_tx_id]
@@ -161,9 +154,7 @@ async def test_same_win_sent_to_two_workers_at_once_is_paid_once(servers: Server
     database_url = await fresh_database(servers)
     async with (
         running_system(servers, workers=1, database_url=database_url, CREDITS_CACHE__URL="memory://") as one,
-        running_system(
-            servers, workers=1, database_url=database_url, CREDITS_CACHE__URL="memory://"
-        ) as other,
+        running_system(servers, workers=1, database_url=database_url, CREDITS_CACHE__URL="memory://") as other,
     ):
         await one.add_players(PLAYERS[:3])
         wins = make_wins(one, 600, seed=3, players=PLAYERS[:3])
@@ -191,9 +182,7 @@ async def test_redis_stopped_before_and_during_the_run_changes_no_total(servers:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
-async def test_worker_that_ends_under_load_loses_no_win_and_no_reply(
-    servers: Servers, sign: signal.Signals
-) -> None:
+async def test_worker_that_ends_under_load_loses_no_win_and_no_reply(servers: Servers, sign: signal.Signals) -> None:
     async with running_system(servers) as system:
         await system.add_players(PLAYERS)
         wins = make_wins(system, 3_000, seed=7)

@@ -88,9 +88,7 @@ async def test_paid_win_is_found_by_its_providers_id_and_by_ours(api: Api, engin
     assert await api.get(path_of("transfers", transfer["transfer_id"])) == found
 
 
-async def test_win_that_was_not_paid_is_told_from_a_misspelt_integration(
-    api: Api, engine: AsyncEngine
-) -> None:
+async def test_win_that_was_not_paid_is_told_from_a_misspelt_integration(api: Api, engine: AsyncEngine) -> None:
     await Ledger(engine).post([win("w", integration="retired")])
     unpaid = await api.get(path_of("integrations", "klas", "transfers", "w"), 404)
     assert (unpaid["code"], unpaid["detail"]) == ("not_paid", "'klas' has no transfer with id 'w'")

@@ -208,9 +208,7 @@ WRONG_TOKENS = {
 
 
 @pytest.mark.parametrize("authorization", WRONG_TOKENS.values(), ids=WRONG_TOKENS)
-async def test_without_a_right_token_nobody_learns_or_changes_anything(
-    api: Api, authorization: str | None
-) -> None:
+async def test_without_a_right_token_nobody_learns_or_changes_anything(api: Api, authorization: str | None) -> None:
     headers = [(b"authorization", authorization.encode())] if authorization is not None else []
     for method, path in (("GET", PLAYER), ("PUT", "/v1/players/ben"), ("GET", "/v1/nowhere"), ("GET", "/")):
         response = await api.client.request(method, path, headers=headers)

@@ -18,7 +18,7 @@ from tests.support.credits import win
 from tests.support.operator_api import TOKEN, Api, path_of
 from tests.support.paths import ROOT
 from tests.support.servers.server import free_ports
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.ledger.transaction import Ledger
 from worker.players import add_player, open_session
 
@@ -80,9 +80,7 @@ async def api(served: Served) -> AsyncIterator[Api]:
         yield Api(client, (await client.get("/openapi.json")).json())
 
 
-async def test_strange_ids_pass_through_real_http_and_the_process_ends_in_good_order(
-    served: Served, api: Api
-) -> None:
+async def test_strange_ids_pass_through_real_http_and_the_process_ends_in_good_order(served: Served, api: Api) -> None:
     for strange in ("a/b", "%2F", "../..", "50%", "玩家?#", "x" * 128):
         path = path_of("players", strange)
         assert (await api.put(path, {"currency": "EUR"})).status_code == 201
@@ -149,7 +147,7 @@ NO_TOKEN = {"no token": "[]", "a missing one": '["env:NOT_SET"]', "a short one":
 async def test_without_a_right_token_nothing_is_served(tokens: str) -> None:
     process = await start({"CREDITS_OPERATOR__TOKENS": tokens}, "operator")
     out, err = await process.communicate()
-    assert (process.returncode, out) == (End.SETTINGS, b"")
+    assert (process.returncode, out) == (ExitCode.SETTINGS, b"")
     assert len(err.splitlines()) == 1
     assert err.startswith(b"error: CREDITS_OPERATOR__TOKENS: [operator] tokens: ")
     assert b"hunter2" not in err
@@ -162,7 +160,7 @@ async def test_database_that_is_away_at_the_start_is_told_in_one_line() -> None:
     }
     process = await start(away, "operator")
     _, err = await process.communicate()
-    assert (process.returncode, len(err.splitlines())) == (End.DATABASE, 1)
+    assert (process.returncode, len(err.splitlines())) == (ExitCode.DATABASE, 1)
     assert err.startswith(b"error: no answer from postgresql+asyncpg://user:***@127.0.0.1:1/db")
 
 
@@ -170,7 +168,7 @@ async def test_database_that_is_away_at_the_start_is_told_in_one_line() -> None:
 async def test_port_that_is_taken_is_told(served: Served) -> None:
     process = await start(served.environment, "operator")
     out, err = await process.communicate()
-    assert process.returncode == End.SETTINGS
+    assert process.returncode == ExitCode.SETTINGS
     host, port = served.url.removeprefix("http://").split(":")
     said = f"error: [operator] host, port: can't listen on {host}:{port}: address already in use"
     assert err.decode().splitlines()[-1] == said

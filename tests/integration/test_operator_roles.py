@@ -119,8 +119,7 @@ async def test_no_session_id_is_in_the_log_whatever_is_asked_about_it(api: Api) 
 
 async def test_bad_tokens_are_throttled_and_right_ones_are_served_all_the_same(api: Api) -> None:
     statuses = [
-        (await api.ask("GET", PLAYER, headers={"authorization": f"Bearer guess-{n}"})).status_code
-        for n in range(12)
+        (await api.ask("GET", PLAYER, headers={"authorization": f"Bearer guess-{n}"})).status_code for n in range(12)
     ]
     assert statuses == [401] * 10 + [429] * 2
     throttled = await api.ask("GET", PLAYER, headers={"authorization": "Bearer guess"})

@@ -21,9 +21,7 @@ def assert_says_to_ask_again(response: httpx.Response) -> None:
     assert response.json()["detail"] == "the books gave no answer; ask again"
 
 
-async def test_database_that_is_away_is_told_and_its_return_is_noticed(
-    postgres: AsyncEngine, servers: Servers
-) -> None:
+async def test_database_that_is_away_is_told_and_its_return_is_noticed(postgres: AsyncEngine, servers: Servers) -> None:
     await add_player(postgres, "anna", "EUR")
     async with operator_api(settings_for(postgres)) as api:
         assert await api.get(PLAYER)

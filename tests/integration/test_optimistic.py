@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import MINOR_MAX
 from shared.operations import Credit, Wallet
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from tests.support.credits import WIN, win
 from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
 from worker.ledger.transaction import Ledger
@@ -104,8 +104,11 @@ async def test_win_that_another_worker_posted_is_a_replay_or_a_conflict(
     (first,) = await other.post(WIN)
     outcomes = await one.post(WIN, win("win-2", player_id="ben"))
     assert one.asked == ["read_wallets", "insert", *LOCKED]
-    assert (outcomes[0].receipt, results(outcomes)) == (first.receipt, [Result.REPLAYED, Result.POSTED])
-    assert results(await one.post(win(amount_minor=1))) == [Result.CONFLICT]
+    assert (outcomes[0].receipt, results(outcomes)) == (
+        first.receipt,
+        [OutcomeCode.REPLAYED, OutcomeCode.POSTED],
+    )
+    assert results(await one.post(win(amount_minor=1))) == [OutcomeCode.CONFLICT]
 
 
 async def test_what_was_written_under_locks_is_remembered_too(workers: tuple[Worker, Worker]) -> None:
@@ -130,12 +133,12 @@ async def test_batch_that_needs_more_than_one_statement_gets_it_in_its_order(
         win("win-4", amount_minor=1),
     ]
     assert results(await worker.post(*batch)) == [
-        Result.SESSION_CLOSED,
-        Result.UNKNOWN_PLAYER,
-        Result.POSTED,
-        Result.CONFLICT,
-        Result.POSTED,
-        Result.BALANCE_LIMIT,
+        OutcomeCode.SESSION_CLOSED,
+        OutcomeCode.UNKNOWN_PLAYER,
+        OutcomeCode.POSTED,
+        OutcomeCode.CONFLICT,
+        OutcomeCode.POSTED,
+        OutcomeCode.BALANCE_LIMIT,
     ]
     assert worker.asked == ["read_wallets", *LOCKED]
 
@@ -179,6 +182,6 @@ async def test_same_wins_at_once_by_workers_that_look_and_that_do_not(
         batch = [win(f"{turn}-{n}", player_id=("anna", "ben")[n % 2]) for n in range(10)]
         paid, planned = await asyncio.gather(hasty.post(*batch), careful.ledger.post(batch[::-1]))
         again = planned.outcomes[::-1]
-        assert sorted(results(paid) + results(again)) == [Result.POSTED] * 10 + [Result.REPLAYED] * 10
+        assert sorted(results(paid) + results(again)) == [OutcomeCode.POSTED] * 10 + [OutcomeCode.REPLAYED] * 10
         assert [o.receipt for o in paid] == [o.receipt for o in again]
     assert await balance_minor(hasty.ledger) == 40 * 5 * 1050

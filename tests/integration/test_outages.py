@@ -16,13 +16,13 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.settings import LedgerSettings
 from tests.support.crashes import UnluckyCache, UnluckyWorker
 from tests.support.credits import WIN, win
 from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, results
 from tests.support.queues import Queues, batch_of
-from worker.database.engine import create_engine, for_reading
+from worker.database.engine import create_engine, read_only
 from worker.database.faults import outages_as_unavailable
 from worker.ledger.transaction import Ledger
 
@@ -64,7 +64,7 @@ OUTAGES = [
 
 async def execute(engine: AsyncEngine, statements: Sequence[str]) -> None:
     on_postgresql = engine.dialect.name == "postgresql"
-    as_allowed = engine if on_postgresql else for_reading(engine)  # a file may not be locked for writing
+    as_allowed = engine if on_postgresql else read_only(engine)  # a file may not be locked for writing
     async with as_allowed.begin() as connection:
         for statement in statements:
             await connection.execute(text(statement.replace(" this ", f" {engine.url.database} ")))
@@ -72,7 +72,7 @@ async def execute(engine: AsyncEngine, statements: Sequence[str]) -> None:
         await engine.dispose()  # a database's settings are those of new connections; a pragma is of this one
 
 
-async def told(queues: Queues, worker: UnluckyWorker) -> list[Result]:
+async def told(queues: Queues, worker: UnluckyWorker) -> list[OutcomeCode]:
     """Let a worker take what there is, and return what it told."""
     queues.replies.clear()
     worker.take()
@@ -87,7 +87,7 @@ async def test_wins_wait_for_a_database_that_is(engine: AsyncEngine, outage: Out
     worker = UnluckyWorker(engine, UnluckyCache(), queues)
     queues.live.append(batch_of(0, WINS))
     await execute(engine, outage.begin)
-    assert await told(queues, worker) == [Result.UNAVAILABLE] * len(WINS)
+    assert await told(queues, worker) == [OutcomeCode.UNAVAILABLE] * len(WINS)
     await told(queues, worker)
     await execute(engine, outage.end)
     await told(queues, worker)
@@ -111,7 +111,7 @@ async def test_wins_wait_for_a_file_that_is_damaged(engine: AsyncEngine) -> None
         await post(Ledger(engine), WIN)
     await engine.dispose()
     await to_thread(path.write_bytes, whole)
-    assert results(await post(Ledger(engine), WIN)) == [Result.POSTED]
+    assert results(await post(Ledger(engine), WIN)) == [OutcomeCode.POSTED]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -123,7 +123,7 @@ async def test_wins_wait_for_a_file_that_another_process_keeps_locked(engine: As
     with pytest.raises(LedgerUnavailable, match="locked"):
         await post(Ledger(engine), WIN)
     other.close()
-    assert results(await post(Ledger(engine), WIN)) == [Result.POSTED]
+    assert results(await post(Ledger(engine), WIN)) == [OutcomeCode.POSTED]
 
 
 async def test_wins_wait_while_a_failover_has_left_no_primary(postgres: AsyncEngine) -> None:
@@ -141,7 +141,7 @@ async def test_wins_wait_for_a_connection_of_the_pool(postgres: AsyncEngine) -> 
         async with small.connect():
             with pytest.raises(LedgerUnavailable, match="QueuePool"):
                 await post(Ledger(small), WIN)
-        assert results(await post(Ledger(small), WIN)) == [Result.POSTED]
+        assert results(await post(Ledger(small), WIN)) == [OutcomeCode.POSTED]
 
 
 async def test_wins_wait_for_a_wallet_that_somebody_keeps_locked(postgres: AsyncEngine) -> None:
@@ -151,7 +151,7 @@ async def test_wins_wait_for_a_wallet_that_somebody_keeps_locked(postgres: Async
         await somebody.execute(text("SELECT * FROM wallets FOR UPDATE"))
         with pytest.raises(LedgerUnavailable, match="statement timeout"):
             await post(Ledger(postgres), WIN)
-    assert results(await post(Ledger(postgres), WIN)) == [Result.POSTED]
+    assert results(await post(Ledger(postgres), WIN)) == [OutcomeCode.POSTED]
 
 
 async def test_win_is_paid_though_a_table_was_altered_since_the_last_one(postgres: AsyncEngine) -> None:
@@ -161,7 +161,7 @@ async def test_win_is_paid_though_a_table_was_altered_since_the_last_one(postgre
     await post(ledger, WIN)
     async with engine_of(postgres.url.render_as_string(hide_password=False)) as migrating:
         await execute(migrating, ["ALTER TABLE transfers ALTER COLUMN game_id TYPE varchar(200)"])
-    assert results(await post(ledger, win("win-2"))) == [Result.POSTED]
+    assert results(await post(ledger, win("win-2"))) == [OutcomeCode.POSTED]
 
 
 @pytest.mark.parametrize("statement", ["SELEC 1", "SELECT no_such_function()"])

@@ -27,13 +27,13 @@ async def test_worker_recalls_what_it_put_or_found_and_asks_nobody(
     transfers = {ONE: transfer(), TWO: transfer()}
     await put(cache, transfers)
     async with cache_on(servers.cache_url) as taking_over:
-        assert taking_over.recall(transfers) == {}
+        assert taking_over.get_local(transfers) == {}
         assert await taking_over.get([ONE]) == {ONE: transfers[ONE]}
         await redis.flushdb()
-        assert taking_over.recall(transfers) == {ONE: transfers[ONE]}
-    assert cache.recall(transfers) == transfers
-    cache.enter(LATER)
-    assert cache.recall(transfers) == {}
+        assert taking_over.get_local(transfers) == {ONE: transfers[ONE]}
+    assert cache.get_local(transfers) == transfers
+    cache.set_epoch(LATER)
+    assert cache.get_local(transfers) == {}
 
 
 async def test_win_of_another_integration_or_id_is_not_taken_for_it(cache: RedisCache) -> None:
@@ -41,9 +41,7 @@ async def test_win_of_another_integration_or_id_is_not_taken_for_it(cache: Redis
     assert await cache.get([("klas", "1"), ("gpas", "1:2"), ("klas", "2"), ("klas", "1:2 ")]) == {}
 
 
-async def test_restored_ledger_forgets_what_the_lost_one_remembered(
-    servers: Servers, cache: RedisCache
-) -> None:
+async def test_restored_ledger_forgets_what_the_lost_one_remembered(servers: Servers, cache: RedisCache) -> None:
     await put(cache, {ONE: transfer()})
     async with cache_on(servers.cache_url, epoch=LATER) as restored:
         assert await restored.get([ONE]) == {}
@@ -114,9 +112,7 @@ async def test_full_cache_costs_no_more_than_a_miss(redis: Redis, cache: RedisCa
     assert await cache.get([ONE]) == {}
 
 
-async def test_slow_cache_costs_its_time_limit_once_and_is_then_left_alone(
-    servers: Servers, redis: Redis
-) -> None:
+async def test_slow_cache_costs_its_time_limit_once_and_is_then_left_alone(servers: Servers, redis: Redis) -> None:
     async with cache_on(servers.cache_url, timeout_ms=50) as cache:
         transfers = {ONE: transfer()}
         await put(cache, transfers)
@@ -167,7 +163,7 @@ async def test_memory_of_one_process_is_bounded() -> None:
     one = transfer()
     await put(cache, {("klas", str(n)): one for n in range(MEMORY_TRANSFERS_MAX)})
     await put(cache, {("gpas", "new"): one})
-    assert list(cache.recall([("klas", "0"), ("klas", "1"), ("gpas", "new")])) == [
+    assert list(cache.get_local([("klas", "0"), ("klas", "1"), ("gpas", "new")])) == [
         ("klas", "1"),
         ("gpas", "new"),
     ]

@@ -30,7 +30,7 @@ def requests_of(system: System) -> list[tuple[str, bytes]]:
             player_id = PLAYERS[number % len(PLAYERS)]
             tx_id = f"00000000-0000-4000-8000-{number:012}"
             win = Win(tx_id, player_id, f"{SESSION}{player_id}", round_id=f"round-{number}")
-            made.append((name, http_bytes(name, system.providers[name].compose(win))))
+            made.append((name, http_bytes(name, system.providers[name].sample_request(win))))
     return made
 
 
@@ -61,17 +61,13 @@ async def test_wins_beyond_what_the_ledger_can_pay_are_turned_away_and_paid_when
     servers: Servers,
 ) -> None:
     """Two hundred at once, of which sixteen may wait; then all that were turned away, at once, and again."""
-    async with running_system(
-        servers, {"CREDITS_GATEWAY__IN_FLIGHT_MAX": str(IN_FLIGHT_MAX)}, workers=1
-    ) as system:
+    async with running_system(servers, {"CREDITS_GATEWAY__IN_FLIGHT_MAX": str(IN_FLIGHT_MAX)}, workers=1) as system:
         await system.add_players(PLAYERS)
         await delay_commits(system.engine, COMMIT_MS)
         requests = left = requests_of(system)
         turned_away = 0
         for _ in range(ROUNDS_MAX):
-            answers = said(
-                system, left, await send_all(system.url, [request for _, request in left], CONNECTIONS)
-            )
+            answers = said(system, left, await send_all(system.url, [request for _, request in left], CONNECTIONS))
             assert set(answers) <= {Said.PAID, Said.ASK_AGAIN}
             paid_before = len(requests) - len(left)
             left = [each for each, answer in zip(left, answers, strict=True) if answer is Said.ASK_AGAIN]

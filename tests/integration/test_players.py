@@ -20,9 +20,7 @@ async def test_player_added_by_several_at_once_is_there_once(engine: AsyncEngine
 async def test_session_opened_by_several_at_once_is_of_one_player(engine: AsyncEngine) -> None:
     for player_id in ("anna", "ben"):
         await add_player(engine, player_id, "EUR")
-    answers = await asyncio.gather(
-        *(open_session(engine, "gpas", "s", ("anna", "ben")[n % 2]) for n in range(12))
-    )
+    answers = await asyncio.gather(*(open_session(engine, "gpas", "s", ("anna", "ben")[n % 2]) for n in range(12)))
     results = [answer.result for answer in answers]
     assert results.count(SessionResult.OPENED) == 1
     assert results.count(SessionResult.ALREADY_OPEN) == 5

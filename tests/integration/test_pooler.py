@@ -11,14 +11,14 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import SettingsError
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 from shared.settings import LedgerSettings
 from tests.support.commands import run
 from tests.support.credits import win
 from tests.support.ledgers import add_players, assert_books_hold, post
 from tests.support.pgbouncer import running_pgbouncer
 from tests.support.servers import Servers, drop_database, fresh_database
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.database.engine import create_engine
 from worker.database.migrate import migrate, require_migrated
 from worker.database.pooler import is_pooled_by_transaction
@@ -54,9 +54,7 @@ async def pooled_url(servers: Servers, bouncer_url: str) -> AsyncIterator[str]:
 @pytest.fixture
 async def engines(pooled_url: str, mode: str) -> AsyncIterator[list[AsyncEngine]]:
     """The engines of several workers, each with connections of its own, on migrated tables."""
-    settings = LedgerSettings.model_validate(
-        {"database_url": pooled_url, "pooler": mode, "statement_seconds_max": 60}
-    )
+    settings = LedgerSettings.model_validate({"database_url": pooled_url, "pooler": mode, "statement_seconds_max": 60})
     async with AsyncExitStack() as stack:
         made = [create_engine(settings) for _ in range(WORKERS)]
         for engine in made:
@@ -70,8 +68,11 @@ async def test_wins_sent_to_several_workers_at_once_are_each_paid_once(engines: 
     ledgers = [Ledger(engine) for engine in engines]
     players = ("anna", "ben")
     sent = [post(ledger, win(f"w-{n}", player_id=players[n % 2])) for n in range(WINS) for ledger in ledgers]
-    outcomes = [outcome.result for (outcome,) in await asyncio.gather(*sent)]
-    assert (outcomes.count(Result.POSTED), outcomes.count(Result.REPLAYED)) == (WINS, WINS * (WORKERS - 1))
+    outcomes = [outcome.code for (outcome,) in await asyncio.gather(*sent)]
+    assert (outcomes.count(OutcomeCode.POSTED), outcomes.count(OutcomeCode.REPLAYED)) == (
+        WINS,
+        WINS * (WORKERS - 1),
+    )
     new = await asyncio.gather(*(ledger.post_new([win(f"new-{n}")]) for n, ledger in enumerate(ledgers)))
     assert any(planned is not None for planned in new)
     await assert_books_hold(engines[0])
@@ -105,7 +106,7 @@ async def test_commands_work_through_the_pooler(pooled_url: str, mode: str) -> N
     settings = {"CREDITS_LEDGER__POOLER": mode}
     for arguments in (("migrate",), ("player", "add", "anna", "--currency", "EUR"), ("verify", "--full")):
         ended = await run(pooled_url, *arguments, **settings)
-        assert ended.code == End.OK, ended
+        assert ended.code == ExitCode.OK, ended
 
 
 @pytest.mark.parametrize("mode", ["transaction"], indirect=True)
@@ -117,12 +118,10 @@ async def test_no_statement_has_a_name_that_another_process_may_give(engines: li
 
 
 @pytest.mark.parametrize("command", [("migrate",), ("player", "show", "anna"), ("operator",)])
-async def test_pooler_that_the_settings_do_not_name_stops_the_start(
-    pooled_url: str, command: tuple[str, ...]
-) -> None:
+async def test_pooler_that_the_settings_do_not_name_stops_the_start(pooled_url: str, command: tuple[str, ...]) -> None:
     tokens = {"CREDITS_OPERATOR__TOKENS": "a-token-of-16-characters"}
     ended = await run(pooled_url, *command, **tokens)
-    assert ended.error(End.SETTINGS).startswith("error: [ledger] pooler: one is there, and refuses")
+    assert ended.error(ExitCode.SETTINGS).startswith("error: [ledger] pooler: one is there, and refuses")
     assert ended.err.count("\n") == 1
 
 

@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
 from shared.operations import FINGERPRINT, Credit
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.settings import LedgerSettings
 from shared.wire import Answer, Batch, BatchReply, FindPlayer, Question
 from tests.support.crashes import UnluckyCache, UnluckyWorker
@@ -126,7 +126,7 @@ class Casino(RuleBasedStateMachine):
         expected = self._expect(live, late) if worker.luck.committed or worker.luck.answered else {}
         self.answered |= expected.keys()
         if lived and worker.luck.struck:
-            expected = {b.number: [Outcome(Result.UNAVAILABLE)] * len(b.questions) for b in live}
+            expected = {b.number: [Outcome(OutcomeCode.UNAVAILABLE)] * len(b.questions) for b in live}
         self._assert_told(live, replies, expected)
         assert not lived or len(replies) == len(live)
 
@@ -150,9 +150,7 @@ class Casino(RuleBasedStateMachine):
     def _expect(self, live: Sequence[Batch], late: Sequence[Batch]) -> dict[int, list[Answer]]:
         """Return what each batch is to be told: all credits are settled before a balance is looked up."""
         batches = (*live, *late)
-        settled = {
-            b.number: [self.model.post(q) for q in b.questions if isinstance(q, Credit)] for b in batches
-        }
+        settled = {b.number: [self.model.post(q) for q in b.questions if isinstance(q, Credit)] for b in batches}
         found = {
             b.number: [self.model.holder(q.player_id) for q in b.questions if isinstance(q, FindPlayer)]
             for b in batches
@@ -169,8 +167,7 @@ class Casino(RuleBasedStateMachine):
 
     def _batch(self, sent: Sent) -> Batch:
         credits_ = [
-            msgspec.structs.replace(self.wins[copy.win % len(self.wins)], **copy.otherwise)
-            for copy in sent.copies
+            msgspec.structs.replace(self.wins[copy.win % len(self.wins)], **copy.otherwise) for copy in sent.copies
         ]
         asked = [FindPlayer(player_id + self.example) for player_id in sent.asks_for]
         self.batches_sent += 1
@@ -205,7 +202,7 @@ def casino(database_url: str) -> Iterator[type[Casino]]:
     """The state machine on a database, whose books must hold in the end."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     with asyncio.Runner() as runner:
-        engine = create_engine(LedgerSettings(database_url=database_url), patient=True)
+        engine = create_engine(LedgerSettings(database_url=database_url), no_statement_timeout=True)
         runner.run(migrate(engine))
         try:
             yield type("Casino", (Casino,), {"books": Books(runner, engine)})

@@ -31,9 +31,7 @@ async def test_node_of_a_cluster_is_named_before_it_is_needed(node: str) -> None
     assert counted == ["failed", "refused"]
 
 
-async def test_node_of_a_cluster_that_does_some_calls_is_named_once(
-    node: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_node_of_a_cluster_that_does_some_calls_is_named_once(node: str, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[str] = []
     monkeypatch.setattr(circuit, "PAUSE_SECONDS", 0.0)
     with capture_logs() as logged:

@@ -11,7 +11,7 @@ from tests.support.servers import Servers, fresh_vhost
 from tests.support.servers.server import free_ports
 from tests.support.stranger import WAIT_SECONDS
 from tests.support.system import BROKER_KEY, System, running_system
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 
 NOWHERE = "no-such-vhost"
 SECRETS = {
@@ -27,7 +27,7 @@ async def test_virtual_host_that_is_not_there_stops_the_start(servers: Servers, 
     url = f"{servers.broker_url}{NOWHERE}"
     environment = {**INHERITED, **SECRETS, "CREDITS_BROKER__URL": url}
     code, said = await start_in_vain(environment, *process.split())
-    assert code == End.SETTINGS
+    assert code == ExitCode.SETTINGS
     (line,) = said
     assert "CREDITS_BROKER__URL: [broker] url: " in line
     assert f"'{NOWHERE}' is not found or not permitted" in line
@@ -38,7 +38,7 @@ async def test_database_that_is_not_there_stops_the_start(servers: Servers, comm
     url = f"{servers.database_url.rpartition('/')[0]}/no_such_database"
     environment = {**INHERITED, **SECRETS, "CREDITS_BROKER__URL": await fresh_vhost(servers)}
     code, said = await start_in_vain({**environment, "CREDITS_LEDGER__DATABASE_URL": url}, *command.split())
-    assert code == End.SETTINGS
+    assert code == ExitCode.SETTINGS
     assert 'database "no_such_database" does not exist' in said[-1]
 
 
@@ -47,20 +47,18 @@ async def test_virtual_host_that_is_not_permitted_stops_the_start(servers: Serve
     user, vhost = url.partition("//")[2].partition(":")[0], url.rpartition("/")[2]
     servers.rabbitmq.run("rabbitmqctl", "--quiet", "clear_permissions", "-p", vhost, user)
     code, (line,) = await start_in_vain({**INHERITED, **SECRETS, "CREDITS_BROKER__URL": url}, "worker", "run")
-    assert code == End.SETTINGS
+    assert code == ExitCode.SETTINGS
     assert f"'{vhost}' is not found or not permitted" in line
 
 
 @pytest.mark.parametrize("wrong", ["password", "vhost"])
-async def test_command_that_the_broker_refuses_ends_as_with_wrong_settings(
-    servers: Servers, wrong: str
-) -> None:
+async def test_command_that_the_broker_refuses_ends_as_with_wrong_settings(servers: Servers, wrong: str) -> None:
     good = await fresh_vhost(servers)
     user, _, rest = good.partition("//")[2].partition(":")
     url = f"{good}-gone" if wrong == "vhost" else f"amqp://{user}:not-the-password@{rest.partition('@')[2]}"
     broker = {"CREDITS_BROKER__URL": url, "CREDITS_BROKER__KEYS": SECRETS["CREDITS_BROKER__KEYS"]}
     ended = await run(servers.database_url, "dead", "list", **broker)
-    assert "[broker] url: 127.0.0.1:" in ended.error(End.SETTINGS)
+    assert "[broker] url: 127.0.0.1:" in ended.error(ExitCode.SETTINGS)
     assert "not-the-password" not in ended.err
 
 
@@ -78,9 +76,7 @@ async def lines_of(system: System, event: str) -> list[dict[str, str]]:
 async def test_virtual_host_that_goes_while_a_worker_serves_is_named(servers: Servers) -> None:
     url = await fresh_vhost(servers)
     vhost = url.rpartition("/")[2]
-    async with running_system(
-        servers, CREDITS_BROKER__URL=url, CREDITS_LOG__FORMAT="json", workers=1
-    ) as system:
+    async with running_system(servers, CREDITS_BROKER__URL=url, CREDITS_LOG__FORMAT="json", workers=1) as system:
         servers.rabbitmq.run("rabbitmqctl", "--quiet", "delete_vhost", vhost)
         async with asyncio.timeout(WAIT_SECONDS):
             while not any(vhost in line["reason"] for line in await lines_of(system, "broker lost")):
@@ -107,4 +103,4 @@ async def test_host_that_nobody_knows_yet_is_an_outage(servers: Servers) -> None
         "anna",
         **CONFIGURED,
     )
-    assert "no answer from" in ended.error(End.DATABASE)
+    assert "no answer from" in ended.error(ExitCode.DATABASE)

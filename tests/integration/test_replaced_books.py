@@ -15,7 +15,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.settings import LedgerSettings
 from shared.wire import FindPlayer, Question
 from tests.support.caches import cache_on
@@ -26,7 +26,7 @@ from tests.support.servers.server import PASSWORD, USER
 from worker.database.engine import create_engine
 from worker.database.migrate import migrate
 from worker.ledger.cache.outcomes import MemoryCache
-from worker.ledger.service import Bookkeeper
+from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger
 
 STARTED = text("SELECT pg_postmaster_start_time()")
@@ -105,14 +105,10 @@ async def by_dump_into_a_new_database(books: Books) -> Replace:
 async def by_copy_of_the_database(books: Books) -> Replace:
     copy = f"test_{uuid4().hex}"
     await books.administer(f"CREATE DATABASE {copy} TEMPLATE {books.name}")
-    return lambda: books.administer(
-        f"DROP DATABASE {books.name}", f"ALTER DATABASE {copy} RENAME TO {books.name}"
-    )
+    return lambda: books.administer(f"DROP DATABASE {books.name}", f"ALTER DATABASE {copy} RENAME TO {books.name}")
 
 
-@pytest.mark.parametrize(
-    "save", [by_dump_into_the_tables, by_dump_into_a_new_database, by_copy_of_the_database]
-)
+@pytest.mark.parametrize("save", [by_dump_into_the_tables, by_dump_into_a_new_database, by_copy_of_the_database])
 async def test_win_lost_with_the_database_is_paid_when_it_comes_again(
     servers: Servers, postgres: AsyncEngine, save: Save
 ) -> None:
@@ -120,15 +116,15 @@ async def test_win_lost_with_the_database_is_paid_when_it_comes_again(
     put_back = await save(Books(servers, postgres))
     ledger = Ledger(postgres)
     async with cache_on(servers.cache_url, await ledger.keyed_epoch()) as cache:
-        bookkeeper = Bookkeeper(ledger, cache)
-        for expected in (Result.POSTED, Result.REPLAYED):
-            (outcome,) = await bookkeeper.settle([WIN])
-            assert outcome.result is expected
+        bookkeeper = LedgerService(ledger, cache)
+        for expected in (OutcomeCode.POSTED, OutcomeCode.REPLAYED):
+            (outcome,) = await bookkeeper.post([WIN])
+            assert outcome.code is expected
         assert await cache.get([WIN.identity])
         await put_back()
         bookkeeper.epoch_known_until = 0.0  # as a moment later
-        (outcome,) = await bookkeeper.settle([WIN])
-        assert outcome.result is Result.POSTED
+        (outcome,) = await bookkeeper.post([WIN])
+        assert outcome.code is OutcomeCode.POSTED
     assert await balance_minor(ledger) == WIN.amount_minor
     await assert_books_hold(postgres)
 
@@ -141,10 +137,10 @@ async def test_books_that_are_replaced_at_once_are_noticed_by_a_connection_that_
     books, copy = Books(servers, postgres), f"test_{uuid4().hex}"
     await books.administer(f"CREATE DATABASE {copy} TEMPLATE {books.name}")
     ledger = Ledger(postgres)
-    bookkeeper = Bookkeeper(ledger, MemoryCache())
-    for expected in (Result.POSTED, Result.REPLAYED):
-        (outcome,) = await bookkeeper.settle([WIN])
-        assert outcome.result is expected
+    bookkeeper = LedgerService(ledger, MemoryCache())
+    for expected in (OutcomeCode.POSTED, OutcomeCode.REPLAYED):
+        (outcome,) = await bookkeeper.post([WIN])
+        assert outcome.code is expected
         bookkeeper.epoch_known_until = inf  # no time passes
     await books.replace_by(copy)
     async with asyncio.timeout(UNTIL_SECONDS):
@@ -152,13 +148,13 @@ async def test_books_that_are_replaced_at_once_are_noticed_by_a_connection_that_
             await asyncio.sleep(0.01)
         while (told := await settled(bookkeeper)) is None:
             pass
-    assert told.result is Result.POSTED
+    assert told.code is OutcomeCode.POSTED
     assert await balance_minor(ledger) == WIN.amount_minor
 
 
-async def settled(bookkeeper: Bookkeeper) -> Outcome | None:
+async def settled(bookkeeper: LedgerService) -> Outcome | None:
     try:
-        (outcome,) = await bookkeeper.settle([WIN])
+        (outcome,) = await bookkeeper.post([WIN])
     except LedgerUnavailable:
         return None
     return outcome
@@ -173,8 +169,8 @@ async def test_epoch_is_asked_for_after_a_question_without_answer(
     await add_players(postgres)
     url = postgres.url.render_as_string(hide_password=False)
     engine = create_engine(LedgerSettings(database_url=url, statement_seconds_max=1))
-    bookkeeper = Bookkeeper(Ledger(engine), MemoryCache(), epoch_known_until=inf)
-    bookkeeper.all_new.went(well=is_guessed)
+    bookkeeper = LedgerService(Ledger(engine), MemoryCache(), epoch_known_until=inf)
+    bookkeeper.backoff.record(well=is_guessed)
     async with postgres.connect() as other:
         await other.execute(text("LOCK TABLE wallets IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(LedgerUnavailable):
@@ -183,9 +179,7 @@ async def test_epoch_is_asked_for_after_a_question_without_answer(
     await engine.dispose()
 
 
-async def test_server_that_has_started_anew_is_in_another_epoch(
-    servers: Servers, postgres: AsyncEngine
-) -> None:
+async def test_server_that_has_started_anew_is_in_another_epoch(servers: Servers, postgres: AsyncEngine) -> None:
     """It may run on a snapshot of its disk, which has the same timeline."""
     ledger = Ledger(postgres)
     before = await ledger.keyed_epoch()
@@ -233,12 +227,12 @@ async def engine_of(path: Path) -> AsyncIterator[AsyncEngine]:
 
 
 @asynccontextmanager
-async def started(path: Path, cache_url: str) -> AsyncIterator[Bookkeeper]:
+async def started(path: Path, cache_url: str) -> AsyncIterator[LedgerService]:
     """A process that has just started on a database file."""
     async with engine_of(path) as engine:
         ledger = Ledger(engine)
         async with cache_on(cache_url, await ledger.keyed_epoch()) as cache:
-            yield Bookkeeper(ledger, cache)
+            yield LedgerService(ledger, cache)
 
 
 async def test_win_lost_with_a_file_is_paid_when_it_comes_again(servers: Servers, tmp_path: Path) -> None:
@@ -248,14 +242,14 @@ async def test_win_lost_with_a_file_is_paid_when_it_comes_again(servers: Servers
         await add_players(engine)
     shutil.copyfile(path, copy)
     async with started(path, servers.cache_url) as bookkeeper:
-        (outcome,) = await bookkeeper.settle([WIN])
-        assert outcome.result is Result.POSTED
+        (outcome,) = await bookkeeper.post([WIN])
+        assert outcome.code is OutcomeCode.POSTED
     path.unlink()
     shutil.copyfile(copy, path)
     async with started(path, servers.cache_url) as bookkeeper:
         assert not await bookkeeper.cache.get([WIN.identity])
-        (outcome,) = await bookkeeper.settle([WIN])
-        assert outcome.result is Result.POSTED
+        (outcome,) = await bookkeeper.post([WIN])
+        assert outcome.code is OutcomeCode.POSTED
 
 
 async def test_win_that_a_primary_of_before_has_posted_is_not_remembered_as_of_the_new_one(
@@ -279,13 +273,13 @@ async def test_win_that_a_primary_of_before_has_posted_is_not_remembered_as_of_t
             pass  # from now on, they are used in turns, that to the new one first
         ledger = Ledger(engine)
         async with cache_on(servers.cache_url, await ledger.keyed_epoch()) as cache:
-            bookkeeper = Bookkeeper(ledger, cache, epoch_known_until=inf)
-            (outcome,) = await bookkeeper.settle([WIN])
-            assert outcome.result is Result.POSTED
+            bookkeeper = LedgerService(ledger, cache, epoch_known_until=inf)
+            (outcome,) = await bookkeeper.post([WIN])
+            assert outcome.code is OutcomeCode.POSTED
             assert await balance_minor(Ledger(postgres)) == WIN.amount_minor
             await engine.dispose()  # it is gone, with what nobody else had
-            (outcome,) = await bookkeeper.settle([WIN])
-            assert outcome.result is Result.POSTED
+            (outcome,) = await bookkeeper.post([WIN])
+            assert outcome.code is OutcomeCode.POSTED
         assert await balance_minor(ledger) == WIN.amount_minor
         await assert_books_hold(engine)
     finally:

@@ -3,7 +3,7 @@
 import asyncio
 from collections import Counter
 
-from tests.faults.experiment import Fault, undergo
+from tests.faults.experiment import Fault, run
 from tests.faults.rig import Rig
 from tests.support.servers import Servers
 
@@ -16,9 +16,7 @@ async def served_shards(rig: Rig) -> Counter[str]:
     listed = await rig.broker("list_consumers", "--no-table-headers", "queue_name", "channel_pid", "active")
     consumers = [line.split("\t") for line in listed.splitlines()]
     return Counter(
-        channel
-        for queue, channel, active in consumers
-        if queue.startswith("credits.shard.") and active == "true"
+        channel for queue, channel, active in consumers if queue.startswith("credits.shard.") and active == "true"
     )
 
 
@@ -48,7 +46,7 @@ async def test_shards_spread_over_workers_that_come_and_go(servers: Servers) -> 
             await asyncio.sleep(1)
             seen.append(sorted((await served_shards(rig)).values()))
 
-    trial = await undergo(servers, Fault("replicas 1, 3, 2, 4", strike))
+    trial = await run(servers, Fault("replicas 1, 3, 2, 4", strike))
     assert trial.holds, trial.complaints
     assert trial.confirmed > 300
     assert [sum(shards) for shards in seen] == [SHARDS] * 4

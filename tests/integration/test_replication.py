@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
-from shared.outcome import Holder, Result
+from shared.outcome import Holder, OutcomeCode
 from shared.settings import LedgerSettings
 from shared.wire import FindPlayer
 from tests.support.caches import cache_on
@@ -27,7 +27,7 @@ from worker.database.engine import create_engine
 from worker.database.migrate import head_revision, migrate
 from worker.database.schema import transfers
 from worker.ledger.cache.outcomes import MemoryCache
-from worker.ledger.service import Bookkeeper
+from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger
 from worker.players import add_player, open_session
 from worker.queries.audit_entries import AuditQuery, list_audit
@@ -68,20 +68,18 @@ async def count(engine: AsyncEngine) -> int:
         return int(await connection.scalar(select(func.count()).select_from(transfers)) or 0)
 
 
-async def test_win_that_no_replica_holds_is_told_as_paid_to_nobody(
-    cluster: Cluster, hurried: AsyncEngine
-) -> None:
-    bookkeepers = [Bookkeeper(Ledger(hurried), MemoryCache()) for _ in range(2)]
+async def test_win_that_no_replica_holds_is_told_as_paid_to_nobody(cluster: Cluster, hurried: AsyncEngine) -> None:
+    bookkeepers = [LedgerService(Ledger(hurried), MemoryCache()) for _ in range(2)]
     await cluster.wait_for("nobody")
     for bookkeeper in (*bookkeepers, *bookkeepers):
         with pytest.raises(LedgerUnavailable):
-            await bookkeeper.settle([WIN])
+            await bookkeeper.post([WIN])
     assert await count(hurried) == 1  # visible to all, and perhaps to be lost
     await cluster.wait_for("")
     for bookkeeper in bookkeepers:
         bookkeeper.epoch_known_until = 0
-        (outcome,) = await bookkeeper.settle([WIN])
-        assert outcome.result is Result.REPLAYED
+        (outcome,) = await bookkeeper.post([WIN])
+        assert outcome.code is OutcomeCode.REPLAYED
     await assert_books_hold(hurried)
 
 
@@ -90,12 +88,12 @@ async def test_worker_that_is_only_asked_for_balances_learns_that_replicas_are_w
 ) -> None:
     ledger = Ledger(hurried)
     await ledger.keyed_epoch()  # as each worker does when it starts
-    bookkeeper = Bookkeeper(ledger, MemoryCache())
+    bookkeeper = LedgerService(ledger, MemoryCache())
     (holder,) = await bookkeeper.answer([FindPlayer("anna")])
     assert holder == Holder("anna", "EUR", 0, 0)
     await cluster.wait_for("nobody")
     with pytest.raises(LedgerUnavailable):
-        await Bookkeeper(Ledger(hurried), MemoryCache()).settle([WIN])
+        await LedgerService(Ledger(hurried), MemoryCache()).post([WIN])
     assert await count(hurried) == 1  # visible to all, and perhaps to be lost
     bookkeeper.epoch_known_until = 0  # as a moment later
     with pytest.raises(LedgerUnavailable):
@@ -106,7 +104,7 @@ async def test_balance_is_not_told_by_a_replica_that_a_name_leads_to_by_now(
     servers: Servers, postgres: AsyncEngine
 ) -> None:
     await add_players(postgres)
-    bookkeeper = Bookkeeper(Ledger(postgres), MemoryCache())
+    bookkeeper = LedgerService(Ledger(postgres), MemoryCache())
     assert await bookkeeper.answer([FindPlayer("anna")])
     async with running_as_replica(servers, postgres):
         bookkeeper.epoch_known_until = 0  # as a moment later
@@ -154,7 +152,7 @@ async def test_wait_that_somebody_cancels_is_no_confirmation(
 ) -> None:
     """PostgreSQL says of it in a warning that it has committed here, and replies as if all were well."""
     await add_players(postgres)
-    await Bookkeeper(Ledger(postgres), MemoryCache()).settle([WIN])
+    await LedgerService(Ledger(postgres), MemoryCache()).post([WIN])
     await cluster.wait_for("nobody")
     written = asyncio.create_task(write(postgres))
     await cluster.cancel_one_wait()
@@ -194,7 +192,8 @@ async def test_audit_ends_where_no_replica_confirms_its_point(
     monkeypatch.setattr("worker.verify.checkpoints.COMMIT_SECONDS_MAX", 1.0)
     await cluster.wait_for("nobody")
     patient = create_engine(
-        LedgerSettings(database_url=postgres.url.render_as_string(hide_password=False)), patient=True
+        LedgerSettings(database_url=postgres.url.render_as_string(hide_password=False)),
+        no_statement_timeout=True,
     )
     try:
         audit = await verify(patient, Currencies())
@@ -249,16 +248,16 @@ async def test_epoch_is_another_after_a_promotion(servers: Servers, postgres: As
     ledger = Ledger(postgres)
     before = await ledger.keyed_epoch()
     async with cache_on(servers.cache_url, before) as cache:
-        (posted,) = await Bookkeeper(ledger, cache).settle([WIN])
-        assert posted.result is Result.POSTED
+        (posted,) = await LedgerService(ledger, cache).post([WIN])
+        assert posted.code is OutcomeCode.POSTED
         async with running_as_replica(servers, postgres):
             with pytest.raises(LedgerUnavailable, match="replica"):
                 await ledger.keyed_epoch()
         after = await ledger.keyed_epoch()
         assert after.name != before.name
-        assert cache.recall([WIN.identity])
-        cache.enter(after)
-        assert not cache.recall([WIN.identity])
+        assert cache.get_local([WIN.identity])
+        cache.set_epoch(after)
+        assert not cache.get_local([WIN.identity])
         assert not await cache.get([WIN.identity])
         assert await ledger.keyed_epoch() == after
     assert await balance_minor(ledger) == WIN.amount_minor

@@ -198,9 +198,7 @@ async def test_archive_has_what_a_restore_has_undone(restorable: RestorableServe
         await asyncio.to_thread(server.stop)
         await asyncio.to_thread(restorable.restore, base, *target, timeline=timeline)
         await start_restored(server)
-        tables = (
-            "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relname IN ('kept', 'lost')"
-        )
+        tables = "SELECT array_agg(relname::text ORDER BY relname) FROM pg_class WHERE relname IN ('kept', 'lost')"
         return await execute(server, tables)
 
     assert await restore("time", moment) == ["kept"]

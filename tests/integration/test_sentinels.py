@@ -28,7 +28,7 @@ from worker.ledger.cache.outcomes import Cache
 from worker.ledger.planner import Transfer
 
 FOUND_WITHIN_SECONDS = 60.0
-PATIENCE_SECONDS = 1.5
+RESEND_AFTER_SECONDS = 1.5
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine is not a silent sentinel."""
-    monkeypatch.setattr(sentinels, "ANSWER_SECONDS_MAX", PATIENCE_SECONDS)
+    monkeypatch.setattr(sentinels, "ANSWER_SECONDS_MAX", RESEND_AFTER_SECONDS)
 
 
 async def until_kept(cache: Cache, url: str) -> Transfer:
@@ -137,9 +137,7 @@ async def test_account_of_workers_may_ask_sentinels_for_the_primary_and_nothing_
     port = next(iter(redis_servers.sentinels))
     refused = [("SENTINEL", "FAILOVER", "mymaster"), ("SENTINEL", "MASTERS"), ("SHUTDOWN",), ("ACL", "LIST")]
     refused += [("SENTINEL", "SET", "mymaster", "quorum", "1"), ("SENTINEL", "CONFIG", "GET", "*"), ("INFO",)]
-    async with Redis(
-        port=port, username="worker", password=WORKER_PASSWORD, driver_info=None, protocol=2
-    ) as one:
+    async with Redis(port=port, username="worker", password=WORKER_PASSWORD, driver_info=None, protocol=2) as one:
         for command in refused:
             with pytest.raises(Exception, match=r"(?i)no permissions"):
                 await one.execute_command(*command)  # type: ignore[no-untyped-call]
@@ -160,7 +158,7 @@ async def test_primary_of_the_latest_failover_counts_and_a_silent_sentinel_is_na
     named, fails = logged
     assert (named["event"], named["primary"]) == ("sentinels name the cache", f"127.0.0.1:{place[1]}")
     assert (fails["event"], fails["failing"], fails["others"]) == ("sentinels of the cache fail", 1, 2)
-    assert fails["reason"] == f"127.0.0.1:{silent.port}: no answer within {PATIENCE_SECONDS} s"
+    assert fails["reason"] == f"127.0.0.1:{silent.port}: no answer within {RESEND_AFTER_SECONDS} s"
 
 
 async def test_no_batch_waits_for_sentinels_that_do_not_answer(place: tuple[str, int]) -> None:
@@ -288,7 +286,6 @@ async def test_worker_starts_and_pays_while_all_sentinels_are_away(servers: Serv
         logged = [json.loads(line) for line in worker.log.read_text().splitlines()]
     rests = next(line for line in logged if line["event"] == "cache rests")
     assert (
-        rests["reason"]
-        == f"no sentinel names a primary of 'mymaster': {nobody.replace(',', ', ')}: Connection refused"
+        rests["reason"] == f"no sentinel names a primary of 'mymaster': {nobody.replace(',', ', ')}: Connection refused"
     )
     assert {line["level"] for line in logged} <= {"info", "warning"}

@@ -114,9 +114,7 @@ def test_nothing_outlives_tests_that_are_ended(moment: str, end: signal.Signals)
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
     command = [sys.executable, "-c", OWNER]
-    with subprocess.Popen(
-        command, env=environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL
-    ) as owner:
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL) as owner:
         (directory,) = eventually(lambda: list(temporary.iterdir()))
         if moment == "ready":
             assert owner.stdout is not None
@@ -178,9 +176,7 @@ def _states_of_proc() -> Iterator[Sequence[str]]:
 
 def _states_of_ps() -> Iterator[Sequence[str]]:
     """As every Unix has it that has no /proc; a small Linux may have no `ps`."""
-    told = subprocess.run(
-        ["ps", "-A", "-o", "pid=,state=,ppid="], check=True, text=True, stdout=subprocess.PIPE
-    ).stdout
+    told = subprocess.run(["ps", "-A", "-o", "pid=,state=,ppid="], check=True, text=True, stdout=subprocess.PIPE).stdout
     return (line.split() for line in told.splitlines())
 
 

@@ -86,9 +86,7 @@ async def test_replica_that_is_promoted_is_found_though_another_server_stays_sil
         await late.stop()
 
 
-async def test_server_that_is_down_keeps_nobody_from_the_primary(
-    postgres: AsyncEngine, closed_port: int
-) -> None:
+async def test_server_that_is_down_keeps_nobody_from_the_primary(postgres: AsyncEngine, closed_port: int) -> None:
     assert await ask(among(postgres, closed_port, None, closed_port))
 
 

@@ -15,9 +15,9 @@ import aio_pika
 from aiormq import Channel
 
 from gateway.ledger_client.rabbit import RabbitLedgerClient
-from shared.broker.connection import wire_channel
+from shared.broker.connection import raw_channel
 from shared.broker.topology import shard_queue
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.settings import BrokerSettings
 from tests.support.broker_users import url_of
 from tests.support.credits import win
@@ -73,7 +73,7 @@ class Resized:
 
     async def _send_one(self, gateway: RabbitLedgerClient, number: int) -> None:
         credit = win(f"win-{number}", player_id=PLAYERS[number % len(PLAYERS)])
-        answer = await gateway.ask(credit, asyncio.get_running_loop().time() + ANSWER_SECONDS_MAX)
+        answer = await gateway.call(credit, asyncio.get_running_loop().time() + ANSWER_SECONDS_MAX)
         assert isinstance(answer, Outcome)
         self.outcomes.append(answer)
 
@@ -114,7 +114,7 @@ async def resized(servers: Servers, workers: int) -> AsyncIterator[Resized]:
         AsyncExitStack() as gateways,
     ):
         await system.add_players(PLAYERS)
-        made = Resized(system, await wire_channel(channel), gateway_url, gateways)
+        made = Resized(system, await raw_channel(channel), gateway_url, gateways)
         await made.switch_gateway(BEFORE, used=BEFORE)
         sending = asyncio.create_task(made.send())
         try:
@@ -125,7 +125,7 @@ async def resized(servers: Servers, workers: int) -> AsyncIterator[Resized]:
             await asyncio.wait([sending])
         if not sending.cancelled():
             sending.result()  # a win that was told to be asked again
-        assert {outcome.result for outcome in made.outcomes} <= {Result.POSTED, Result.REPLAYED}
+        assert {outcome.code for outcome in made.outcomes} <= {OutcomeCode.POSTED, OutcomeCode.REPLAYED}
 
 
 async def test_gateways_grow_first_and_workers_shrink_first(servers: Servers) -> None:

@@ -24,7 +24,7 @@ from tests.support.servers.tls import (
     running_tls_servers,
 )
 from tests.support.system import System, _environment, running_system
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.ledger.cache import sentinels
 
 PASSWORD = "not-the-password"
@@ -68,9 +68,7 @@ def settings(tls: TlsServers, authority: Authority) -> dict[str, str]:
 @pytest.fixture
 async def system(tls: TlsServers, authority: Authority) -> AsyncIterator[System]:
     url = tls.database_url(authority)
-    async with running_system(
-        tls.servers, workers=1, database_url=url, **settings(tls, authority)
-    ) as running:
+    async with running_system(tls.servers, workers=1, database_url=url, **settings(tls, authority)) as running:
         await running.add_players(["anna"])
         yield running
 
@@ -110,16 +108,14 @@ async def sentinel_url(tls: TlsServers, authority: Authority) -> AsyncIterator[s
         yield f"rediss+sentinel://:{REDIS_PASSWORD}@localhost:{sentinel.port}/mymaster/0?ssl_ca_certs="
 
 
-async def test_sentinel_and_the_redis_that_it_names_are_asked_over_tls(
-    tls: TlsServers, authority: Authority
-) -> None:
+async def test_sentinel_and_the_redis_that_it_names_are_asked_over_tls(tls: TlsServers, authority: Authority) -> None:
     async with sentinel_url(tls, authority) as url, cache_on(f"{url}{authority.certificate}") as cache:
         async with asyncio.timeout(FOUND_WITHIN_SECONDS):
             while not await cache.get([ONE]):
                 await put(cache, {ONE: transfer()})
                 await asyncio.sleep(0.01)
-                cache.enter(LATER)  # so that nothing is remembered here
-                cache.enter(EPOCH)
+                cache.set_epoch(LATER)  # so that nothing is remembered here
+                cache.set_epoch(EPOCH)
 
 
 async def test_sentinel_of_another_authority_is_named_as_an_error(
@@ -144,7 +140,7 @@ async def start(tls: TlsServers, authority: Authority, *, process: str = "run", 
 
 def refused(ended: Ended, setting: str, reason: str) -> bool:
     """Tell whether a start was refused in one line about a setting, which holds no password."""
-    line = ended.error(End.SETTINGS)
+    line = ended.error(ExitCode.SETTINGS)
     return setting in line and reason in line and PASSWORD not in ended.err
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import worker.database.migrations
 from shared.money import Currencies
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 from shared.settings import LedgerSettings
 from tests.support.credits import WIN, win
 from worker.database.engine import create_engine
@@ -75,9 +75,7 @@ def wallet(wallet_id: UUID, kind: str, balance_minor: int, version: int) -> dict
 
 BOOKS: dict[str, list[dict[str, Any]]] = {
     "players": [{"id": "anna", "currency": "EUR", "created_at": WHEN}],
-    "sessions": [
-        {"integration": "gpas", "id": "s", "player_id": "anna", "currency": "EUR", "opened_at": WHEN}
-    ],
+    "sessions": [{"integration": "gpas", "id": "s", "player_id": "anna", "currency": "EUR", "opened_at": WHEN}],
     "wallets": [wallet(REAL, "REAL", WIN.amount_minor, 1), wallet(BONUS, "BONUS", 0, 0)],
     "transfers": [transfer(PAID, WIN.provider_tx_id, WIN.amount_minor), transfer(LOST, "lost", 0)],
     "entries": [entry("REAL", REAL, WIN.amount_minor), entry("SETTLEMENT", None, -WIN.amount_minor)],
@@ -131,7 +129,11 @@ async def test_migration_keeps_every_row(old_books: AsyncEngine) -> None:
 async def test_win_of_an_earlier_version_is_not_paid_again(old_books: AsyncEngine) -> None:
     await migrate(old_books)
     planned = await Ledger(old_books).post([WIN, win(amount_minor=1), win("new")])
-    assert [o.result for o in planned.outcomes] == [Result.REPLAYED, Result.CONFLICT, Result.POSTED]
+    assert [o.code for o in planned.outcomes] == [
+        OutcomeCode.REPLAYED,
+        OutcomeCode.CONFLICT,
+        OutcomeCode.POSTED,
+    ]
     replayed, _, posted = planned.outcomes
     assert replayed.receipt is not None
     assert UUID(replayed.receipt.transfer_id) == PAID

@@ -12,7 +12,7 @@ from tests.support.credits import win
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
 from worker.verify import verify
-from worker.verify.invariants import INVARIANTS, Asked
+from worker.verify.invariants import INVARIANTS, Scope
 
 EARLIER = [
     win("earlier", amount_minor=300),
@@ -163,7 +163,7 @@ async def test_clean_books_hold_and_are_summed(books: AsyncEngine) -> None:
     # The earlier transfers are read again: they are of the minutes before the verified point.
     assert (audit.transfers, audit.entries, audit.wallets) == (9, 14, 4)
     assert [(str(s.paid), s.transfers) for s in audit.sums] == [("38.77 EUR", 9)]
-    asked = [i.name for i in INVARIANTS if audit.coverage.mode == "full" or i.asked is not Asked.IN_FULL]
+    asked = [i.name for i in INVARIANTS if audit.coverage.mode == "full" or i.asked is not Scope.IN_FULL]
     assert [finding.invariant for finding in audit.findings] == asked
 
 
@@ -186,7 +186,7 @@ async def test_audit_finds_that(books: AsyncEngine, statement: str, expected: di
 
 
 def test_every_invariant_is_broken_by_some_test() -> None:
-    asked_always = {i.name for i in INVARIANTS if i.asked is not Asked.IN_FULL}
+    asked_always = {i.name for i in INVARIANTS if i.asked is not Scope.IN_FULL}
     assert {name for _, found in BREAKAGES.values() for name in found} == asked_always
 
 
@@ -219,9 +219,7 @@ async def test_many_findings_are_counted_and_some_are_told(books: AsyncEngine) -
 async def test_sum_of_all_players_may_exceed_64_bits(engine: AsyncEngine) -> None:
     for n in range(12):
         await add_player(engine, f"player-{n}", "EUR")
-    await Ledger(engine).post(
-        [win(f"win-{n}", player_id=f"player-{n}", amount_minor=MINOR_MAX) for n in range(12)]
-    )
+    await Ledger(engine).post([win(f"win-{n}", player_id=f"player-{n}", amount_minor=MINOR_MAX) for n in range(12)])
     audit = await audit_of(engine)
     assert audit.holds
     assert [s.paid.minor for s in audit.sums] == [12 * MINOR_MAX]

@@ -87,9 +87,7 @@ async def test_wrong_legs_of_a_win_with_an_old_id_are_found(
     set_worker_clock(monkeypatch, timedelta(days=1))
     await Ledger(books).post([win("late")])
     await unprotect(books)
-    await change(
-        books, f"UPDATE entries SET amount_minor = -1 WHERE transfer_id = {of('late')} AND amount_minor < 0"
-    )
+    await change(books, f"UPDATE entries SET amount_minor = -1 WHERE transfer_id = {of('late')} AND amount_minor < 0")
     assert broken(await audit_of(books)) == {"sum_zero": 1, "legs": 1}
 
 

@@ -90,9 +90,7 @@ _LOCKS = text("""
 async def test_row_that_an_index_has_lost_is_missed(postgres: AsyncEngine) -> None:
     """Such an index is made by telling PostgreSQL for a while that it need not be kept."""
     await fill(postgres, 1_000, 10)
-    switch = text(
-        "UPDATE pg_index SET indisready = :ready WHERE indexrelid = CAST('pk_transfers' AS regclass)"
-    )
+    switch = text("UPDATE pg_index SET indisready = :ready WHERE indexrelid = CAST('pk_transfers' AS regclass)")
     for ready in (False, True):
         async with postgres.begin() as connection:
             await connection.execute(switch, {"ready": ready})
@@ -137,7 +135,7 @@ asyncio.run(main())
 
 
 async def peak_kilobytes_of_an_audit(database_url: str, transfers: int, players: int) -> int:
-    engine = create_engine(LedgerSettings(database_url=database_url), patient=True)
+    engine = create_engine(LedgerSettings(database_url=database_url), no_statement_timeout=True)
     try:
         await migrate(engine)
         await fill(engine, transfers, players)

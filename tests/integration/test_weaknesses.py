@@ -15,7 +15,7 @@ from tests.support.cluster import UNTIL_SECONDS, Cluster
 from tests.support.servers import Servers
 from tests.support.servers.server import PASSWORD, USER
 from worker.database.replication import find_weaknesses
-from worker.ledger.service import open_bookkeeper
+from worker.ledger.service import open_ledger_service
 from worker.ledger.transaction import Ledger
 from worker.ledger.weaknesses import Weaknesses
 from worker.messaging.metrics import WorkerMetrics
@@ -45,15 +45,13 @@ async def test_replica_that_no_commit_waits_for_is_named_at_the_start(
     """Whoever receives the log is a replica to the server, and may be made the primary."""
     url = postgres.url.render_as_string(hide_password=False)
     settings = Settings.model_validate({"ledger": {"database_url": url}})
-    async with open_bookkeeper(settings):
+    async with open_ledger_service(settings):
         pass
     receiving = asyncio.create_task(asyncio.to_thread(receive_log, servers, await cluster.value("SHOW port")))
     while not (lines := await logged_at_start(settings)):
         assert not receiving.done()
     assert lines[0]["event"] == "wins can be lost"
-    assert lines[0]["reason"].startswith(
-        "synchronous_standby_names is empty and there is a replica or an archiver"
-    )
+    assert lines[0]["reason"].startswith("synchronous_standby_names is empty and there is a replica or an archiver")
     await cluster.value("SELECT pg_terminate_backend(pid) FROM pg_stat_replication")
     await receiving
 
@@ -71,7 +69,7 @@ async def test_weakness_that_comes_and_goes_while_a_worker_runs_is_logged_and_co
     with structlog.testing.capture_logs() as lines:
         async with (
             asyncio.timeout(UNTIL_SECONDS),
-            open_bookkeeper(settings, tell_weaknesses=metrics.ledger_weaknesses.set),
+            open_ledger_service(settings, tell_weaknesses=metrics.ledger_weaknesses.set),
         ):
             assert (number(), lines) == (0, [])
             port = await cluster.value("SHOW port")
@@ -89,9 +87,7 @@ async def test_weakness_that_comes_and_goes_while_a_worker_runs_is_logged_and_co
     assert lines[0]["reason"] == lines[1]["reason"]
 
 
-async def test_look_that_fails_is_followed_by_others(
-    postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_look_that_fails_is_followed_by_others(postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.ledger.weaknesses.LOOK_EVERY_SECONDS", 0.01)
     looked = asyncio.Event()
     faults: list[Exception] = [LedgerUnavailable("away"), ValueError("a defect of ours")]
@@ -123,7 +119,7 @@ async def test_base_backup_is_no_replica(servers: Servers, cluster: Cluster, pos
 
 async def logged_at_start(settings: Settings) -> list[MutableMapping[str, Any]]:
     with structlog.testing.capture_logs() as lines:
-        async with open_bookkeeper(settings):
+        async with open_ledger_service(settings):
             return lines
 
 

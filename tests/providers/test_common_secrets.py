@@ -57,9 +57,7 @@ def test_start_refuses_two_integrations_that_one_signature_is_right_for(
         (KLAS, GPAS),
     ],
 )
-def test_one_secret_is_enough_for_accounts_that_are_signed(
-    one: dict[str, Any], other: dict[str, Any]
-) -> None:
+def test_one_secret_is_enough_for_accounts_that_are_signed(one: dict[str, Any], other: dict[str, Any]) -> None:
     assert len(build_all(_both(one, other), Currencies())) == 2
 
 

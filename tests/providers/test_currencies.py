@@ -20,9 +20,7 @@ LARGEST_MINOR = 10**18 - 1
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-async def stack(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stack]:
+async def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
     if request.param == "sqlite":
         database_url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('ledger')}/credits.db"
     else:
@@ -88,9 +86,7 @@ async def test_finer_amount_than_the_currency_has_is_refused_and_not_rounded(
 
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=repr)
-async def test_eighteen_digits_are_paid_and_nothing_more_fits_beside_them(
-    stack: Stack, dialect: Dialect
-) -> None:
+async def test_eighteen_digits_are_paid_and_nothing_more_fits_beside_them(stack: Stack, dialect: Dialect) -> None:
     facts = await new_player(stack, "EUR")
     larger = facts.another()
     refused = await stack.send(dialect.name, dialect.with_amount(larger, "10000000000000000.00"))
@@ -119,9 +115,7 @@ async def test_player_is_paid_in_each_currency_they_hold(stack: Stack, dialect: 
 
 
 @pytest.mark.parametrize("dialect", [klas.DIALECT, hpgames.DIALECT], ids=repr)
-async def test_win_in_a_currency_that_the_player_does_not_hold_is_refused(
-    stack: Stack, dialect: Dialect
-) -> None:
+async def test_win_in_a_currency_that_the_player_does_not_hold_is_refused(stack: Stack, dialect: Dialect) -> None:
     facts = await new_player(stack, "EUR")
     for currency in ("JPY", "XYZ"):
         other = facts.another(currency=currency, amount="7")

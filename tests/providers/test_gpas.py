@@ -6,11 +6,11 @@ import msgspec
 import pytest
 
 from gateway.providers import gpas
-from gateway.providers.base import Callback, Refused
+from gateway.providers.base import Callback, CallbackRejected
 from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
-from shared.outcome import Holder, Result
+from shared.outcome import Holder, OutcomeCode
 from tests.providers.conformance import Conformance
 from tests.providers.verbs import Verbs
 from tests.support.dialects.base import Facts
@@ -90,16 +90,12 @@ async def test_win_replayed_under_the_players_session_in_another_currency_is_not
     await stack.open_session("gpas", dollars.session_id, facts.player_id, "USD")
     await stack.send("gpas", DIALECT.credit(facts))
     DIALECT.assert_error(await stack.send("gpas", DIALECT.credit(dollars)), "conflict", tx=None)
-    paid = DIALECT.read_paid(
-        await stack.send("gpas", DIALECT.credit(dollars.another())), dollars, replay=False
-    )
+    paid = DIALECT.read_paid(await stack.send("gpas", DIALECT.credit(dollars.another())), dollars, replay=False)
     assert paid.balance == "10.5"
     assert await stack.balance(facts.player_id, "EUR") == await stack.balance(facts.player_id, "USD") == 1050
 
 
-async def test_win_repeated_under_the_players_next_session_is_the_same_win(
-    stack: Stack, facts: Facts
-) -> None:
+async def test_win_repeated_under_the_players_next_session_is_the_same_win(stack: Stack, facts: Facts) -> None:
     first = DIALECT.read_paid(await stack.send("gpas", DIALECT.credit(facts)), facts, replay=False)
     await stack.open_session("gpas", facts.session_id + "-next", facts.player_id)
     later = facts.but(session_id=facts.session_id + "-next")
@@ -213,9 +209,7 @@ async def test_tags_that_are_no_tags_cost_no_win(
     assert posted.round_id is None
 
 
-async def test_tags_that_are_too_many_are_kept_as_far_as_they_mean_something(
-    stack: Stack, facts: Facts
-) -> None:
+async def test_tags_that_are_too_many_are_kept_as_far_as_they_mean_something(stack: Stack, facts: Facts) -> None:
     tags = {**{str(n): "x" for n in range(1_000)}, "roundid": "round-1"}
     request = DIALECT.signed({**DIALECT.fields(facts), "tags": tags}, facts=facts)
     DIALECT.read_paid(await stack.send("gpas", request), facts, replay=False)
@@ -248,9 +242,9 @@ async def test_win_after_the_close_is_refused_where_the_operator_says_so(stack: 
 def test_session_that_can_be_none_is_not_looked_up(session_id: str) -> None:
     provider = build("gpas", DIALECT.settings, Currencies())
     message = provider.parse(DIALECT.credit(Facts("p", session_id)))
-    with pytest.raises(Refused) as refused:
-        provider.whose(message)
-    assert refused.value.outcome.result is Result.UNKNOWN_SESSION
+    with pytest.raises(CallbackRejected) as refused:
+        provider.lookup(message)
+    assert refused.value.outcome.code is OutcomeCode.UNKNOWN_SESSION
 
 
 def test_closed_round_is_told_by_its_tag() -> None:

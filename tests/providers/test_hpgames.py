@@ -68,9 +68,7 @@ async def test_published_example_is_paid_with_the_hash_of_its_number(stack: Stac
 async def test_every_spelling_of_a_number_is_paid_with_its_own_hash(stack: Stack, facts: Facts) -> None:
     for written in ("5", "5.0", "5.00", "5.000", "5.0000000000000000"):
         win = facts.another()
-        paid = DIALECT.read_paid(
-            await stack.send("hpgames", DIALECT.with_amount(win, written)), win, replay=False
-        )
+        paid = DIALECT.read_paid(await stack.send("hpgames", DIALECT.with_amount(win, written)), win, replay=False)
         assert paid.balance
     assert await stack.balance(facts.player_id) == 2500
     repeat = DIALECT.credit(win.but(amount="5"))
@@ -117,9 +115,7 @@ async def test_id_that_is_no_uuid_pays_nothing(stack: Stack, facts: Facts, name:
     assert await stack.transfers(facts.player_id) == []
 
 
-@pytest.mark.parametrize(
-    "timestamp", ["-1", "1.5", "1e12", "99999999999999999999", '"1773935126789"', "null"]
-)
+@pytest.mark.parametrize("timestamp", ["-1", "1.5", "1e12", "99999999999999999999", '"1773935126789"', "null"])
 async def test_timestamp_is_a_whole_number(stack: Stack, facts: Facts, timestamp: str) -> None:
     fields = {**DIALECT.fields(facts), "timestamp": msgspec.Raw(timestamp.encode())}
     response = await stack.send("hpgames", DIALECT.signed(fields, facts=facts))
@@ -161,9 +157,7 @@ async def test_field_of_another_kind_is_told_with_the_transaction(
     assert await stack.transfers(facts.player_id) == []
 
 
-async def test_reward_goes_to_the_bonus_wallet_and_jackpot_to_the_real_one(
-    stack: Stack, facts: Facts
-) -> None:
+async def test_reward_goes_to_the_bonus_wallet_and_jackpot_to_the_real_one(stack: Stack, facts: Facts) -> None:
     reward = {"type": "REWARD", "rewardId": "r-1", "rewardType": "FREE_BET"}
     jackpot = {"type": "JACKPOT", "jackpotId": "j-1"}
     for changes, real, bonus in ((reward, 0, 1050), (jackpot, 1050, 0)):
@@ -191,7 +185,7 @@ async def test_codes_that_were_confirmed_replace_ours(stack: Stack, facts: Facts
 
 def test_start_says_which_codes_nobody_confirmed() -> None:
     table = {**DIALECT.settings, "error_codes": {"conflict": 4711}}
-    notice = build("hp", table, Currencies()).notice()
+    notice = build("hp", table, Currencies()).startup_warning()
     assert notice is not None
     assert "bad_signature 1001" in notice
     assert not any(word in notice for word in ("conflict", "posted", "replayed"))
@@ -199,7 +193,7 @@ def test_start_says_which_codes_nobody_confirmed() -> None:
 
 def test_start_is_silent_when_every_code_is_confirmed() -> None:
     confirmed = {r.value: code for r, code in hpgames.ERROR_CODES.items() if code}
-    assert build("hp", {**DIALECT.settings, "error_codes": confirmed}, Currencies()).notice() is None
+    assert build("hp", {**DIALECT.settings, "error_codes": confirmed}, Currencies()).startup_warning() is None
 
 
 @pytest.mark.parametrize("codes", [{"conflict": 0}, {"conflict": -1}, {"posted": 5}, {"conflictt": 5}])
@@ -223,9 +217,7 @@ async def test_win_of_an_unknown_type_is_paid_as_a_regular_one(
 
 
 @pytest.mark.parametrize(("game", "stored"), [(1, "1"), ("1", "1"), (-1, "-1"), (None, None), ({}, None)])
-async def test_game_is_any_number_or_text(
-    stack: Stack, facts: Facts, game: object, stored: str | None
-) -> None:
+async def test_game_is_any_number_or_text(stack: Stack, facts: Facts, game: object, stored: str | None) -> None:
     await stack.send("hpgames", DIALECT.signed({**DIALECT.fields(facts), "gameId": game}, facts=facts))
     [posted] = await stack.transfers(facts.player_id)
     assert posted.game_id == stored

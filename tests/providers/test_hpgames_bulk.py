@@ -34,11 +34,7 @@ def _answers(response: httpx.Response) -> list[dict[str, Any]]:
 
 
 async def test_bulk_pays_each_and_answers_in_order(stack: Stack, facts: Facts, other: Facts) -> None:
-    wins = [
-        facts.another(amount=f"{n}.01", player_id=p)
-        for n in range(20)
-        for p in (facts.player_id, other.player_id)
-    ]
+    wins = [facts.another(amount=f"{n}.01", player_id=p) for n in range(20) for p in (facts.player_id, other.player_id)]
     answers = _answers(await stack.send("hpgames", _bulk(*map(DIALECT.credit, wins))))
     for win, answer in zip(wins, answers, strict=True):
         DIALECT.read_paid_item(answer, win, replay=False)
@@ -74,9 +70,7 @@ async def test_bulk_pays_a_win_that_it_holds_twice_once(stack: Stack, facts: Fac
     other_amount = facts.but(amount="99.00")
     items = [DIALECT.credit(win) for win in (facts, again, other_amount)]
     first, second, third = _answers(await stack.send("hpgames", _bulk(*items)))
-    assert DIALECT.read_paid_item(first, facts, replay=False) == DIALECT.read_paid_item(
-        second, again, replay=True
-    )
+    assert DIALECT.read_paid_item(first, facts, replay=False) == DIALECT.read_paid_item(second, again, replay=True)
     DIALECT.assert_error_item(third, "conflict", tx=facts.provider_tx_id)
     assert await stack.balance(facts.player_id) == 1050
 
@@ -162,9 +156,7 @@ async def test_bulk_of_nothings_is_one_line_in_the_log(stack: Stack) -> None:
         DIALECT.assert_error_item(answer, "malformed", tx=None)
     line, *more = [line for line in lines if "integration" in line]
     assert more == []
-    assert (
-        line.items() >= {"event": "items summed up", "items": 1_000, "malformed": REFUSED_ITEMS_MAX}.items()
-    )
+    assert line.items() >= {"event": "items summed up", "items": 1_000, "malformed": REFUSED_ITEMS_MAX}.items()
 
 
 async def test_bulk_that_begins_with_many_bad_items_is_to_be_sent_again(stack: Stack, facts: Facts) -> None:
@@ -194,9 +186,7 @@ async def test_bulk_of_copies_is_two_lines_in_the_log(stack: Stack, facts: Facts
     """Whoever has captured one item can send it any number of times, and altered where it is not signed."""
     other = facts.but(amount="99.00")
     with stack.logged() as lines:
-        answers = _answers(
-            await stack.send("hpgames", _bulk(*map(DIALECT.credit, [facts] * 50 + [other] * 50)))
-        )
+        answers = _answers(await stack.send("hpgames", _bulk(*map(DIALECT.credit, [facts] * 50 + [other] * 50))))
     DIALECT.read_paid_item(answers[0], facts, replay=False)
     DIALECT.assert_error_item(answers[-1], "conflict", tx=facts.provider_tx_id)
     posted, summed = [line for line in lines if "integration" in line]
@@ -205,9 +195,7 @@ async def test_bulk_of_copies_is_two_lines_in_the_log(stack: Stack, facts: Facts
     assert counted == {"event": "items summed up", "items": 99, "replayed": 49, "conflict": 50}
 
 
-async def test_bulk_of_far_too_many_items_is_not_taken_apart(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_bulk_of_far_too_many_items_is_not_taken_apart(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("gateway.providers.bulk.decode")  # which would take it apart
     response = await stack.send(SMALL, _bulk(*[b"1"] * (3 * 64 + 2)))
     DIALECT.assert_error(response, "malformed", tx=None)
@@ -224,7 +212,7 @@ async def test_long_bulk_under_overload_lets_others_have_their_turn(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
-    monkeypatch.setattr("gateway.ledger_client.dispatcher.Lanes.is_overloaded", lambda *_: True)
+    monkeypatch.setattr("gateway.ledger_client.dispatcher.BatchDispatcher.is_overloaded", lambda *_: True)
     turns = 0
 
     async def other() -> None:

@@ -90,14 +90,10 @@ async def test_every_spelling_of_an_amount_is_signed_with_two_decimals(
     assert DIALECT.read_paid(response, facts, replay=False).balance == "12.3"
 
 
-@pytest.mark.parametrize(
-    "written", ['"12.345"', "12.345", '" 12.30"', '"12.30\\n"', '"1_2.30"', '"١٢.30"', '"NaN"']
-)
+@pytest.mark.parametrize("written", ['"12.345"', "12.345", '" 12.30"', '"12.30\\n"', '"1_2.30"', '"١٢.30"', '"NaN"'])
 async def test_amount_that_cannot_be_signed_is_wrong(stack: Stack, facts: Facts, written: str) -> None:
     fields = {**DIALECT.fields(facts), "amount": msgspec.Raw(written.encode())}
-    DIALECT.assert_error(
-        await stack.send("igamingace", DIALECT.signed(fields, facts=facts)), "malformed", tx=None
-    )
+    DIALECT.assert_error(await stack.send("igamingace", DIALECT.signed(fields, facts=facts)), "malformed", tx=None)
     assert await stack.transfers(facts.player_id) == []
 
 
@@ -215,9 +211,7 @@ async def test_no_free_spin_id_means_no_free_spin(stack: Stack, facts: Facts, fr
     fields = {**DIALECT.fields(facts), "freeSpinID": free_spin_id}
     if free_spin_id == "absent":
         del fields["freeSpinID"]
-    DIALECT.read_paid(
-        await stack.send("igamingace", DIALECT.signed(fields, facts=facts)), facts, replay=False
-    )
+    DIALECT.read_paid(await stack.send("igamingace", DIALECT.signed(fields, facts=facts)), facts, replay=False)
     [posted] = await stack.transfers(facts.player_id)
     assert (posted.real_minor, posted.bonus_minor) == (1050, 0)
 
@@ -235,9 +229,7 @@ async def test_no_free_spin_id_means_no_free_spin(stack: Stack, facts: Facts, fr
         ("", None),
     ],
 )
-async def test_game_is_any_number_or_text(
-    stack: Stack, facts: Facts, game: object, stored: str | None
-) -> None:
+async def test_game_is_any_number_or_text(stack: Stack, facts: Facts, game: object, stored: str | None) -> None:
     request = DIALECT.signed({**DIALECT.fields(facts), "gameID": game}, facts=facts)
     DIALECT.read_paid(await stack.send("igamingace", request), facts, replay=False)
     [posted] = await stack.transfers(facts.player_id)
@@ -266,9 +258,7 @@ async def test_amount_with_a_zero_at_its_start_pays_nothing(
 
 
 @pytest.mark.parametrize("user_id", [999, "999", "Player-1", "", 10**48, "1" * 49, msgspec.Raw(b"-1000")])
-async def test_user_is_4_to_48_letters_and_digits_in_either_form(
-    stack: Stack, facts: Facts, user_id: object
-) -> None:
+async def test_user_is_4_to_48_letters_and_digits_in_either_form(stack: Stack, facts: Facts, user_id: object) -> None:
     request = DIALECT.signed({**DIALECT.fields(facts), "userID": user_id}, facts=facts)
     DIALECT.assert_error(await stack.send("igamingace", request), "malformed", tx=None)
 
@@ -281,9 +271,7 @@ async def test_json_under_the_name_of_a_form_is_read_as_json(stack: Stack, facts
     DIALECT.read_paid(await stack.send("igamingace", spaced), facts, replay=True)
 
 
-async def test_silence_of_the_ledger_is_http_200_where_the_operator_says_so(
-    stack: Stack, facts: Facts
-) -> None:
+async def test_silence_of_the_ledger_is_http_200_where_the_operator_says_so(stack: Stack, facts: Facts) -> None:
     with stack.unreachable():
         response = await stack.send(POLITE, DIALECT.at(POLITE).credit(facts))
     assert response.status_code == 200

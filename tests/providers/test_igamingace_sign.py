@@ -9,12 +9,12 @@ import msgspec
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.providers.base import Callback, Provider, Refused, Win
+from gateway.providers.base import Callback, CallbackRejected, Provider, Win
 from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.operations import Credit
-from shared.outcome import Holder, Outcome, Result
+from shared.outcome import Holder, Outcome, OutcomeCode
 from tests.support.dialects.base import KEY, Facts, Fields, body_of
 from tests.support.dialects.igamingace import AGENT, DIALECT, sent, signature_of
 
@@ -48,14 +48,14 @@ def _of_version(version: int, fields: Fields = CASE) -> Callback:
 def _verifies(provider: Provider[Any, Any], callback: Callback) -> bool:
     try:
         provider.authenticate(callback)
-    except Refused as refused:
-        if refused.outcome.result is not Result.BAD_SIGNATURE:
+    except CallbackRejected as refused:
+        if refused.outcome.code is not OutcomeCode.BAD_SIGNATURE:
             raise
         return False
     return True
 
 
-def _post(provider: Provider[Any, Any], callback: Callback, result: Result = Result.POSTED) -> None:
+def _post(provider: Provider[Any, Any], callback: Callback, result: OutcomeCode = OutcomeCode.POSTED) -> None:
     """Verify a request, and have the ledger's answer said."""
     assert _verifies(provider, callback)
     provider.render(callback, Outcome(result))
@@ -97,14 +97,14 @@ def test_either_version_verifies_until_the_current_one_was_posted() -> None:
         assert lines == []
         _post(provider, _of_version(2))
         _post(provider, _of_version(2))
-    assert lines == [
-        {"event": "sign version found", "log_level": "info", "integration": "ace", "sign_version": 2}
-    ]
+    assert lines == [{"event": "sign version found", "log_level": "info", "integration": "ace", "sign_version": 2}]
     assert not _verifies(_provider(2), _of_version(1))
 
 
-@pytest.mark.parametrize("result", [result for result in Result if result is not Result.POSTED])
-def test_captured_message_that_is_cut_into_the_current_version_ends_no_older_wins(result: Result) -> None:
+@pytest.mark.parametrize("result", [result for result in OutcomeCode if result is not OutcomeCode.POSTED])
+def test_captured_message_that_is_cut_into_the_current_version_ends_no_older_wins(
+    result: OutcomeCode,
+) -> None:
     provider = _provider()
     _post(provider, _of_version(1))
     cut = {**CASE, "roundID": ROUND[:-4], "gameID": ROUND[-4:], "sign": signature_of(CASE, KEY, 1)}
@@ -116,8 +116,8 @@ def test_version_is_learnt_from_the_request_that_was_posted_not_from_the_last_on
     provider, current = _provider(), _of_version(2)
     assert _verifies(provider, current)
     assert _verifies(provider, _of_version(1))
-    provider.render(current, Outcome(Result.POSTED))
-    with pytest.raises(Refused):
+    provider.render(current, Outcome(OutcomeCode.POSTED))
+    with pytest.raises(CallbackRejected):
         provider.authenticate(_of_version(1))
 
 
@@ -125,9 +125,9 @@ def test_older_version_after_the_current_one_is_to_be_sent_again() -> None:
     """A thief may have cut the current one out of an older one: a final answer would lose honest wins."""
     provider = _provider()
     _post(provider, _of_version(2))
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(CallbackRejected) as refused:
         provider.authenticate(_of_version(1))
-    assert refused.value.outcome.result is Result.UNAVAILABLE
+    assert refused.value.outcome.code is OutcomeCode.UNAVAILABLE
     assert provider.render(_of_version(1), refused.value.outcome).status == 502
 
 
@@ -151,7 +151,7 @@ def test_start_refuses_a_version_that_is_none(version: object) -> None:
 
 @pytest.mark.parametrize(("sign_version", "version"), [("auto", 2), (2, 2), (1, 1)])
 def test_sample_is_signed_in_the_version_in_force(sign_version: object, version: int) -> None:
-    sample = _provider(sign_version).compose(Win(TX, USER, "s"))
+    sample = _provider(sign_version).sample_request(Win(TX, USER, "s"))
     fields = msgspec.json.decode(sample.body, type=dict[str, msgspec.Raw])
     sign = msgspec.json.decode(fields.pop("sign"))
     assert sign == signature_of(fields, KEY, version)
@@ -193,7 +193,7 @@ def test_one_signed_message_has_one_digest_wherever_it_is_cut(version: int) -> N
         callback = sent(body_of({**cut, "sign": sign}))
         try:
             credit = _credit(_provider(), callback)
-        except Refused:
+        except CallbackRejected:
             continue
         assert credit.signed_digest == digest, cut
         passed += 1
@@ -202,9 +202,7 @@ def test_one_signed_message_has_one_digest_wherever_it_is_cut(version: int) -> N
 
 @pytest.mark.parametrize("version", [2, 1])
 @pytest.mark.parametrize(("bet", "win"), [("50.00", "0.00"), ("0.50", "12.30"), ("1.00", "1000.00")])
-def test_signed_bet_and_win_is_never_paid_as_a_deposit_wherever_it_is_cut(
-    version: int, bet: str, win: str
-) -> None:
+def test_signed_bet_and_win_is_never_paid_as_a_deposit_wherever_it_is_cut(version: int, bet: str, win: str) -> None:
     """Its message is agentID, userID, betAmount, winAmount, transactionID, roundID, gameID."""
     ids, refused = f"{win}{TX}{ROUND}2001", 0
     sign = hmac.new(KEY, f"{AGENT}{USER}{bet}{ids}".encode(), hashlib.sha256).hexdigest().upper()
@@ -214,7 +212,7 @@ def test_signed_bet_and_win_is_never_paid_as_a_deposit_wherever_it_is_cut(
         after = {"refTransactionID": "", "transactionID": ids[:at], "roundID": ids[at:]}
         longer = {**before, "userID": f"{USER}{bet[0]}", "amount": bet[1:]}
         for cut in (before, after, longer) if bet[1] != "." else (before, after):
-            with pytest.raises(Refused) as error:
+            with pytest.raises(CallbackRejected) as error:
                 _credit(_provider(version), sent(body_of({**said, **cut})))
             refused += error.value.outcome.detail == "a bet and win is not paid as a win"
     assert refused > 100

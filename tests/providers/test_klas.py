@@ -59,9 +59,7 @@ async def test_balance_is_what_the_player_has(stack: Stack, facts: Facts) -> Non
     }
     await stack.send("klas", DIALECT.credit(facts))
     free_spin = facts.another(amount="0.25")
-    await stack.send(
-        "klas", DIALECT.signed({**DIALECT.fields(free_spin), "gift_spin": {"n": 1}}, facts=facts)
-    )
+    await stack.send("klas", DIALECT.signed({**DIALECT.fields(free_spin), "gift_spin": {"n": 1}}, facts=facts))
     response = await stack.send("klas", _balance_request(facts, timestamp=1_710_000_000_123))
     assert DIALECT.read(response) == {"balance": "10.75", "status_code": "OK"}
 
@@ -76,9 +74,7 @@ async def test_balance_is_what_the_player_has(stack: Stack, facts: Facts) -> Non
         ({"player_id": "a\0b"}, "malformed"),
     ],
 )
-async def test_balance_of_nobody_is_an_error(
-    stack: Stack, facts: Facts, changes: dict[str, Any], what: str
-) -> None:
+async def test_balance_of_nobody_is_an_error(stack: Stack, facts: Facts, changes: dict[str, Any], what: str) -> None:
     DIALECT.assert_error(await stack.send("klas", _balance_request(facts, **changes)), what, tx=None)
 
 
@@ -107,9 +103,7 @@ async def test_free_spin_win_goes_to_the_bonus_wallet(stack: Stack, facts: Facts
     assert msgspec.json.decode(posted.details["gift_spin"]) == {"campaign_id": 7, "spins": [1, 2.5]}
 
 
-async def test_free_spin_win_goes_to_the_real_wallet_where_the_operator_says_so(
-    stack: Stack, facts: Facts
-) -> None:
+async def test_free_spin_win_goes_to_the_real_wallet_where_the_operator_says_so(stack: Stack, facts: Facts) -> None:
     spin = {**DIALECT.fields(facts), "gift_spin": {"spins": 1}}
     paid = GIVEN.read_paid(await stack.send(GENEROUS, GIVEN.signed(spin, facts=facts)), facts, replay=False)
     assert (paid.real_amount, paid.bonus_amount) == ("10.5", "0")
@@ -167,9 +161,7 @@ async def test_deduction_is_subtracted_where_the_operator_says_so(
 
 
 @pytest.mark.parametrize("deduction", ["10.51", "-1", "1e2", "x", [1], {"a": 1}, True])
-async def test_deduction_that_makes_no_sense_pays_nothing(
-    stack: Stack, facts: Facts, deduction: object
-) -> None:
+async def test_deduction_that_makes_no_sense_pays_nothing(stack: Stack, facts: Facts, deduction: object) -> None:
     request = SUBTRACTED.saying(facts, deduction=deduction)
     SUBTRACTED.assert_error(await stack.send(SUBTRACTING, request), "malformed", tx=None)
     assert await stack.transfers(facts.player_id) == []
@@ -247,9 +239,7 @@ async def test_balance_of_a_player_whose_id_is_a_number(stack: Stack) -> None:
 
 
 async def test_balance_needs_the_player_alone(stack: Stack, facts: Facts) -> None:
-    response = await stack.send(
-        "klas", signed_request(body_of({"player_id": facts.player_id}), path="balance")
-    )
+    response = await stack.send("klas", signed_request(body_of({"player_id": facts.player_id}), path="balance"))
     assert DIALECT.read(response)["status_code"] == "OK"
 
 

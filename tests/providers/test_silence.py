@@ -8,16 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from gateway.callback import Integration
+from gateway.callback import CallbackHandler
 from gateway.ledger_client.client import LedgerClient
 from gateway.metrics import GatewayMetrics
 from gateway.pace import Pace
-from gateway.players import Holders
+from gateway.players import PlayerCache
 from gateway.providers.base import Callback
 from gateway.providers.registry import build
-from gateway.shed_requests import TurnedAway
+from gateway.shed_requests import ShedLog
 from shared.money import Currencies
-from shared.outcome import Holder, Outcome, Receipt, Result
+from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 from shared.wire import Answer, Question
 from tests.providers.test_strange_input import each_provider
 from tests.support.dialects.base import Dialect, Facts
@@ -28,10 +28,10 @@ MARKERS: Final = (MARKER.encode(), str(NUMBER).encode())
 FACTS: Final = Facts("player1", "session-1")
 RECEIPT: Final = Receipt("transfer-1", "EUR", 1050, 0, 1050, 0)
 ANSWERS: Final = (
-    Outcome(Result.POSTED, RECEIPT),
-    Outcome(Result.CONFLICT, differing=("round_id",)),
-    Outcome(Result.WRONG_CURRENCY),
-    Outcome(Result.UNPOSTABLE),
+    Outcome(OutcomeCode.POSTED, RECEIPT),
+    Outcome(OutcomeCode.CONFLICT, mismatched_fields=("round_id",)),
+    Outcome(OutcomeCode.WRONG_CURRENCY),
+    Outcome(OutcomeCode.UNPOSTABLE),
 )
 QUOTED: Final = (
     MARKER,
@@ -74,7 +74,7 @@ class _StubLedger(LedgerClient):
         del more
         return False
 
-    async def ask_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
         del deadline
         return [self._outcome for _ in questions]
 
@@ -88,9 +88,9 @@ async def _answer(speaker: Dialect, callback: Callback, outcome: Outcome) -> tup
     ledger = _StubLedger(outcome)
     metrics = GatewayMetrics(lambda: 0)
     provider = build(speaker.name, speaker.settings, Currencies())
-    integration = Integration(provider, ledger, Holders(ledger), metrics, TurnedAway(metrics))
+    integration = CallbackHandler(provider, ledger, PlayerCache(ledger), metrics, ShedLog(metrics))
     with capture_logs() as lines:
-        reply = await integration.answer(callback, Pace(integration.turns))
+        reply = await integration.handle(callback, Pace(integration.turns))
     return reply.body, lines
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from gateway.providers.base import Callback, Refused
+from gateway.providers.base import Callback, CallbackRejected
 from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
@@ -36,9 +36,9 @@ def _credit_of(speaker: Dialect, callback: Callback) -> Credit | None:
     try:
         provider.authenticate(callback)
         message = provider.parse(callback)
-        provider.whose(message)
+        provider.lookup(message)
         credit = provider.normalize(message, HOLDER)
-    except Refused as refused:
+    except CallbackRejected as refused:
         reply = provider.render(callback, refused.outcome)
         said = json.loads(reply.body)
         return None if said else pytest.fail("an empty reply")
@@ -59,9 +59,7 @@ def _assert_sound(credit: Credit | None) -> None:
 @each_provider
 @given(strange=STRANGE, data=st.data())
 @settings(max_examples=200, deadline=None)
-def test_field_of_any_content_is_no_fault_of_ours(
-    speaker: Dialect, strange: object, data: st.DataObject
-) -> None:
+def test_field_of_any_content_is_no_fault_of_ours(speaker: Dialect, strange: object, data: st.DataObject) -> None:
     fields = dict(speaker.fields(FACTS))
     fields[data.draw(st.sampled_from(sorted(fields)))] = strange
     _assert_sound(_credit_of(speaker, speaker.signed(fields, facts=FACTS)))

@@ -7,11 +7,11 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from gateway.providers.base import Callback, Provider, Refused, Win
+from gateway.providers.base import Callback, CallbackRejected, Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import FINGERPRINT, Credit
-from shared.outcome import Holder, Outcome, Receipt, Result
+from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 from tests.support.dialects.base import KEY, SECRETS, Dialect, Facts
 
 RECEIPT: Final = Receipt("transfer-1", "EUR", 1050, 0, 2550, 0)
@@ -21,26 +21,26 @@ class Verbs:
     """The tests of one provider's file; its test module names the dialect and the table of codes."""
 
     dialect: ClassVar[Dialect]
-    codes: ClassVar[Mapping[Result, Any]]
+    codes: ClassVar[Mapping[OutcomeCode, Any]]
 
     def provider(self) -> Provider[Any, Any]:
         return build(self.dialect.name, self.dialect.settings, Currencies())
 
     def test_every_end_of_a_callback_has_its_code(self) -> None:
-        assert set(self.codes) == set(Result)
+        assert set(self.codes) == set(OutcomeCode)
 
-    @pytest.mark.parametrize("result", Result)
-    def test_every_end_of_a_callback_has_its_reply(self, result: Result) -> None:
+    @pytest.mark.parametrize("result", OutcomeCode)
+    def test_every_end_of_a_callback_has_its_reply(self, result: OutcomeCode) -> None:
         facts = Facts("player1", "session-1")
-        callback, replay = self.dialect.credit(facts), result is Result.REPLAYED
-        if replay or result is Result.POSTED:
+        callback, replay = self.dialect.credit(facts), result is OutcomeCode.REPLAYED
+        if replay or result is OutcomeCode.POSTED:
             response = self.rendered(callback, Outcome(result, RECEIPT))
             assert self.dialect.read_paid(response, facts, replay=replay).balance == "25.5"
         else:
             for outcome in (
                 Outcome(result),
                 Outcome(result, detail="x" * 1_000),
-                Outcome(result, differing=FINGERPRINT),
+                Outcome(result, mismatched_fields=FINGERPRINT),
             ):
                 response = self.rendered(callback, outcome)
                 self.dialect.assert_error(response, result, tx=facts.provider_tx_id)
@@ -52,14 +52,14 @@ class Verbs:
 
     def test_sample_is_what_the_provider_would_send(self) -> None:
         win = Win(str(uuid4()), "player1", "session-1")
-        composed = self.provider().compose(win)
+        composed = self.provider().sample_request(win)
         facts = Facts("player1", "session-1", win.provider_tx_id, win.amount, win.currency, win.round_id)
         assert composed == self.dialect.resigned(composed, facts)
 
     def test_sample_passes_every_verb(self) -> None:
         provider = self.provider()
         win = Win(str(uuid4()), "player1", "session-1")
-        callback = provider.compose(win)
+        callback = provider.sample_request(win)
         provider.authenticate(callback)
         credit = provider.normalize(provider.parse(callback), Holder("player1", "EUR", 0, 0))
         assert isinstance(credit, Credit)
@@ -71,7 +71,7 @@ class Verbs:
         facts = Facts("player1", "session-1")
         shown = repr(provider) + repr(provider.secrets)
         for _, forged in self.dialect.forged(facts):
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(CallbackRejected) as refused:
                 provider.authenticate(forged)
             shown += str(refused.value) + repr(refused.value)
         assert not any(secret in shown for secret in SECRETS)

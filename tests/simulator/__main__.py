@@ -24,9 +24,9 @@ from shared.money import Currencies
 from shared.settings import load_settings
 from tests.simulator.history import Attempt, Service, contradictions, served
 from tests.simulator.senders import Manners, Player, Senders
-from worker.cli.exit_codes import End, end
+from worker.cli.exit_codes import ExitCode, fail
 from worker.cli.options import AsJson
-from worker.cli.output import aligned, say
+from worker.cli.output import aligned, print_answer
 
 REFRESH_SECONDS: Final = 0.2
 
@@ -61,14 +61,14 @@ def simulate(
     try:
         providers = _providers(only)
     except SettingsError as error:
-        end(End.SETTINGS, str(error))
+        fail(ExitCode.SETTINGS, str(error))
     players = [Player(*text.split("=", 1)) for text in player]
     seed = seed or random.SystemRandom().getrandbits(32)
     senders = Senders(url, providers, players, Manners(hurry=hurry), currency, seed)
     asyncio.run(_send(senders, rate, seconds))
     summary = _summary(seed, senders.attempts)
-    say(summary, _text(summary), as_json=as_json)
-    raise typer.Exit(End.OK if summary.holds else End.NO)
+    print_answer(summary, _text(summary), as_json=as_json)
+    raise typer.Exit(ExitCode.OK if summary.holds else ExitCode.NO)
 
 
 def _providers(only: Sequence[str] | None) -> dict[str, Provider[Any, Any]]:
@@ -106,8 +106,7 @@ def _text(summary: Summary) -> str:
     facts = tuple(Service.__annotations__)
     heading = ("", *(name.replace("_", " ") for name in facts))
     rows = [
-        (name, *(_number(getattr(service, fact)) for fact in facts))
-        for name, service in summary.by_integration.items()
+        (name, *(_number(getattr(service, fact)) for fact in facts)) for name, service in summary.by_integration.items()
     ]
     told = "every win was told as paid" if summary.holds else "NOT every win was told as paid, or not truly"
     return "\n".join(

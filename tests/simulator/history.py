@@ -211,9 +211,7 @@ def contradictions(attempts: Iterable[Attempt]) -> list[str]:
             garbled.add(_name(attempt.asked.identity))
     paid = Counter(asked.identity for asked in told)
     several = {_name(asked.identity) for asked, receipts in told.items() if len(receipts) > 1}
-    return sorted(
-        garbled | several | {_name(identity) for identity, contents in paid.items() if contents > 1}
-    )
+    return sorted(garbled | several | {_name(identity) for identity, contents in paid.items() if contents > 1})
 
 
 GAP_SECONDS_MIN: Final = 0.5
@@ -258,7 +256,5 @@ def served(attempts: Iterable[Attempt], gap_seconds_min: float = GAP_SECONDS_MIN
         told_to_ask_again=sum(attempt.said is Said.ASK_AGAIN for attempt in attempts),
         unpaid=len(wins - {attempt.asked.identity for attempt in paid}),
         unavailable_seconds=sum(gap for gap in gaps if gap >= gap_seconds_min),
-        slowest_seconds=max(
-            (attempt.seconds for attempt in attempts if attempt.said is not None), default=0.0
-        ),
+        slowest_seconds=max((attempt.seconds for attempt in attempts if attempt.said is not None), default=0.0),
     )

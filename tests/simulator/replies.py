@@ -13,7 +13,7 @@ from uuid import UUID
 
 from gateway.providers.base import Provider
 from shared.errors import MoneyError
-from shared.outcome import Result
+from shared.outcome import OutcomeCode
 from tests.simulator.history import Receipt, Said
 from tests.support.client import Response
 
@@ -28,7 +28,7 @@ _KLAS: Final = {
     "ERR_UNKNOWN": Said.REFUSED,
     "ERR_INTEGRITY_CHECK_FAILED": Said.REFUSED,
 }
-_HPGAMES_ASK_AGAIN: Final = {Result.UNPOSTABLE: 1000, Result.UNAVAILABLE: 1008}
+_HPGAMES_ASK_AGAIN: Final = {OutcomeCode.UNPOSTABLE: 1000, OutcomeCode.UNAVAILABLE: 1008}
 _IGAMINGACE: Final = {
     "0": Said.PAID,
     "11": Said.PAID,

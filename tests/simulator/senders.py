@@ -223,7 +223,7 @@ class Senders:
         """Send one request, and note what came of it."""
         provider = self.providers[integration]
         window_seconds = HABITS[provider.settings.provider].window_seconds
-        request = http_bytes(integration, provider.compose(win))
+        request = http_bytes(integration, provider.sample_request(win))
         sent_at = time.time()
         response = await self._connections.exchange(request, window_seconds)
         said, receipt = (None, None) if response is None else told(provider, self.currency, response)

@@ -75,7 +75,7 @@ async def _unpaid(system: System, integration: str, wins: Sequence[Win]) -> list
     if not wins:
         return []
     provider = system.providers[integration]
-    requests = [http_bytes(integration, provider.compose(one)) for one in wins]
+    requests = [http_bytes(integration, provider.sample_request(one)) for one in wins]
     responses = await send_all(system.url, requests, min(len(wins), 20))
     replies = [told(provider, "EUR", response)[0] for response in responses]
     assert set(replies) <= {Said.PAID, Said.ASK_AGAIN}

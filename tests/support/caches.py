@@ -51,7 +51,7 @@ async def cache_on(
 ) -> AsyncIterator[RedisCache]:
     settings = {"ttl_seconds": 60, "timeout_ms": 1_000, **different}  # a busy machine is not a slow Redis
     cache = RedisCache(CacheSettings(url=url, **settings), count)
-    cache.enter(epoch)
+    cache.set_epoch(epoch)
     try:
         yield cache
     finally:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.support.paths import ROOT
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 
 ON_SQLITE: Final = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -45,7 +45,7 @@ class Ended:
         assert self.out.count("\n") == 1
         return json.loads(self.out)
 
-    def error(self, code: End) -> str:
+    def error(self, code: ExitCode) -> str:
         """Return the one line that says what is wrong."""
         assert self.code == code, self
         *_, last = self.err.splitlines()

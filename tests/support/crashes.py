@@ -12,16 +12,16 @@ from shared.errors import LedgerUnavailable
 from shared.operations import Credit
 from shared.outcome import Holder
 from shared.wire import Answer, Batch, Lookup, Question
-from tests.support.fault_points import Died, Fault, Luck
+from tests.support.fault_points import Died, Fault, FaultPoint
 from tests.support.queues import Queues, UnluckyChannel, batch_in, is_expired
 from tests.support.system import KEYS
 from worker.ledger.cache.outcomes import MemoryCache
 from worker.ledger.planner import Identity, Plan, Transfer
-from worker.ledger.service import Bookkeeper
+from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger
-from worker.messaging.batches import Turns
-from worker.messaging.dead_letter_publisher import Aside
-from worker.messaging.deliveries import Inbox
+from worker.messaging.batches import BatchProcessor
+from worker.messaging.dead_letter_publisher import DeadLetterPublisher
+from worker.messaging.deliveries import DeliveryBuffer
 from worker.messaging.metrics import WorkerMetrics
 
 METRICS: Final = WorkerMetrics()
@@ -30,7 +30,7 @@ METRICS: Final = WorkerMetrics()
 class UnluckyStatements:
     """The real statements, each followed by a chance to fail."""
 
-    def __init__(self, statements: object, luck: Luck) -> None:
+    def __init__(self, statements: object, luck: FaultPoint) -> None:
         self._statements = statements
         self._luck = luck
 
@@ -56,7 +56,7 @@ def _commits_by_itself(connection: AsyncConnection) -> bool:
 class UnluckyLedger(Ledger):
     """The real ledger, which can fail anywhere, and after its commit."""
 
-    def __init__(self, engine: AsyncEngine, luck: Luck) -> None:
+    def __init__(self, engine: AsyncEngine, luck: FaultPoint) -> None:
         super().__init__(engine)
         self._luck = luck
         self._statements = UnluckyStatements(self._statements, luck)  # type: ignore[assignment,misc]
@@ -80,10 +80,10 @@ class UnluckyLedger(Ledger):
         return found
 
 
-class UnluckyBookkeeper(Bookkeeper):
+class UnluckyBookkeeper(LedgerService):
     """The real bookkeeper, and whether it came to its answers."""
 
-    def __init__(self, ledger: Ledger, cache: MemoryCache, luck: Luck) -> None:
+    def __init__(self, ledger: Ledger, cache: MemoryCache, luck: FaultPoint) -> None:
         super().__init__(ledger, cache)
         self._luck = luck
 
@@ -96,10 +96,10 @@ class UnluckyBookkeeper(Bookkeeper):
 class UnluckyCache(MemoryCache):
     """A cache that never lies, but may take only half of what it is given."""
 
-    luck: Luck
+    luck: FaultPoint
 
     def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
-        found = super().recall(identities)
+        found = super().get_local(identities)
         self.luck.after("cache.recall")
         return found
 
@@ -124,15 +124,15 @@ class UnluckyWorker:
     """A worker process, its cache apart: that outlives it."""
 
     def __init__(self, engine: AsyncEngine, cache: UnluckyCache, queues: Queues) -> None:
-        self.luck = Luck()
+        self.luck = FaultPoint()
         cache.luck = self.luck
-        self._inbox = Inbox()
+        self._inbox = DeliveryBuffer()
         self._live = UnluckyChannel(queues, queues.live, self.luck)
         self._late = UnluckyChannel(queues, queues.late, self.luck)
         live: Any = self._live
         bookkeeper = UnluckyBookkeeper(UnluckyLedger(engine, self.luck), cache, self.luck)
-        aside = Aside(live, METRICS, KEYS)
-        self._turns = Turns(
+        aside = DeadLetterPublisher(live, METRICS, KEYS)
+        self._turns = BatchProcessor(
             bookkeeper, METRICS, self._inbox, live, aside, KEYS, "worker", batch_credits_max=1_000
         )
 
@@ -154,7 +154,7 @@ class UnluckyWorker:
         """Do a turn and return whether the worker lives on."""
         self.luck.begin(fault)
         try:
-            await self._turns.work()
+            await self._turns.process_next()
         except Died:
             self._live.return_unsettled()
             self._late.return_unsettled()

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 
-from gateway.ledger_client.dispatcher import Answered, Lanes
+from gateway.ledger_client.dispatcher import BatchAnswer, BatchDispatcher
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
 from shared.wire import Answer, FindPlayer, Question
@@ -20,14 +20,14 @@ class Shard:
         self.batches: list[list[str]] = []
         self.under_way: list[asyncio.Future[None]] = []
 
-    async def send(self, shard: int, questions: Sequence[Question], _deadline: float) -> Answered:
+    async def send(self, shard: int, questions: Sequence[Question], _deadline: float) -> BatchAnswer:
         ids = [question.player_id for question in questions if isinstance(question, FindPlayer)]
         self.shards.append(shard)
         self.batches.append(ids)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.under_way.append(ended)
         await ended
-        return Answered(self.workers[shard], [Holder(player_id, "EUR", 0, 0) for player_id in ids])
+        return BatchAnswer(self.workers[shard], [Holder(player_id, "EUR", 0, 0) for player_id in ids])
 
     async def answer(self, error: Exception | None = None) -> None:
         """Let the oldest batch end, and everybody who waited go on."""
@@ -40,19 +40,19 @@ class Shard:
         await asyncio.sleep(0)
 
 
-def ask(lanes: Lanes, player_id: str, within_seconds: float = NEVER) -> asyncio.Task[Answer]:
+def ask(lanes: BatchDispatcher, player_id: str, within_seconds: float = NEVER) -> asyncio.Task[Answer]:
     return asyncio.create_task(_ask(lanes, player_id, within_seconds))
 
 
-async def _ask(lanes: Lanes, player_id: str, within_seconds: float) -> Answer:
+async def _ask(lanes: BatchDispatcher, player_id: str, within_seconds: float) -> Answer:
     deadline = asyncio.get_running_loop().time() + within_seconds
-    (answer,) = await lanes.ask_all([FindPlayer(player_id)], deadline)
+    (answer,) = await lanes.call_all([FindPlayer(player_id)], deadline)
     if isinstance(answer, LedgerUnavailable):
         raise answer
     return answer
 
 
-async def ask_all(lanes: Lanes, player_ids: Sequence[str]) -> list[asyncio.Task[Answer]]:
+async def call_all(lanes: BatchDispatcher, player_ids: Sequence[str]) -> list[asyncio.Task[Answer]]:
     """Ask for the first alone, and for the others while its batch is under way."""
     tasks = [ask(lanes, player_ids[0])]
     await until_idle()
@@ -74,7 +74,7 @@ async def answer_all(shard: Shard, tasks: Sequence[asyncio.Task[Answer]]) -> Non
         await until_idle()
 
 
-async def learn_workers(shard: Shard, lanes: Lanes, player_ids: Mapping[int, str]) -> None:
+async def learn_workers(shard: Shard, lanes: BatchDispatcher, player_ids: Mapping[int, str]) -> None:
     """Have each shard tell who serves it, by a question about the player on it."""
     for number in sorted(player_ids):
         learns = ask(lanes, player_ids[number])

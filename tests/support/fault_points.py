@@ -33,7 +33,7 @@ class Fault(NamedTuple):
 
 
 @dataclass(slots=True)
-class Luck:
+class FaultPoint:
     """How a turn is to go, and how it went."""
 
     fault: Fault | None = None

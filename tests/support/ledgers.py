@@ -7,10 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
 from shared.operations import Credit
-from shared.outcome import Outcome, Receipt, Result
+from shared.outcome import Outcome, OutcomeCode, Receipt
 from shared.wire import FindPlayer
 from worker.ledger.cache.outcomes import MemoryCache
-from worker.ledger.service import Bookkeeper
+from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
 from worker.verify import verify
@@ -28,7 +28,7 @@ async def assert_books_hold(engine: AsyncEngine) -> None:
 
 async def post(ledger: Ledger, *credits_: Credit) -> list[Outcome]:
     """Post as a worker does that has no cache."""
-    return await Bookkeeper(ledger, MemoryCache(), epoch_known_until=inf).settle(credits_)
+    return await LedgerService(ledger, MemoryCache(), epoch_known_until=inf).post(credits_)
 
 
 async def balance_minor(ledger: Ledger, player_id: str = "anna") -> int:
@@ -41,5 +41,5 @@ def receipt(outcome: Outcome) -> Receipt:
     return outcome.receipt
 
 
-def results(outcomes: Sequence[Outcome]) -> list[Result]:
-    return [outcome.result for outcome in outcomes]
+def results(outcomes: Sequence[Outcome]) -> list[OutcomeCode]:
+    return [outcome.code for outcome in outcomes]

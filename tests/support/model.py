@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from shared.operations import FINGERPRINT, Credit, Wallet
-from shared.outcome import Holder, Outcome, Receipt, Result
+from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 
 BALANCE_MAX: Final = 999_999_999_999_999_999
 """18 digits, written out."""
@@ -58,7 +58,7 @@ class Model:
         self.balances[credit.player_id, credit.currency, credit.wallet] += credit.amount_minor
         posted = Posted(credit, self._receipt(credit), self._round_is_closed(credit))
         self.posted[credit.identity] = posted
-        return Outcome(Result.POSTED, posted.receipt)
+        return Outcome(OutcomeCode.POSTED, posted.receipt)
 
     def holder(self, player_id: str) -> Holder | None:
         """Return what a player has in their own currency."""
@@ -68,20 +68,20 @@ class Model:
     def _repeat(self, credit: Credit, first: Posted) -> Outcome:
         differing = tuple(f for f in FINGERPRINT if getattr(credit, f) != getattr(first.credit, f))
         if not differing:
-            return Outcome(Result.REPLAYED, first.receipt)
+            return Outcome(OutcomeCode.REPLAYED, first.receipt)
         offer = frozenset((f, getattr(credit, f)) for f in differing)
         self.conflicts.add((credit.identity, offer))
-        return Outcome(Result.CONFLICT, differing=differing)
+        return Outcome(OutcomeCode.CONFLICT, mismatched_fields=differing)
 
-    def _reason_against(self, credit: Credit) -> Result | None:
+    def _reason_against(self, credit: Credit) -> OutcomeCode | None:
         if credit.player_id not in self.own_currencies:
-            return Result.UNKNOWN_PLAYER
+            return OutcomeCode.UNKNOWN_PLAYER
         if (credit.player_id, credit.currency, Wallet.REAL) not in self.balances:
-            return Result.WRONG_CURRENCY
+            return OutcomeCode.WRONG_CURRENCY
         if credit.open_session_only and (credit.integration, credit.session_id) not in self.open_sessions:
-            return Result.SESSION_CLOSED
+            return OutcomeCode.SESSION_CLOSED
         if sum(self._pair(credit.player_id, credit.currency)) + credit.amount_minor > BALANCE_MAX:
-            return Result.BALANCE_LIMIT
+            return OutcomeCode.BALANCE_LIMIT
         return None
 
     def _receipt(self, credit: Credit) -> Receipt:

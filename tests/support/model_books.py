@@ -27,8 +27,7 @@ async def write_holders(engine: AsyncEngine, model: Model, session_player_id: st
     now = datetime.now(UTC)
     rows: dict[Table, list[dict[str, Any]]] = {
         players: [
-            {"id": id_, "currency": currency, "created_at": now}
-            for id_, currency in model.own_currencies.items()
+            {"id": id_, "currency": currency, "created_at": now} for id_, currency in model.own_currencies.items()
         ],
         wallets: [
             dict(zip(wallets.columns.keys(), (uuid7(), player_id, currency, kind.value, 0, 0), strict=True))
@@ -58,11 +57,6 @@ async def read_books(engine: AsyncEngine, player_ids: Sequence[str]) -> Books:
         posted = await connection.execute(select(transfers).where(transfers.c.player_id.in_(player_ids)))
         rows = {(row.integration, row.provider_tx_id): row for row in posted}
         identities = {row.id: identity for identity, row in rows.items()}
-        offered = await connection.execute(
-            select(conflicts).where(conflicts.c.transfer_id.in_(list(identities)))
-        )
-        offers = [
-            (identities[row.transfer_id], frozenset(msgspec.json.decode(row.offered).items()))
-            for row in offered
-        ]
+        offered = await connection.execute(select(conflicts).where(conflicts.c.transfer_id.in_(list(identities))))
+        offers = [(identities[row.transfer_id], frozenset(msgspec.json.decode(row.offered).items())) for row in offered]
     return Books(balances, rows, offers)

@@ -13,7 +13,7 @@ from pamqp.header import ContentHeader
 from shared.broker.topology import DEAD_QUEUE
 from shared.message_keys import Purpose
 from shared.wire import MESSAGE_TYPE, Batch, BatchReply, Question, encode, read_batch, read_replies, unix_ms
-from tests.support.fault_points import Luck
+from tests.support.fault_points import FaultPoint
 from tests.support.system import KEYS
 from worker.messaging.deliveries import Arrival
 
@@ -34,7 +34,7 @@ class Queues:
 class UnluckyChannel:
     """What a worker does on a channel, done to the queues."""
 
-    def __init__(self, queues: Queues, source: deque[Batch], luck: Luck) -> None:
+    def __init__(self, queues: Queues, source: deque[Batch], luck: FaultPoint) -> None:
         self._queues, self._source, self._luck = queues, source, luck
         self._tags = count(1)
         self.unsettled: dict[int, Batch] = {}
@@ -59,9 +59,7 @@ class UnluckyChannel:
 
     async def basic_ack(self, delivery_tag: int, *, multiple: bool = False, wait: bool) -> None:
         del wait
-        for tag in [
-            tag for tag in self.unsettled if tag == delivery_tag or (multiple and tag < delivery_tag)
-        ]:
+        for tag in [tag for tag in self.unsettled if tag == delivery_tag or (multiple and tag < delivery_tag)]:
             del self.unsettled[tag]
         self._luck.after("ack")
 

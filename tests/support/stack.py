@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from gateway.app import create_app
-from gateway.ledger_client.dispatcher import Answered
+from gateway.ledger_client.dispatcher import BatchAnswer
 from gateway.ledger_client.embedded import EmbeddedLedgerClient
 from gateway.providers.base import Callback
 from shared.errors import LedgerUnavailable
@@ -127,7 +127,7 @@ class FaultyLedgerClient(EmbeddedLedgerClient):
 
     fault: str | None = None
 
-    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> Answered:
+    async def _send(self, shard: int, questions: Sequence[Question], deadline: float) -> BatchAnswer:
         if self.fault == "unreachable":
             raise LedgerUnavailable("cut off by the test")
         answered = await super()._send(shard, questions, deadline)

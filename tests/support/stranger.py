@@ -11,13 +11,13 @@ import aio_pika
 from aiormq import AMQPError, Channel
 from pamqp.commands import Basic
 
-from shared.broker.connection import wire_channel
+from shared.broker.connection import raw_channel
 from shared.broker.topology import EXCHANGE, shard_queue
 from shared.message_keys import Purpose
 from shared.settings import BrokerSettings
 from shared.wire import MESSAGE_TYPE, Batch, read_batch
 from tests.support.system import BROKER_KEY, KEYS, System
-from worker.messaging.dead_letters import DeadMessage, drop, look
+from worker.messaging.dead_letters import DeadLetter, discard, list_all
 
 WAIT_SECONDS: Final = 20.0
 
@@ -128,7 +128,7 @@ async def stranger_to(system: System, *, overhears: bool = True) -> AsyncIterato
         own = await channel.declare_queue(exclusive=True)
         for shard in range(BrokerSettings().shards if overhears else 0):
             await own.bind(EXCHANGE, routing_key=shard_queue(shard))
-        yield Stranger(system, await wire_channel(channel), own.name)
+        yield Stranger(system, await raw_channel(channel), own.name)
 
 
 def broker_settings(system: System) -> BrokerSettings:
@@ -136,14 +136,14 @@ def broker_settings(system: System) -> BrokerSettings:
     return BrokerSettings(url=system.environment["CREDITS_BROKER__URL"], keys=(BROKER_KEY,))
 
 
-async def put_aside(system: System, number: int) -> list[DeadMessage]:
+async def put_aside(system: System, number: int) -> list[DeadLetter]:
     """Return what is put aside when it is so much, and remove it."""
     settings = broker_settings(system)
-    found: list[DeadMessage] = []
+    found: list[DeadLetter] = []
     async with asyncio.timeout(WAIT_SECONDS):
         while len(found) < number:
-            found = await look(settings)
+            found = await list_all(settings)
             await asyncio.sleep(0.05)
     assert len(found) == number, {message.reason for message in found}
-    await drop(settings, lambda _: True)
+    await discard(settings, lambda _: True)
     return found

@@ -46,7 +46,7 @@ class TwoCells:
     async def timed(self, integration: str, tx_id: str, player: str = PLAYER) -> tuple[Said, float]:
         """Send a win; return what the reply says, and after how many seconds."""
         provider = self.main.providers[integration]
-        win = provider.compose(Win(tx_id, player, f"session-of-{player}"))
+        win = provider.sample_request(Win(tx_id, player, f"session-of-{player}"))
         began = monotonic()
         async with httpx.AsyncClient(base_url=self.main.url, timeout=30) as client:
             reply = await client.post(
@@ -89,9 +89,7 @@ async def two_cells(servers: Servers) -> AsyncIterator[TwoCells]:
     """Start them on a database and a virtual host each."""
     broker_url, database_url = await fresh_vhost(servers), await fresh_database(servers)
     overrides = {
-        f"CREDITS_INTEGRATIONS__{name.upper()}__CELL": cell
-        for name, cell in CELL_OF.items()
-        if cell != "main"
+        f"CREDITS_INTEGRATIONS__{name.upper()}__CELL": cell for name, cell in CELL_OF.items() if cell != "main"
     }
     overrides |= {
         "CREDITS_CELLS__BRAND2__BROKER__URL": broker_url,

@@ -23,7 +23,7 @@ PROVIDERS: Final[Mapping[str, Provider[Any, Any]]] = {
 
 def win(integration: str = "klas", amount: str = "10.50") -> Callback:
     """Return a signed win that nobody has sent yet."""
-    return PROVIDERS[integration].compose(Win(str(uuid4()), PLAYER, SESSION, amount))
+    return PROVIDERS[integration].sample_request(Win(str(uuid4()), PLAYER, SESSION, amount))
 
 
 def bulk_bytes(items: int) -> bytes:

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 from shared.broker.topology import UNSIGNED_QUEUE
 from shared.errors import LedgerUnavailable
 from shared.message_keys import MessageKeys, Purpose
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.wire import (
     MESSAGE_BYTES_MAX,
     MESSAGE_TYPE,
@@ -32,9 +32,9 @@ from shared.wire import (
 from tests.support.credits import win
 from tests.support.system import KEYS
 from worker.messaging import batches as turns_module
-from worker.messaging.batches import POISON_BYTES_MAX, POISON_MESSAGES_MAX, Turns
-from worker.messaging.dead_letter_publisher import Aside
-from worker.messaging.deliveries import Arrival, Inbox
+from worker.messaging.batches import POISON_BYTES_MAX, POISON_MESSAGES_MAX, BatchProcessor
+from worker.messaging.dead_letter_publisher import DeadLetterPublisher
+from worker.messaging.deliveries import Arrival, DeliveryBuffer
 from worker.messaging.metrics import WorkerMetrics
 
 REPLY_QUEUE: Final = "amq.gen-one"
@@ -73,28 +73,26 @@ class Books:
         if self.error is not None:
             raise self.error
         self.asked += questions
-        return [Outcome(Result.POSTED) for _ in questions]
+        return [Outcome(OutcomeCode.POSTED) for _ in questions]
 
 
 class Worker:
     """A worker's turns between such books and such a wire."""
 
     def __init__(self) -> None:
-        self.inbox, self.wire, self.books = Inbox(), Wire(), Books()
+        self.inbox, self.wire, self.books = DeliveryBuffer(), Wire(), Books()
         books: Any = self.books
         wire: Any = self.wire
         self.metrics = WorkerMetrics()
-        aside = Aside(wire, self.metrics, KEYS)
-        self.turns = Turns(books, self.metrics, self.inbox, wire, aside, KEYS, "worker", 1_000)
+        aside = DeadLetterPublisher(wire, self.metrics, KEYS)
+        self.turns = BatchProcessor(books, self.metrics, self.inbox, wire, aside, KEYS, "worker", 1_000)
 
     def deliver(self, tag: int, body: bytes, *, late: bool = False, size: int = 0) -> None:
         """Deliver a message, of which only `body` was gathered if `size` is larger."""
         channel: Any = self.wire
         properties = Basic.Properties(message_type=MESSAGE_TYPE)
         header = ContentHeader(body_size=size or len(body), properties=properties)
-        message = DeliveredMessage(
-            Basic.Deliver(delivery_tag=tag, routing_key="shard"), header, body, channel
-        )
+        message = DeliveredMessage(Basic.Deliver(delivery_tag=tag, routing_key="shard"), header, body, channel)
         (self.inbox.late if late else self.inbox.live).append(Arrival(message))
 
 
@@ -108,14 +106,14 @@ async def test_defect_in_a_turn_gives_the_batch_back_and_the_worker_goes_on(erro
     worker.books.error = error
     worker.deliver(1, batch(1, win("live")))
     worker.deliver(7, batch(7, win("late")), late=True)
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert (worker.wire.rejected, worker.wire.acked) == ([1], [])  # the broker moves it to the late queue
-    assert worker.wire.told() == [BatchReply(1, [Outcome(Result.UNAVAILABLE)])]
+    assert worker.wire.told() == [BatchReply(1, [Outcome(OutcomeCode.UNAVAILABLE)])]
     assert not worker.inbox.has_work(), "it pauses"
 
     worker.books.error, worker.inbox.late_rests_until = None, 0.0
     worker.deliver(2, batch(2, win("next")))
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert worker.books.asked == [win("next"), win("late")]
     assert sorted(worker.wire.acked) == [2, 7]
 
@@ -126,7 +124,7 @@ async def test_outage_of_the_ledger_is_a_line_a_second_however_many_batches_come
     with capture_logs() as lines:
         for number in range(1, 101):
             worker.deliver(number, batch(number, win(f"win-{number}")))
-            await worker.turns.work()
+            await worker.turns.process_next()
         worker.turns.flush_logs()
     assert [(line["event"], line["times"], line["reason"]) for line in lines] == [
         ("ledger unavailable", 100, "the database: refused")
@@ -138,9 +136,9 @@ async def test_late_credit_that_no_ledger_takes_keeps_none_behind_it_waiting() -
     worker.deliver(1, batch(1, win("odd")), late=True)
     worker.deliver(2, batch(2, win("owed")), late=True)
     worker.books.error = ValueError("a defect of ours")
-    await worker.turns.work()
+    await worker.turns.process_next()
     worker.books.error, worker.inbox.late_rests_until = None, 0.0
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert (worker.books.asked, worker.wire.acked) == ([win("owed")], [2])
 
 
@@ -149,7 +147,7 @@ async def test_late_queue_takes_what_was_put_aside_and_a_shard_does_not() -> Non
     put_aside = KEYS.sign(Purpose.DEAD, encode(Batch(0, unix_ms(), [win("sent back")])))
     worker.deliver(1, put_aside)
     worker.deliver(2, put_aside, late=True)
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert worker.wire.published == [(UNSIGNED_QUEUE, put_aside)]
     assert (worker.books.asked, sorted(worker.wire.acked)) == ([win("sent back")], [1, 2])
 
@@ -158,13 +156,13 @@ async def test_poison_of_one_turn_is_bounded_by_number_and_by_bytes() -> None:
     worker = Worker()
     for tag in range(1, 2 * POISON_MESSAGES_MAX):
         worker.deliver(tag, b"poison")
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert len(worker.wire.acked) == POISON_MESSAGES_MAX
 
     worker = Worker()
     for tag in range(1, 4):
         worker.deliver(tag, bytes(POISON_BYTES_MAX + 1))
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert worker.wire.acked == [1]
 
 
@@ -180,7 +178,7 @@ async def test_poison_is_not_settled_before_the_broker_has_it_put_aside(
 
     monkeypatch.setattr(worker.wire, "basic_publish", publish_slowly)
     worker.deliver(1, b"poison")
-    turn = asyncio.create_task(worker.turns.work())
+    turn = asyncio.create_task(worker.turns.process_next())
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert worker.wire.acked == []
@@ -194,7 +192,7 @@ async def test_replies_too_large_for_one_message_go_in_several(monkeypatch: pyte
     worker = Worker()
     for tag in range(1, 21):
         worker.deliver(tag, batch(tag, win(str(tag))))
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert max(len(body) for _, body in worker.wire.published) <= 200
     assert [reply.number for reply in worker.wire.told()] == list(range(1, 21))
 
@@ -203,7 +201,7 @@ async def test_message_that_was_not_gathered_is_left_to_the_late_queue() -> None
     worker = Worker()
     worker.deliver(1, b"the beginning", size=MESSAGE_BYTES_MAX)
     worker.deliver(2, batch(2, win("gathered")))
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert (worker.wire.rejected, worker.wire.acked) == ([1], [2])
     assert worker.books.asked == [win("gathered")]
     assert worker.metrics.registry.get_sample_value("credits_worker_deferred_messages_total") == 1
@@ -213,7 +211,7 @@ async def test_message_that_was_not_gathered_is_left_to_the_late_queue() -> None
 async def test_of_a_message_larger_than_any_of_ours_the_beginning_is_kept(late: bool) -> None:  # noqa: FBT001
     worker = Worker()
     worker.deliver(1, b"the beginning", late=late, size=MESSAGE_BYTES_MAX + 1)
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert worker.wire.published == [(UNSIGNED_QUEUE, b"the beginning")]
     assert (worker.wire.rejected, worker.wire.acked) == ([], [1])
 
@@ -228,17 +226,15 @@ async def test_poison_that_the_full_queue_refuses_is_dropped_and_what_is_owed_ne
 
     monkeypatch.setattr(worker.wire, "basic_publish", refuse)
     worker.deliver(1, b"poison")
-    await worker.turns.work()
+    await worker.turns.process_next()
     assert worker.wire.acked == [1]
-    dropped = worker.metrics.registry.get_sample_value(
-        "credits_worker_dropped_messages_total", {"reason": "full"}
-    )
+    dropped = worker.metrics.registry.get_sample_value("credits_worker_dropped_messages_total", {"reason": "full"})
     assert dropped == 1
 
     stale = Batch(1, 0, [win("owed")], REPLY_QUEUE)
     worker.deliver(2, KEYS.sign(Purpose.BATCH, encode(stale)))
     with pytest.raises(DeliveryError):
-        await worker.turns.work()
+        await worker.turns.process_next()
     assert worker.wire.acked == [1]
 
 
@@ -250,12 +246,10 @@ async def test_probes_of_a_gateway_with_other_keys_leave_room_for_its_wins() -> 
         worker.deliver(tag, body)
         worker.deliver(10 + tag, body, late=True)
     for _ in range(4):
-        await worker.turns.work()
+        await worker.turns.process_next()
     assert sorted(worker.wire.acked) == [1, 2, 3, 11, 12, 13]
     assert [(queue, b"owed" in kept) for queue, kept in worker.wire.published] == [(UNSIGNED_QUEUE, True)] * 2
-    dropped = worker.metrics.registry.get_sample_value(
-        "credits_worker_dropped_messages_total", {"reason": "unsigned"}
-    )
+    dropped = worker.metrics.registry.get_sample_value("credits_worker_dropped_messages_total", {"reason": "unsigned"})
     assert dropped == 4
 
 
@@ -270,7 +264,7 @@ async def test_poison_that_finds_no_queue_is_delivered_again(monkeypatch: pytest
     monkeypatch.setattr(worker.wire, "basic_publish", return_it)
     worker.deliver(1, b"poison")
     with pytest.raises(PublishError):
-        await worker.turns.work()
+        await worker.turns.process_next()
     assert worker.wire.acked == []
 
 
@@ -282,7 +276,7 @@ async def test_settled_poison_is_held_by_nothing() -> None:
     try:
         worker.deliver(1, b"poison" * 10_000)
         message = weakref.ref(worker.inbox.live[0].message)
-        await worker.turns.work()
+        await worker.turns.process_next()
         assert message() is None
     finally:
         gc.enable()

@@ -74,9 +74,6 @@ def test_refused_credits_stand_beside_those_paid() -> None:
 
 
 def test_report_says_why_there_is_one_worker_only() -> None:
-    told = {
-        version: markdown(Sizes({"RabbitMQ": version}, {}, [point(0, 1_000)]))
-        for version in ("3.10.8", "4.1")
-    }
+    told = {version: markdown(Sizes({"RabbitMQ": version}, {}, [point(0, 1_000)])) for version in ("3.10.8", "4.1")}
     assert "one worker is active on all shards" in told["3.10.8"]
     assert "one worker is active" not in told["4.1"]

@@ -229,12 +229,8 @@ def test_normal_is_when_all_are_paid_soon_and_it_stays_so(
 
 def test_normal_is_twice_the_latency_of_the_calm_where_that_is_more() -> None:
     slow_calm = every_second([0, 1], Fate.PAID, latency_ms=200)
-    assert (
-        in_surge([*ALL_WELL, *slow_calm, *every_second([10], Fate.PAID, 400)], PHASES).seconds_to_normal == 0
-    )
-    assert (
-        in_surge([*ALL_WELL, *slow_calm, *every_second([10], Fate.PAID, 401)], PHASES).seconds_to_normal == 1
-    )
+    assert in_surge([*ALL_WELL, *slow_calm, *every_second([10], Fate.PAID, 400)], PHASES).seconds_to_normal == 0
+    assert in_surge([*ALL_WELL, *slow_calm, *every_second([10], Fate.PAID, 401)], PHASES).seconds_to_normal == 1
 
 
 def test_storm_is_over_when_the_last_that_came_at_once_was_told_as_paid() -> None:

@@ -99,9 +99,7 @@ def test_default_cell_has_no_default_places_beside_others(write_file: WriteFile)
     ("cell", "words"),
     [(None, "name one with --cell, of main, brand2"), ("brand3", "no cell 'brand3'; there are main, brand2")],
 )
-def test_cell_that_is_not_named_or_not_there_is_one_line(
-    write_file: WriteFile, cell: str | None, words: str
-) -> None:
+def test_cell_that_is_not_named_or_not_there_is_one_line(write_file: WriteFile, cell: str | None, words: str) -> None:
     write_file(TWO)
     with pytest.raises(SettingsError, match=re.escape(words)):
         settings_of(load_settings(), cell)

@@ -5,93 +5,93 @@ import asyncio
 import pytest
 
 from gateway.ledger_client.concurrency import (
+    BURST_SECONDS,
     CALLERS_MAX,
-    CALM_SECONDS,
-    CROWD_SECONDS,
-    OUTAGE_SECONDS,
-    Callers,
+    COOLDOWN_SECONDS,
+    STALL_SECONDS,
+    ConcurrencyLimit,
 )
-from gateway.ledger_client.dispatcher import Lanes
+from gateway.ledger_client.dispatcher import BatchDispatcher
 from shared.errors import LedgerUnavailable
 from shared.wire import FindPlayer
-from tests.support.dispatchers import NEVER, Shard, answer_all, ask, ask_all, until_idle
+from tests.support.dispatchers import NEVER, Shard, answer_all, ask, call_all, until_idle
 
 STEP_SECONDS = 0.1
 
 
-def crowded(callers: Callers, since: float, until: float) -> list[bool]:
+def crowded(callers: ConcurrencyLimit, since: float, until: float) -> list[bool]:
     """Tell of each step from one time to another, in which answers come, whether there are too many."""
     found = []
     for step in range(round((until - since) / STEP_SECONDS)):
         now = since + step * STEP_SECONDS
-        callers.answered(now)
-        found.append(callers.are_too_many(CALLERS_MAX, now))
+        callers.record_answer(now)
+        found.append(callers.is_exceeded(CALLERS_MAX, now))
     return found
 
 
 def test_as_many_as_make_good_batches_may_stay() -> None:
-    callers = Callers()
+    callers = ConcurrencyLimit()
     for now in range(10):
-        callers.answered(now)
-        assert not callers.are_too_many(CALLERS_MAX - 1, now)
+        callers.record_answer(now)
+        assert not callers.is_exceeded(CALLERS_MAX - 1, now)
 
 
 def test_a_crowd_may_wait_for_a_moment_and_then_nobody_beyond_the_bound() -> None:
-    callers = Callers()
-    steps = round(CROWD_SECONDS / STEP_SECONDS)
-    assert crowded(callers, 0, 3 * CROWD_SECONDS) == [False] * steps + [True] * (2 * steps)
-    assert not callers.are_too_many(CALLERS_MAX - 1, 3 * CROWD_SECONDS)
+    callers = ConcurrencyLimit()
+    steps = round(BURST_SECONDS / STEP_SECONDS)
+    assert crowded(callers, 0, 3 * BURST_SECONDS) == [False] * steps + [True] * (2 * steps)
+    assert not callers.is_exceeded(CALLERS_MAX - 1, 3 * BURST_SECONDS)
 
 
 def test_who_waits_counts_as_much_as_who_is_about_to() -> None:
-    callers = Callers()
-    crowded(callers, 0, 2 * CROWD_SECONDS)
+    callers = ConcurrencyLimit()
+    crowded(callers, 0, 2 * BURST_SECONDS)
     callers.waiting = CALLERS_MAX - 1
-    assert callers.are_too_many(1, 2 * CROWD_SECONDS)
-    assert not callers.are_too_many(0, 2 * CROWD_SECONDS)
+    assert callers.is_exceeded(1, 2 * BURST_SECONDS)
+    assert not callers.is_exceeded(0, 2 * BURST_SECONDS)
 
 
 def test_a_gap_in_a_crowd_ends_it_only_if_it_lasts() -> None:
     """A batch that is answered makes room for a moment: what fills it is the same crowd."""
-    callers, now = Callers(), 2 * CROWD_SECONDS
+    callers, now = ConcurrencyLimit(), 2 * BURST_SECONDS
     crowded(callers, 0, now)
-    now += CALM_SECONDS / 2
-    callers.answered(now)
-    assert callers.are_too_many(CALLERS_MAX, now)
-    now += CALM_SECONDS + STEP_SECONDS
-    callers.answered(now)
-    assert not callers.are_too_many(CALLERS_MAX, now)
+    now += COOLDOWN_SECONDS / 2
+    callers.record_answer(now)
+    assert callers.is_exceeded(CALLERS_MAX, now)
+    now += COOLDOWN_SECONDS + STEP_SECONDS
+    callers.record_answer(now)
+    assert not callers.is_exceeded(CALLERS_MAX, now)
 
 
 def test_while_nothing_is_answered_nobody_is_too_many() -> None:
     """Who waits in an outage is answered when it is over, if that is in time."""
-    callers = Callers()
-    assert not any(callers.are_too_many(CALLERS_MAX, now) for now in range(5))
+    callers = ConcurrencyLimit()
+    assert not any(callers.is_exceeded(CALLERS_MAX, now) for now in range(5))
     crowded(callers, 5, 7)
-    assert callers.are_too_many(CALLERS_MAX, 7)
-    assert not callers.are_too_many(CALLERS_MAX, 7 + OUTAGE_SECONDS)
-    callers.answered(9)
-    assert not callers.are_too_many(CALLERS_MAX, 9)  # it was calm meanwhile, so this crowd is new
+    assert callers.is_exceeded(CALLERS_MAX, 7)
+    assert not callers.is_exceeded(CALLERS_MAX, 7 + STALL_SECONDS)
+    callers.record_answer(9)
+    assert not callers.is_exceeded(CALLERS_MAX, 9)  # it was calm meanwhile, so this crowd is new
 
 
 def test_an_outage_leaves_a_crowd_that_is_old_when_answers_come_again() -> None:
-    callers, now = Callers(), 0.0
-    callers.answered(now)
-    while now < 3 * OUTAGE_SECONDS:
+    callers, now = ConcurrencyLimit(), 0.0
+    callers.record_answer(now)
+    while now < 3 * STALL_SECONDS:
         now += STEP_SECONDS
-        callers.are_too_many(CALLERS_MAX, now)
-    callers.answered(now)
-    assert callers.are_too_many(CALLERS_MAX, now)
+        callers.is_exceeded(CALLERS_MAX, now)
+    callers.record_answer(now)
+    assert callers.is_exceeded(CALLERS_MAX, now)
 
 
 async def test_a_bulk_is_one_caller(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.ledger_client.concurrency.CROWD_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.ledger_client.concurrency.BURST_SECONDS", 0.0)
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 10 * CALLERS_MAX)
-    await answer_all(shard, await ask_all(lanes, "a"))
+    lanes = BatchDispatcher(shard.send, 1, 10 * CALLERS_MAX)
+    await answer_all(shard, await call_all(lanes, "a"))
     assert lanes.is_overloaded(CALLERS_MAX)
     deadline = asyncio.get_running_loop().time() + NEVER
-    bulk = asyncio.create_task(lanes.ask_all([FindPlayer("a")] * CALLERS_MAX, deadline))
+    bulk = asyncio.create_task(lanes.call_all([FindPlayer("a")] * CALLERS_MAX, deadline))
     await until_idle()
     assert lanes.is_overloaded(CALLERS_MAX - 1)
     assert not lanes.is_overloaded(CALLERS_MAX - 2)
@@ -102,9 +102,9 @@ async def test_a_bulk_is_one_caller(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_call_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """In an outage calls end, too, each when its provider's window does."""
-    monkeypatch.setattr("gateway.ledger_client.concurrency.CROWD_SECONDS", 0.0)
+    monkeypatch.setattr("gateway.ledger_client.concurrency.BURST_SECONDS", 0.0)
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 10 * CALLERS_MAX)
+    lanes = BatchDispatcher(shard.send, 1, 10 * CALLERS_MAX)
     with pytest.raises(LedgerUnavailable, match="in time"):
         await ask(lanes, "a", within_seconds=0.02)
     assert not lanes.is_overloaded(CALLERS_MAX)
@@ -113,8 +113,8 @@ async def test_a_call_that_fails_is_no_answer(monkeypatch: pytest.MonkeyPatch) -
 
 async def test_overload_begins_at_the_bound_on_credits_at_once() -> None:
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 2)
-    tasks = await ask_all(lanes, "ab")
+    lanes = BatchDispatcher(shard.send, 1, 2)
+    tasks = await call_all(lanes, "ab")
     assert lanes.is_overloaded()
     await answer_all(shard, tasks)
     assert not lanes.is_overloaded(1)

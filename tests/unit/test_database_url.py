@@ -9,7 +9,7 @@ import pytest
 
 from shared.errors import SettingsError
 from shared.settings import LedgerSettings
-from worker.cli.context import place
+from worker.cli.context import redacted_url
 from worker.database.engine import create_engine
 from worker.database.url import Postgres, read_postgres, read_url
 
@@ -108,9 +108,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     here = tmp_path_factory.mktemp("tls")
     made, key = here / "ca.pem", here / "key.pem"
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    subprocess.run(
-        [*new, "-subj", "/CN=localhost", "-keyout", key, "-out", made], check=True, capture_output=True
-    )
+    subprocess.run([*new, "-subj", "/CN=localhost", "-keyout", key, "-out", made], check=True, capture_output=True)
     return made, key
 
 
@@ -140,4 +138,4 @@ async def test_path_with_a_percent_sign_is_that_file(tmp_path: Path) -> None:
 
 def test_place_of_a_database_is_told_without_its_password() -> None:
     url = "postgresql+asyncpg://user:hunter2@127.0.0.1:5432/db?password=hunter2"
-    assert place(LedgerSettings(database_url=url)) == "postgresql+asyncpg://user:***@127.0.0.1:5432/db"
+    assert redacted_url(LedgerSettings(database_url=url)) == "postgresql+asyncpg://user:***@127.0.0.1:5432/db"

@@ -6,23 +6,23 @@ from collections.abc import Sequence
 import pytest
 
 from gateway.ledger_client.dispatcher import (
-    AHEAD_QUESTIONS_MIN,
-    ANSWERS_AT_ONCE,
-    BATCHES_UNDER_WAY_MAX,
-    PATIENCE_SECONDS,
-    Answered,
-    Lanes,
+    BATCHES_IN_FLIGHT_MAX,
+    PIPELINED_OPERATIONS_MIN,
+    RESEND_AFTER_SECONDS,
+    RESOLVED_PER_TURN,
+    BatchAnswer,
+    BatchDispatcher,
 )
 from shared.broker.topology import shard_of
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
 from shared.wire import BATCH_QUESTIONS_MAX, Question
-from tests.support.dispatchers import Shard, answer_all, answered_for, ask, ask_all, learn_workers, until_idle
+from tests.support.dispatchers import Shard, answer_all, answered_for, ask, call_all, learn_workers, until_idle
 
 
 async def test_question_on_an_idle_lane_leaves_at_once() -> None:
     shard = Shard()
-    task = ask(Lanes(shard.send, 1, 10), "a")
+    task = ask(BatchDispatcher(shard.send, 1, 10), "a")
     await until_idle()
     assert shard.batches == [["a"]]
     await shard.answer()
@@ -32,7 +32,7 @@ async def test_question_on_an_idle_lane_leaves_at_once() -> None:
 
 async def test_questions_that_wait_leave_together_in_their_order() -> None:
     shard = Shard()
-    tasks = await ask_all(Lanes(shard.send, 1, 10), "abcd")
+    tasks = await call_all(BatchDispatcher(shard.send, 1, 10), "abcd")
     assert shard.batches == [["a"]]
     await shard.answer()
     await until_idle()
@@ -44,21 +44,21 @@ async def test_questions_that_wait_leave_together_in_their_order() -> None:
 
 async def test_batch_is_bounded() -> None:
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 10 * BATCH_QUESTIONS_MAX)
-    tasks = await ask_all(lanes, [str(n) for n in range(BATCH_QUESTIONS_MAX + 2)])
+    lanes = BatchDispatcher(shard.send, 1, 10 * BATCH_QUESTIONS_MAX)
+    tasks = await call_all(lanes, [str(n) for n in range(BATCH_QUESTIONS_MAX + 2)])
     await answer_all(shard, tasks)
     assert [len(batch) for batch in shard.batches] == [1, BATCH_QUESTIONS_MAX, 1]
 
 
 async def test_what_is_worth_a_message_does_not_wait_for_the_answer_to_another() -> None:
-    shard, each = Shard(), AHEAD_QUESTIONS_MIN
-    lanes = Lanes(shard.send, 1, 1_000)
+    shard, each = Shard(), PIPELINED_OPERATIONS_MIN
+    lanes = BatchDispatcher(shard.send, 1, 1_000)
     tasks = [ask(lanes, "first")]
-    for _ in range(BATCHES_UNDER_WAY_MAX):
+    for _ in range(BATCHES_IN_FLIGHT_MAX):
         await until_idle()
         tasks += [ask(lanes, str(n)) for n in range(each)]
     await until_idle()
-    assert [len(batch) for batch in shard.batches] == [1, *[each] * (BATCHES_UNDER_WAY_MAX - 1)]
+    assert [len(batch) for batch in shard.batches] == [1, *[each] * (BATCHES_IN_FLIGHT_MAX - 1)]
     await answer_all(shard, tasks)
     assert len(shard.batches[-1]) == each
 
@@ -66,10 +66,10 @@ async def test_what_is_worth_a_message_does_not_wait_for_the_answer_to_another()
 async def test_batch_that_is_never_answered_holds_nobody_up_for_long() -> None:
     """A reply is lost, or a queue has no leader: others are served while the gateway still waits for it."""
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 10)
-    lost, other = await ask_all(lanes, "ab")
+    lanes = BatchDispatcher(shard.send, 1, 10)
+    lost, other = await call_all(lanes, "ab")
     assert shard.batches == [["a"]]
-    await asyncio.sleep(2 * PATIENCE_SECONDS)
+    await asyncio.sleep(2 * RESEND_AFTER_SECONDS)
     assert shard.batches == [["a"], ["b"]]
     shard.under_way.pop().set_result(None)
     await other
@@ -80,31 +80,37 @@ async def test_batch_that_is_never_answered_holds_nobody_up_for_long() -> None:
 
 async def test_queue_that_has_no_leader_does_not_get_the_next_batch_too() -> None:
     shard = Shard(["one", "one"])
-    lanes, on = Lanes(shard.send, 2, 100), {shard_of(player_id, 2): player_id for player_id in "abcdefgh"}
+    lanes, on = (
+        BatchDispatcher(shard.send, 2, 100),
+        {shard_of(player_id, 2): player_id for player_id in "abcdefgh"},
+    )
     await learn_workers(shard, lanes, on)
-    stuck = await ask_all(lanes, [on[1], on[0]])
+    stuck = await call_all(lanes, [on[1], on[0]])
     assert shard.shards == [0, 1, 1]
-    await asyncio.sleep(2 * PATIENCE_SECONDS)
+    await asyncio.sleep(2 * RESEND_AFTER_SECONDS)
     assert shard.shards == [0, 1, 1, 0]
     await answer_all(shard, stuck)
 
 
 async def test_answers_are_told_few_at_a_time_so_that_the_gateway_goes_on_reading() -> None:
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 1_000)
-    tasks = [ask(lanes, str(n)) for n in range(3 * ANSWERS_AT_ONCE)]
+    lanes = BatchDispatcher(shard.send, 1, 1_000)
+    tasks = [ask(lanes, str(n)) for n in range(3 * RESOLVED_PER_TURN)]
     await until_idle()
     told = set()
     shard.under_way[0].set_result(None)
     while not tasks[-1].done():
         await asyncio.sleep(0)
         told.add(sum(task.done() for task in tasks))
-    assert told == {0, ANSWERS_AT_ONCE, 2 * ANSWERS_AT_ONCE, 3 * ANSWERS_AT_ONCE}
+    assert told == {0, RESOLVED_PER_TURN, 2 * RESOLVED_PER_TURN, 3 * RESOLVED_PER_TURN}
 
 
 async def test_shards_of_one_worker_share_a_message() -> None:
     shard = Shard(["one", "other", "one"])
-    lanes, on = Lanes(shard.send, 3, 100), {shard_of(player_id, 3): player_id for player_id in "abcdefgh"}
+    lanes, on = (
+        BatchDispatcher(shard.send, 3, 100),
+        {shard_of(player_id, 3): player_id for player_id in "abcdefgh"},
+    )
     await learn_workers(shard, lanes, on)
     tasks = [ask(lanes, on[number]) for number in range(3)]
     await until_idle()
@@ -114,7 +120,10 @@ async def test_shards_of_one_worker_share_a_message() -> None:
 
 async def test_worker_is_sent_its_batches_over_one_queue() -> None:
     shard = Shard(["one", "other", "one"])
-    lanes, on = Lanes(shard.send, 3, 100), {shard_of(player_id, 3): player_id for player_id in "abcdefgh"}
+    lanes, on = (
+        BatchDispatcher(shard.send, 3, 100),
+        {shard_of(player_id, 3): player_id for player_id in "abcdefgh"},
+    )
     await learn_workers(shard, lanes, on)
     await learn_workers(shard, lanes, on)
     assert shard.shards == [0, 1, 2, *[2, 1, 2]]
@@ -123,7 +132,10 @@ async def test_worker_is_sent_its_batches_over_one_queue() -> None:
 async def test_queue_that_failed_is_used_no_more() -> None:
     """It may have no leader, while another queue of the same worker has one."""
     shard = Shard(["one", "one"])
-    lanes, on = Lanes(shard.send, 2, 100), {shard_of(player_id, 2): player_id for player_id in "abcdefgh"}
+    lanes, on = (
+        BatchDispatcher(shard.send, 2, 100),
+        {shard_of(player_id, 2): player_id for player_id in "abcdefgh"},
+    )
     await learn_workers(shard, lanes, on)
     fails = ask(lanes, on[0])
     await until_idle()
@@ -135,9 +147,12 @@ async def test_queue_that_failed_is_used_no_more() -> None:
 
 
 async def test_shard_that_another_worker_took_over_leaves_its_lane(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.ledger_client.dispatcher.BELIEVED_SECONDS", 0.0)  # as some seconds later
+    monkeypatch.setattr("gateway.ledger_client.dispatcher.ROUTE_TTL_SECONDS", 0.0)  # as some seconds later
     shard = Shard(["one", "one"])
-    lanes, on = Lanes(shard.send, 2, 100), {shard_of(player_id, 2): player_id for player_id in "abcdefgh"}
+    lanes, on = (
+        BatchDispatcher(shard.send, 2, 100),
+        {shard_of(player_id, 2): player_id for player_id in "abcdefgh"},
+    )
     for workers in (["one", "one"], ["one", "other"]):
         shard.workers = workers
         await learn_workers(shard, lanes, on)
@@ -149,8 +164,8 @@ async def test_shard_that_another_worker_took_over_leaves_its_lane(monkeypatch: 
 
 async def test_too_many_in_flight_are_refused_before_they_are_sent() -> None:
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 2)
-    tasks = await ask_all(lanes, "ab")
+    lanes = BatchDispatcher(shard.send, 1, 2)
+    tasks = await call_all(lanes, "ab")
     assert lanes.in_flight == 2
     with pytest.raises(LedgerUnavailable, match="in flight"):
         await ask(lanes, "c")
@@ -165,7 +180,7 @@ async def test_too_many_in_flight_are_refused_before_they_are_sent() -> None:
 async def test_question_whose_deadline_passed_while_it_waited_is_never_sent() -> None:
     """The provider was told to ask again; what was never sent can't be posted behind its back."""
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 10)
+    lanes = BatchDispatcher(shard.send, 1, 10)
     first = ask(lanes, "a")
     await until_idle()
     with pytest.raises(LedgerUnavailable, match="in time"):
@@ -179,8 +194,8 @@ async def test_question_whose_deadline_passed_while_it_waited_is_never_sent() ->
 @pytest.mark.parametrize("error", [LedgerUnavailable("gone"), RuntimeError("a defect")])
 async def test_batch_that_fails_fails_everyone_in_it_and_nobody_after_it(error: Exception) -> None:
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 10)
-    failed, later = await ask_all(lanes, "ab")
+    lanes = BatchDispatcher(shard.send, 1, 10)
+    failed, later = await call_all(lanes, "ab")
     await shard.answer(error)
     with pytest.raises(LedgerUnavailable):
         await failed
@@ -192,14 +207,14 @@ async def test_batch_that_fails_fails_everyone_in_it_and_nobody_after_it(error: 
 
 async def test_question_that_would_be_answered_too_late_is_refused_early() -> None:
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 10)
+    lanes = BatchDispatcher(shard.send, 1, 10)
     for seconds in (0, 0.1):  # by the first answer it knows the worker, by the second how slow that is
         slow = ask(lanes, "a")
         await until_idle()
         await asyncio.sleep(seconds)
         await shard.answer()
         await slow
-    tasks = await ask_all(lanes, "bc")
+    tasks = await call_all(lanes, "bc")
     with pytest.raises(LedgerUnavailable, match="too busy"):
         await ask(lanes, "d", within_seconds=0.02)
     for _ in range(2):
@@ -211,8 +226,8 @@ async def test_question_that_would_be_answered_too_late_is_refused_early() -> No
 
 async def test_close_fails_what_waits_and_lets_the_batch_under_way_end() -> None:
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 10)
-    under_way, waiting = await ask_all(lanes, "ab")
+    lanes = BatchDispatcher(shard.send, 1, 10)
+    under_way, waiting = await call_all(lanes, "ab")
     closing = asyncio.create_task(lanes.close())
     await until_idle()
     with pytest.raises(LedgerUnavailable, match="stopping"):
@@ -226,8 +241,8 @@ async def test_close_fails_what_waits_and_lets_the_batch_under_way_end() -> None
 
 async def test_close_lets_the_batch_of_a_lane_end_that_has_lost_its_last_shard() -> None:
     shard = Shard()
-    lanes = Lanes(shard.send, 1, 10)
-    first, under_way = await ask_all(lanes, "ab")
+    lanes = BatchDispatcher(shard.send, 1, 10)
+    first, under_way = await call_all(lanes, "ab")
     await shard.answer()  # tells which worker it is, so that the lane without a name has no shard any more
     await first
     await until_idle()
@@ -242,8 +257,8 @@ async def test_close_lets_the_batch_of_a_lane_end_that_has_lost_its_last_shard()
 
 
 async def test_reply_that_lacks_answers_is_none() -> None:
-    async def send(_shard: int, questions: Sequence[Question], _deadline: float) -> Answered:
-        return Answered("one", [Holder("a", "EUR", 0, 0)] * (len(questions) - 1))
+    async def send(_shard: int, questions: Sequence[Question], _deadline: float) -> BatchAnswer:
+        return BatchAnswer("one", [Holder("a", "EUR", 0, 0)] * (len(questions) - 1))
 
     with pytest.raises(LedgerUnavailable, match="0 answers to 1 question"):
-        await asyncio.wait_for(ask(Lanes(send, 1, 10), "a"), timeout=5)
+        await asyncio.wait_for(ask(BatchDispatcher(send, 1, 10), "a"), timeout=5)

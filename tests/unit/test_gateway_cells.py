@@ -16,7 +16,7 @@ from gateway import cells
 from gateway.app import CallbackRouter, create_app
 from gateway.ledger_client.client import LedgerClient
 from gateway.monitoring import READY_SECONDS_MAX
-from gateway.players import Holders
+from gateway.players import PlayerCache
 from gateway.providers.base import Win
 from gateway.providers.registry import build
 from shared.errors import LedgerUnavailable, SettingsError
@@ -69,16 +69,14 @@ class CellLedger(LedgerClient):
     async def __aexit__(self, *_: object) -> None:
         self.states.append("closed")
 
-    async def ask_all(
-        self, questions: Sequence[Question], deadline: float
-    ) -> Sequence[Answer | LedgerUnavailable]:
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
         del deadline
         self.asked += questions
         if self.holder is not None:
             return [self.holder] * len(questions)
         return [LedgerUnavailable("no ledger in this test")] * len(questions)
 
-    async def ask_first(self, question: Question, deadline: float) -> Answer:
+    async def call_first(self, question: Question, deadline: float) -> Answer:
         self.asked.append(question)
         if self.hangs:
             async with asyncio.timeout_at(deadline + READY_SECONDS_MAX):
@@ -117,14 +115,14 @@ def two(monkeypatch: pytest.MonkeyPatch) -> Two:
 
 def request_of(name: str) -> Request:
     reader = RequestReader(head_bytes_max=16_384, pipelined_requests_max=8)
-    win = PROVIDERS[name].compose(Win(TX_ID, "player01", "session-1"))
+    win = PROVIDERS[name].sample_request(Win(TX_ID, "player01", "session-1"))
     assert reader.feed(http_bytes(name, win), unanswered=0) is None
     (request,) = reader.requests
     return request
 
 
 async def probe(ledger: CellLedger) -> str | None:
-    return str(await ledger.ask_first(FindPlayer(""), 1e9) or "") or None
+    return str(await ledger.call_first(FindPlayer(""), 1e9) or "") or None
 
 
 async def test_overload_of_one_cell_turns_nobody_of_another_away(two: Two) -> None:
@@ -147,7 +145,7 @@ async def test_callback_asks_the_ledger_of_its_own_cell(two: Two) -> None:
         httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://gateway") as client,
     ):
         for name in ("klas", "hpgames"):
-            win = PROVIDERS[name].compose(Win(TX_ID, "player01", "session-1"))
+            win = PROVIDERS[name].sample_request(Win(TX_ID, "player01", "session-1"))
             path = f"/{name}/{win.path}"
             await client.post(path, params=win.query, content=win.body, headers=win.headers)
     names = {cell: {getattr(q, "integration", "") for q in ledgers[cell].asked} - {""} for cell in ledgers}
@@ -159,10 +157,10 @@ def test_question_about_a_player_says_for_which_integration() -> None:
     """In the books of another cell, which old settings may lead to, the same id is another person's."""
     table = {name: value for name, value in INTEGRATIONS["igamingace"].items() if name != "currency"}
     deposits, klas = build("brand2-igamingace", table, Currencies()), PROVIDERS["klas"]
-    win = deposits.compose(Win(TX_ID, "player01", "session-1"))
-    assert deposits.whose(deposits.parse(win)) == FindPlayer("player01", "brand2-igamingace")
+    win = deposits.sample_request(Win(TX_ID, "player01", "session-1"))
+    assert deposits.lookup(deposits.parse(win)) == FindPlayer("player01", "brand2-igamingace")
     body = b'{"request_id": "1", "timestamp": 1, "session_id": "s", "player_id": "player01"}'
-    balance = klas.compose(Win(TX_ID, "player01", "s"))._replace(path="balance", body=body)
+    balance = klas.sample_request(Win(TX_ID, "player01", "s"))._replace(path="balance", body=body)
     assert klas.normalize(klas.parse(balance), None) == FindPlayer("player01", "klas")
 
 
@@ -172,7 +170,7 @@ async def test_session_of_one_cell_is_not_remembered_for_another(two: Two) -> No
     anna = Holder("anna", "EUR", 1, 2)
 
     ledgers["main"].holder = anna
-    main, brand2 = (Holders(ledgers[cell]) for cell in ("main", "brand2"))
+    main, brand2 = (PlayerCache(ledgers[cell]) for cell in ("main", "brand2"))
     assert await main.find(lookup, deadline, b"") == anna
     with pytest.raises(LedgerUnavailable):
         await brand2.find(lookup, deadline, b"")
@@ -223,9 +221,7 @@ async def test_metrics_say_of_which_cell_and_keep_their_names(two: Two) -> None:
     assert 'credits_gateway_cell_in_flight{cell="brand2"} 6.0' in exposition
 
 
-async def test_cell_that_starts_slowly_keeps_no_other_from_serving(
-    two: Two, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cell_that_starts_slowly_keeps_no_other_from_serving(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     app, ledgers = two
     monkeypatch.setattr(cells, "START_SECONDS_MAX", 0.01)
     ledgers["brand2"].starts_slowly = True
@@ -234,9 +230,7 @@ async def test_cell_that_starts_slowly_keeps_no_other_from_serving(
     assert (ledgers["main"].states, ledgers["brand2"].states) == (["open", "closed"], [])
 
 
-async def test_broker_that_refuses_a_cell_late_is_asked_again(
-    two: Two, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_broker_that_refuses_a_cell_late_is_asked_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     app, ledgers = two
     monkeypatch.setattr(cells, "START_SECONDS_MAX", 0.01)
     monkeypatch.setattr(cells, "START_AGAIN_SECONDS", 0.01)

@@ -104,9 +104,7 @@ async def test_request_of_rtsp_is_refused(
 
 
 @pytest.mark.parametrize("size", [1, 2, 9, 1_000])
-async def test_name_of_rtsp_may_stand_elsewhere(
-    connection: tuple[Wire, Callable[[bytes], None]], size: int
-) -> None:
+async def test_name_of_rtsp_may_stand_elsewhere(connection: tuple[Wire, Callable[[bytes], None]], size: int) -> None:
     wire, receive = connection
     head = b"POST /RTSP/1.0 HTTP/1.1\r\nVia: RTSP/1.0 x\r\nX: y RTSP/1.0\r\nContent-Length: 19\r\n\r\n"
     sent = head + b"POST / RTSP/1.0\r\n\r\n" + PLAIN

@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from gateway.metrics import GatewayMetrics
 from gateway.rejections import Reason, RejectionLog
-from gateway.shed_requests import TurnedAway
+from gateway.shed_requests import ShedLog
 from shared.http.refusals import Refusal, RefusalLog
 from shared.log_limit import FLUSH_SECONDS, LimitedLog, SummedLog
 from worker.operator.throttle import ThrottleLog
@@ -54,8 +54,8 @@ def fill_rejections() -> RejectionLog:
     return log
 
 
-def fill_turned_away() -> TurnedAway:
-    log = TurnedAway(GatewayMetrics(lambda: 0))
+def fill_turned_away() -> ShedLog:
+    log = ShedLog(GatewayMetrics(lambda: 0))
     log.add("hpgames", 3)
     log.add("hpgames", 1)
     return log
@@ -141,11 +141,11 @@ async def test_lines_that_operators_look_for_keep_their_names_and_fields(
 
 async def test_callbacks_turned_away_are_counted_once_however_often_metrics_are_read() -> None:
     metrics = GatewayMetrics(lambda: 0)
-    turned_away = TurnedAway(metrics)
+    turned_away = ShedLog(metrics)
     with capture_logs() as lines:
         for number in (3, 2):
             turned_away.add("klas", number)
-            turned_away.add_request("klas", "credit", 200)
+            turned_away.record_request("klas", "credit", 200)
             turned_away.count()
             turned_away.count()
         turned_away.add("klas", 1)

@@ -5,7 +5,7 @@ import io
 import logging
 from importlib.metadata import files
 
-from shared.logging import TurnLogger, is_new
+from shared.logging import BufferedLogger, is_new
 
 
 class Written(io.StringIO):
@@ -21,7 +21,7 @@ class Written(io.StringIO):
 
 async def test_lines_of_one_turn_leave_together_and_in_their_order() -> None:
     file = Written()
-    logger = TurnLogger(file)
+    logger = BufferedLogger(file)
     logger.info("first")
     logger.error("second")
     assert file.times == 0
@@ -33,7 +33,7 @@ async def test_lines_of_one_turn_leave_together_and_in_their_order() -> None:
 
 def test_line_leaves_at_once_where_there_is_no_loop() -> None:
     file = Written()
-    logger = TurnLogger(file)
+    logger = BufferedLogger(file)
     logger.warning("first")
     logger.info("second")
     assert (file.times, file.getvalue()) == (2, "first\nsecond\n")
@@ -41,7 +41,7 @@ def test_line_leaves_at_once_where_there_is_no_loop() -> None:
 
 def test_line_that_a_loop_left_behind_leaves_with_the_next() -> None:
     file = Written()
-    logger = TurnLogger(file)
+    logger = BufferedLogger(file)
 
     async def say(line: str) -> None:
         logger.info(line)

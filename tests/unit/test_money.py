@@ -126,9 +126,7 @@ def test_amount_that_is_shown_is_read_back_the_same(minor: int, currency: str) -
     power=st.integers(-99, 99),
     currency=st.sampled_from(EVERY),
 )
-def test_exponent_is_worth_what_it_says_or_refused(
-    digits: int, places: int, power: int, currency: str
-) -> None:
+def test_exponent_is_worth_what_it_says_or_refused(digits: int, places: int, power: int, currency: str) -> None:
     text = f"{Decimal(digits).scaleb(-places):f}e{power}"
     exact = Decimal(digits).scaleb(power - places + CURRENCIES.exponent(currency))
     try:

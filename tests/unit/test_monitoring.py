@@ -8,25 +8,25 @@ import httpx
 import pytest
 
 from gateway.ledger_client.client import LedgerClient
-from gateway.ledger_client.dispatcher import BATCHES_UNDER_WAY_MAX, Lanes
+from gateway.ledger_client.dispatcher import BATCHES_IN_FLIGHT_MAX, BatchDispatcher
 from gateway.metrics import GatewayMetrics
 from gateway.monitoring import (
     READY_SECONDS_MAX,
     REQUESTS_PER_SECOND,
     WAIT_SECONDS_MAX,
-    Operations,
+    MonitoringApp,
     Pace,
 )
-from gateway.shed_requests import TurnedAway
+from gateway.shed_requests import ShedLog
 from shared.cells import MAIN
 from shared.errors import LedgerUnavailable
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.remembered import Remembered
 from shared.wire import Answer, FindPlayer, Question
 from tests.support.dispatchers import Shard, answer_all, ask, until_idle
 
 POLLERS = 50
-IN_FLIGHT_MAX = 2 * BATCHES_UNDER_WAY_MAX
+IN_FLIGHT_MAX = 2 * BATCHES_IN_FLIGHT_MAX
 
 
 class ProbedLedger(LedgerClient):
@@ -42,12 +42,10 @@ class ProbedLedger(LedgerClient):
     async def __aexit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    async def ask_all(
-        self, questions: Sequence[Question], deadline: float
-    ) -> Sequence[Answer | LedgerUnavailable]:
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
         raise AssertionError(f"{questions} were asked among others, by {deadline}")
 
-    async def ask_first(self, question: Question, deadline: float) -> Answer:
+    async def call_first(self, question: Question, deadline: float) -> Answer:
         assert deadline <= asyncio.get_running_loop().time() + READY_SECONDS_MAX
         self.asked.append(question)
         return await self.answer
@@ -60,12 +58,12 @@ class ProbedLedger(LedgerClient):
         return 0
 
 
-def operations_of(ledger: LedgerClient) -> Operations:
+def operations_of(ledger: LedgerClient) -> MonitoringApp:
     metrics = GatewayMetrics(lambda: ledger.in_flight)
-    return Operations({MAIN: ledger}, metrics, TurnedAway(metrics))
+    return MonitoringApp({MAIN: ledger}, metrics, ShedLog(metrics))
 
 
-def client_of(operations: Operations) -> httpx.AsyncClient:
+def client_of(operations: MonitoringApp) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(operations), base_url="http://operations")
 
 
@@ -92,12 +90,10 @@ async def test_all_who_ask_for_readiness_share_one_question(monkeypatch: pytest.
     ("fault", "reason"),
     [
         (LedgerUnavailable("no connection to the broker"), "no connection to the broker"),
-        (Outcome(Result.UNAVAILABLE), "unavailable"),
+        (Outcome(OutcomeCode.UNAVAILABLE), "unavailable"),
     ],
 )
-async def test_ledger_that_does_not_answer_is_not_ready(
-    fault: LedgerUnavailable | Outcome, reason: str
-) -> None:
+async def test_ledger_that_does_not_answer_is_not_ready(fault: LedgerUnavailable | Outcome, reason: str) -> None:
     ledger = ProbedLedger()
     if isinstance(fault, Outcome):
         ledger.answer.set_result(fault)
@@ -178,14 +174,14 @@ async def test_who_hangs_up_takes_the_answer_from_nobody() -> None:
 
 async def test_what_goes_first_overtakes_all_that_wait_and_is_counted_nowhere() -> None:
     shard = Shard()
-    lanes = Lanes(shard.send, 1, IN_FLIGHT_MAX)
+    lanes = BatchDispatcher(shard.send, 1, IN_FLIGHT_MAX)
     deadline = asyncio.get_running_loop().time() + 60
     tasks = [ask(lanes, "a")]
     await until_idle()
     tasks += [ask(lanes, f"b{number}") for number in range(IN_FLIGHT_MAX - 1)]
     await until_idle()
     assert lanes.is_overloaded()
-    first = asyncio.create_task(lanes.ask_first(FindPlayer("first"), deadline))
+    first = asyncio.create_task(lanes.call_first(FindPlayer("first"), deadline))
     await until_idle()
     assert lanes.in_flight == IN_FLIGHT_MAX
     await answer_all(shard, [*tasks, first])
@@ -195,7 +191,7 @@ async def test_what_goes_first_overtakes_all_that_wait_and_is_counted_nowhere() 
 
 
 async def test_what_goes_first_has_an_end() -> None:
-    lanes = Lanes(Shard().send, 1, IN_FLIGHT_MAX)
+    lanes = BatchDispatcher(Shard().send, 1, IN_FLIGHT_MAX)
     async with asyncio.timeout(10):
         with pytest.raises(LedgerUnavailable, match="no answer in time"):
-            await lanes.ask_first(FindPlayer("first"), asyncio.get_running_loop().time() + 0.01)
+            await lanes.call_first(FindPlayer("first"), asyncio.get_running_loop().time() + 0.01)

@@ -33,9 +33,7 @@ def user(role: Role, *tokens: str) -> OperatorUser:
         (("hünter2hünter2hünter2",), "may have letters"),
     ],
 )
-def test_wrong_token_in_the_settings_stops_the_start_and_is_not_shown(
-    tokens: tuple[str, ...], told: str
-) -> None:
+def test_wrong_token_in_the_settings_stops_the_start_and_is_not_shown(tokens: tuple[str, ...], told: str) -> None:
     with pytest.raises(SettingsError, match=r"\[operator\] tokens") as refused:
         Tokens(OperatorSettings(tokens=tokens))
     assert told in str(refused.value)

@@ -42,9 +42,7 @@ class BusyLedger(LedgerClient):
     async def __aexit__(self, *_: object) -> None:
         """Nothing is open."""
 
-    async def ask_all(
-        self, questions: Sequence[Question], deadline: float
-    ) -> Sequence[Answer | LedgerUnavailable]:
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
         raise AssertionError(f"{questions} was asked, by {deadline}")
 
     def is_overloaded(self, more: int = 0) -> bool:
@@ -60,7 +58,7 @@ def gateway(room_for: int = 0) -> CallbackRouter:
 
 
 def win(name: str, tx_id: str) -> Callback:
-    return PROVIDERS[name].compose(Win(tx_id, "player01", "session-1"))
+    return PROVIDERS[name].sample_request(Win(tx_id, "player01", "session-1"))
 
 
 def request_of(name: str, callback: Callback) -> Request:

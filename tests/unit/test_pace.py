@@ -7,15 +7,15 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.callback import Integration
+from gateway.callback import CallbackHandler
 from gateway.metrics import GatewayMetrics
 from gateway.pace import SHORT_BYTES_MAX, Pace, Turns, is_short
-from gateway.players import Holders
+from gateway.players import PlayerCache
 from gateway.providers.base import Callback, Win
 from gateway.providers.registry import build
-from gateway.shed_requests import TurnedAway
+from gateway.shed_requests import ShedLog
 from shared.money import Currencies
-from shared.outcome import Outcome, Receipt, Result
+from shared.outcome import Outcome, OutcomeCode, Receipt
 from shared.wire import Answer, Question
 from tests.support.system import INTEGRATIONS
 from tests.unit.test_overload import BusyLedger
@@ -28,9 +28,9 @@ class PayingLedger(BusyLedger):
         super().__init__(room_for=1)
         self.deadline = 0.0
 
-    async def ask_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
         self.deadline = deadline
-        return [Outcome(Result.POSTED, Receipt("transfer-1", "EUR", 1050, 0, 1050, 0)) for _ in questions]
+        return [Outcome(OutcomeCode.POSTED, Receipt("transfer-1", "EUR", 1050, 0, 1050, 0)) for _ in questions]
 
 
 async def test_many_large_requests_have_one_turn_together_each_time_round(
@@ -96,10 +96,10 @@ async def test_window_of_a_large_request_begins_before_its_first_turn(
     monkeypatch.setattr(Pace, "rest", wait_for_long)
     ledger, metrics = PayingLedger(), GatewayMetrics(lambda: 0)
     provider = build("klas", INTEGRATIONS["klas"], Currencies())
-    integration = Integration(provider, ledger, Holders(ledger), metrics, TurnedAway(metrics))
-    large = provider.compose(Win("1", "anna", "session-1", round_id="r" * SHORT_BYTES_MAX))
+    integration = CallbackHandler(provider, ledger, PlayerCache(ledger), metrics, ShedLog(metrics))
+    large = provider.sample_request(Win("1", "anna", "session-1", round_id="r" * SHORT_BYTES_MAX))
     came = asyncio.get_running_loop().time()
-    await integration.answer(large, Pace(integration.turns))
+    await integration.handle(large, Pace(integration.turns))
     assert 0 < ledger.deadline < came + provider.settings.reply_within_seconds + 0.05
 
 
@@ -141,11 +141,11 @@ async def test_signed_bulk_is_answered_while_others_keep_coming(monkeypatch: pyt
     ledger = PayingLedger()
     provider = build("hpgames", INTEGRATIONS["hpgames"], Currencies())
     metrics = GatewayMetrics(lambda: 0)
-    integration = Integration(provider, ledger, Holders(ledger), metrics, TurnedAway(metrics))
-    wins = [provider.compose(Win(str(uuid4()), "anna", "session-1")).body for _ in range(20)]
+    integration = CallbackHandler(provider, ledger, PlayerCache(ledger), metrics, ShedLog(metrics))
+    wins = [provider.sample_request(Win(str(uuid4()), "anna", "session-1")).body for _ in range(20)]
     body = b'{"creditRequests":[' + b",".join(wins) + b"]}"
     bulk = Callback("bulkCredit", body, {"content-type": "application/json"})
-    honest = asyncio.create_task(integration.answer(bulk, Pace(integration.turns)))
+    honest = asyncio.create_task(integration.handle(bulk, Pace(integration.turns)))
     others = set[asyncio.Task[None]]()
     for _ in range(2_000):
         others |= {asyncio.create_task(Pace(integration.turns).rest()) for _ in range(2)}

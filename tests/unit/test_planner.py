@@ -10,30 +10,39 @@ from hypothesis import strategies as st
 
 from shared.money import MINOR_MAX
 from shared.operations import FINGERPRINT, Credit, Wallet
-from shared.outcome import Outcome, Receipt, Result
+from shared.outcome import Outcome, OutcomeCode, Receipt
 from tests.support.credits import OTHER_CONTENT, OTHER_DELIVERY, WIN, win
 from worker.database.schema import SETTLEMENT, entries, transfers
-from worker.ledger.planner import Account, Balance, Known, Plan, Transfer, judge, plan, settlement_leg
+from worker.ledger.planner import (
+    LedgerState,
+    Plan,
+    PlayerWallets,
+    Transfer,
+    WalletState,
+    plan,
+    replay_or_conflict,
+    settlement_leg,
+)
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 REAL_ID, BONUS_ID = UUID(int=1), UUID(int=2)
 
 
-def account(real_minor: int = 0, bonus_minor: int = 0, version: int = 0) -> Account:
+def account(real_minor: int = 0, bonus_minor: int = 0, version: int = 0) -> PlayerWallets:
     return {
-        Wallet.REAL: Balance(REAL_ID, real_minor, version),
-        Wallet.BONUS: Balance(BONUS_ID, bonus_minor, version),
+        Wallet.REAL: WalletState(REAL_ID, real_minor, version),
+        Wallet.BONUS: WalletState(BONUS_ID, bonus_minor, version),
     }
 
 
-def known(**different: Any) -> Known:
+def known(**different: Any) -> LedgerState:
     """Return a ledger in which anna has empty wallets in EUR, or as it is `different`."""
     fields = {"accounts": {("anna", "EUR"): account()}, "transfers": {}, "players": {"anna"}}
-    return Known(**{**fields, **different})
+    return LedgerState(**{**fields, **different})
 
 
-def results(planned: Plan) -> list[Result]:
-    return [outcome.result for outcome in planned.outcomes]
+def results(planned: Plan) -> list[OutcomeCode]:
+    return [outcome.code for outcome in planned.outcomes]
 
 
 def receipt(outcome: Outcome) -> Receipt:
@@ -78,7 +87,7 @@ def test_rows_have_the_columns_of_their_tables() -> None:
 
 def test_same_win_twice_in_one_batch_is_paid_once_and_answered_alike() -> None:
     planned = plan([WIN, win("win-2"), WIN], known(), NOW)
-    assert results(planned) == [Result.POSTED, Result.POSTED, Result.REPLAYED]
+    assert results(planned) == [OutcomeCode.POSTED, OutcomeCode.POSTED, OutcomeCode.REPLAYED]
     assert planned.outcomes[2].receipt == planned.outcomes[0].receipt
     assert planned.wallet_rows[0] == (REAL_ID, 2100, 2, 0, 0)
     assert len(planned.transfer_rows) == 2
@@ -86,36 +95,36 @@ def test_same_win_twice_in_one_batch_is_paid_once_and_answered_alike() -> None:
 
 def test_altered_copy_in_one_batch_is_a_conflict_and_pays_nothing() -> None:
     planned = plan([WIN, win(amount_minor=999_999)], known(), NOW)
-    assert planned.outcomes[1] == Outcome(Result.CONFLICT, differing=("amount_minor",))
+    assert planned.outcomes[1] == Outcome(OutcomeCode.CONFLICT, mismatched_fields=("amount_minor",))
     assert planned.wallet_rows[0] == (REAL_ID, 1050, 1, 0, 0)
 
 
 def test_same_id_of_two_integrations_is_two_wins() -> None:
     planned = plan([WIN, win(integration="gpas")], known(), NOW)
-    assert results(planned) == [Result.POSTED, Result.POSTED]
+    assert results(planned) == [OutcomeCode.POSTED, OutcomeCode.POSTED]
 
 
 def test_repeat_of_a_posted_win_repeats_the_receipt_though_the_balance_moved() -> None:
     before = posted()
     later = known(accounts={("anna", "EUR"): account(5_000, version=9)}, transfers={WIN.identity: before})
     planned = plan([WIN], later, NOW)
-    assert planned.outcomes == [Outcome(Result.REPLAYED, before.receipt)]
+    assert planned.outcomes == [Outcome(OutcomeCode.REPLAYED, before.receipt)]
     assert (planned.transfer_rows, planned.leg_rows, planned.wallet_rows) == ([], [], [])
 
 
 @pytest.mark.parametrize("field", FINGERPRINT)
 def test_conflict_names_the_field_that_differs(field: str) -> None:
-    outcome = judge(win(**{field: OTHER_CONTENT[field]}), posted())
-    assert outcome == Outcome(Result.CONFLICT, differing=(field,))
+    outcome = replay_or_conflict(win(**{field: OTHER_CONTENT[field]}), posted())
+    assert outcome == Outcome(OutcomeCode.CONFLICT, mismatched_fields=(field,))
 
 
 def test_conflict_names_every_field_that_differs() -> None:
-    assert judge(win(**OTHER_CONTENT), posted()).differing == FINGERPRINT
+    assert replay_or_conflict(win(**OTHER_CONTENT), posted()).mismatched_fields == FINGERPRINT
 
 
 @pytest.mark.parametrize("field", OTHER_DELIVERY)
 def test_repeat_with_another_delivery_is_the_same_win(field: str) -> None:
-    assert judge(win(**{field: OTHER_DELIVERY[field]}), posted()).result is Result.REPLAYED
+    assert replay_or_conflict(win(**{field: OTHER_DELIVERY[field]}), posted()).code is OutcomeCode.REPLAYED
 
 
 def test_every_field_of_a_credit_is_content_or_delivery() -> None:
@@ -136,13 +145,13 @@ def test_lost_bet_is_recorded_without_entries() -> None:
 @pytest.mark.parametrize(
     ("real_minor", "bonus_minor", "result"),
     [
-        (MINOR_MAX - 1050, 0, Result.POSTED),
-        (MINOR_MAX - 1049, 0, Result.BALANCE_LIMIT),
-        (0, MINOR_MAX - 1049, Result.BALANCE_LIMIT),
-        (MINOR_MAX, 0, Result.BALANCE_LIMIT),
+        (MINOR_MAX - 1050, 0, OutcomeCode.POSTED),
+        (MINOR_MAX - 1049, 0, OutcomeCode.BALANCE_LIMIT),
+        (0, MINOR_MAX - 1049, OutcomeCode.BALANCE_LIMIT),
+        (MINOR_MAX, 0, OutcomeCode.BALANCE_LIMIT),
     ],
 )
-def test_balance_never_outgrows_what_can_be_told(real_minor: int, bonus_minor: int, result: Result) -> None:
+def test_balance_never_outgrows_what_can_be_told(real_minor: int, bonus_minor: int, result: OutcomeCode) -> None:
     planned = plan([WIN], known(accounts={("anna", "EUR"): account(real_minor, bonus_minor)}), NOW)
     assert results(planned) == [result]
 
@@ -150,34 +159,34 @@ def test_balance_never_outgrows_what_can_be_told(real_minor: int, bonus_minor: i
 def test_win_that_does_not_fit_leaves_room_for_a_smaller_one() -> None:
     full = known(accounts={("anna", "EUR"): account(MINOR_MAX - 10)})
     planned = plan([WIN, win("win-2", amount_minor=10), win("win-3", amount_minor=0)], full, NOW)
-    assert results(planned) == [Result.BALANCE_LIMIT, Result.POSTED, Result.POSTED]
+    assert results(planned) == [OutcomeCode.BALANCE_LIMIT, OutcomeCode.POSTED, OutcomeCode.POSTED]
 
 
 def test_unknown_player_gets_nothing_and_costs_the_others_nothing() -> None:
     planned = plan([win("a", player_id="nobody"), WIN], known(), NOW)
-    assert results(planned) == [Result.UNKNOWN_PLAYER, Result.POSTED]
+    assert results(planned) == [OutcomeCode.UNKNOWN_PLAYER, OutcomeCode.POSTED]
 
 
 def test_player_without_a_wallet_in_the_currency_is_not_an_unknown_player() -> None:
     planned = plan([win("a", currency="USD"), WIN], known(), NOW)
-    assert results(planned) == [Result.WRONG_CURRENCY, Result.POSTED]
+    assert results(planned) == [OutcomeCode.WRONG_CURRENCY, OutcomeCode.POSTED]
 
 
 def test_rejected_win_may_be_sent_again_with_other_content() -> None:
     planned = plan([win(currency="USD"), WIN], known(), NOW)
-    assert results(planned) == [Result.WRONG_CURRENCY, Result.POSTED]
+    assert results(planned) == [OutcomeCode.WRONG_CURRENCY, OutcomeCode.POSTED]
 
 
 def test_win_of_a_closed_session_is_paid_unless_it_asks_for_an_open_one() -> None:
     closed = plan([win("a", session_id="s"), win("b", session_id="s", open_session_only=True)], known(), NOW)
-    assert results(closed) == [Result.POSTED, Result.SESSION_CLOSED]
+    assert results(closed) == [OutcomeCode.POSTED, OutcomeCode.SESSION_CLOSED]
     open_ = known(open_sessions={("klas", "s")})
-    assert results(plan([win(session_id="s", open_session_only=True)], open_, NOW)) == [Result.POSTED]
+    assert results(plan([win(session_id="s", open_session_only=True)], open_, NOW)) == [OutcomeCode.POSTED]
 
 
 def test_repeat_is_answered_though_its_session_has_closed() -> None:
     again = known(transfers={WIN.identity: posted()})
-    assert results(plan([win(session_id="s", open_session_only=True)], again, NOW)) == [Result.REPLAYED]
+    assert results(plan([win(session_id="s", open_session_only=True)], again, NOW)) == [OutcomeCode.REPLAYED]
 
 
 def test_transfers_are_written_in_one_order_whatever_the_order_of_the_batch() -> None:
@@ -199,7 +208,7 @@ wins = st.builds(
 def test_any_batch_moves_exactly_what_its_replies_say(batch: list[Credit]) -> None:
     ledger = known()
     planned = plan(batch, ledger, NOW)
-    paid = [receipt(o) for o in planned.outcomes if o.result is Result.POSTED]
+    paid = [receipt(o) for o in planned.outcomes if o.code is OutcomeCode.POSTED]
     assert len(planned.outcomes) == len(batch)
     assert sum(leg[3] for leg in planned.leg_rows) == sum(r.real_minor + r.bonus_minor for r in paid)
     assert len({row[1:3] for row in planned.transfer_rows}) == len(planned.transfer_rows) == len(paid)

@@ -142,9 +142,7 @@ def test_secrets_of_ones_own_are_served_to_anybody() -> None:
     refuse_published_secrets(Settings.model_validate(settings), "gateway")
 
 
-@pytest.mark.parametrize(
-    "address", ["127.0.0.1", "127.0.0.2:80", "[::1]:80", "::1", "localhost", "LOCALHOST:80"]
-)
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2:80", "[::1]:80", "::1", "localhost", "LOCALHOST:80"])
 def test_loopback_is_this_machine(address: str) -> None:
     assert is_loopback(address)
 

@@ -87,9 +87,7 @@ async def test_addresses_are_tried_in_turn(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     async with fake_sentinel(("127.0.0.1", 1)) as server:
-        connection = LookedUpConnection(
-            host="several", port=server.port, lookups=Lookups(1), driver_info=None
-        )
+        connection = LookedUpConnection(host="several", port=server.port, lookups=Lookups(1), driver_info=None)
         await connection.connect()  # type: ignore[no-untyped-call]
         assert connection.getpeername() == "127.0.0.1"
         await connection.disconnect()

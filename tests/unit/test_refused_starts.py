@@ -125,9 +125,7 @@ def test_integration_that_is_wrong_is_named_with_file_or_variable_and_key(
     for command in ("", "sign klas"):
         for name, value in table.items():
             monkeypatch.setenv(f"CREDITS_INTEGRATIONS__KLAS__{name.upper()}", str(value))
-        assert re.match(
-            rf"CREDITS_INTEGRATIONS__KLAS__\w+: .*integrations\.klas\]? ?{key}\b", refuse(command)
-        )
+        assert re.match(rf"CREDITS_INTEGRATIONS__KLAS__\w+: .*integrations\.klas\]? ?{key}\b", refuse(command))
 
 
 def test_published_secret_beyond_loopback_is_named_with_its_file(

@@ -47,9 +47,7 @@ def test_all_files_agree_on_the_ports() -> None:
 
 
 def test_no_file_has_a_real_password() -> None:
-    passwords = {
-        name: value for name, value in variables("patroni.env").items() if name.endswith("_PASSWORD")
-    }
+    passwords = {name: value for name, value in variables("patroni.env").items() if name.endswith("_PASSWORD")}
     assert set(passwords.values()) == {"PASSWORD"}
     assert "password" not in re.sub("(?m)^ *#.*$", "", read("patroni.yml")).replace("password_encryption", "")
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.providers.signing import Secrets, hmac_sha256_hex
+from gateway.providers.signing import SigningKeys, hmac_sha256_hex
 from shared.errors import SettingsError
 from shared.secrets import read_secret
 
@@ -19,7 +19,7 @@ def test_secrets_are_read_from_the_setting_the_environment_and_files(
 ) -> None:
     monkeypatch.setenv("NEW_SECRET", "from-env")
     (tmp_path / "secret").write_text("from-file\n")
-    secrets = Secrets.load(["env:NEW_SECRET", f"file:{tmp_path}/secret", "literal"], "integrations.klas")
+    secrets = SigningKeys.load(["env:NEW_SECRET", f"file:{tmp_path}/secret", "literal"], "integrations.klas")
     assert secrets.signing == b"from-env"
     assert all(secrets.verify(signed(key), signed) for key in (b"from-env", b"from-file", b"literal"))
     assert not secrets.verify(signed(b"another"), signed)
@@ -28,14 +28,12 @@ def test_secrets_are_read_from_the_setting_the_environment_and_files(
 @pytest.mark.parametrize("named", ["env:NOT_SET_ANYWHERE", "file:/nowhere/secret", ""])
 def test_missing_secret_stops_the_start_and_says_which(named: str) -> None:
     with pytest.raises(SettingsError, match=r"integrations\.klas: secret") as refused:
-        Secrets.load([named], "integrations.klas")
+        SigningKeys.load([named], "integrations.klas")
     assert named in str(refused.value)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", " ", "\t\n"])
-def test_end_of_line_is_no_part_of_a_secret(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
-) -> None:
+def test_end_of_line_is_no_part_of_a_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str) -> None:
     monkeypatch.setenv("SECRET", f"secret{end}")
     (tmp_path / "secret").write_bytes(b"\xef\xbb\xbfsecret" + end.encode())
     named = ["env:SECRET", f"file:{tmp_path}/secret"]
@@ -75,8 +73,8 @@ def test_file_that_can_hold_no_secret_stops_the_start_in_one_line(
 
 
 def test_secret_is_not_shown() -> None:
-    assert "hidden" not in repr(Secrets([b"hidden"]))
+    assert "hidden" not in repr(SigningKeys([b"hidden"]))
 
 
 def test_signature_that_is_not_ascii_is_a_wrong_one_and_no_fault() -> None:
-    assert not Secrets([b"key"]).verify("é" * 64, signed)
+    assert not SigningKeys([b"key"]).verify("é" * 64, signed)

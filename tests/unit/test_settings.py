@@ -38,9 +38,7 @@ def test_file_of_the_default_name_is_found() -> None:
     assert load_settings().broker.shards == 3
 
 
-def test_environment_overrides_one_value_of_a_file(
-    write_file: WriteFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_environment_overrides_one_value_of_a_file(write_file: WriteFile, monkeypatch: pytest.MonkeyPatch) -> None:
     write_file('[broker]\nshards = 3\nurl = "amqp://file"\n')
     monkeypatch.setenv("CREDITS_BROKER__URL", "amqp://environment")
     broker = load_settings().broker

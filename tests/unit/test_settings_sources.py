@@ -62,9 +62,7 @@ def make_pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize(
-    "make", [make_nothing, Path.mkdir, make_link_to_nothing, make_link_to_itself, make_pipe]
-)
+@pytest.mark.parametrize("make", [make_nothing, Path.mkdir, make_link_to_nothing, make_link_to_itself, make_pipe])
 def test_path_that_is_no_file_is_named_with_its_place(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, make: Callable[[Path], None]
 ) -> None:
@@ -96,9 +94,7 @@ def test_file_of_the_default_name_that_cannot_be_read_stops_the_start(make: Call
         ("CREDITS_CURRENCIES_OF_2_PORT", "udp://10.0.0.1:53"),
     ],
 )
-def test_variables_of_kubernetes_are_passed_over(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str
-) -> None:
+def test_variables_of_kubernetes_are_passed_over(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(name, value)
     assert load_settings().gateway.port == 8080
 
@@ -158,9 +154,7 @@ def test_table_in_json_and_a_key_of_it_are_one_table(monkeypatch: pytest.MonkeyP
         ("{a", ("{a",)),
     ],
 )
-def test_one_text_is_a_list_of_one(
-    monkeypatch: pytest.MonkeyPatch, written: str, tokens: tuple[str, ...]
-) -> None:
+def test_one_text_is_a_list_of_one(monkeypatch: pytest.MonkeyPatch, written: str, tokens: tuple[str, ...]) -> None:
     monkeypatch.setenv("CREDITS_OPERATOR__TOKENS", written)
     assert load_settings().operator.tokens == tokens
 
@@ -171,8 +165,6 @@ def test_one_text_is_a_list_of_one_in_the_file_too(write_file: WriteFile) -> Non
 
 
 @pytest.mark.parametrize("code", ["mBTC", "btc", "BT", "BTC-PERP", "ÄÖÜ", "A2345678901"])
-def test_code_that_the_tables_cannot_hold_is_refused_instead_of_changed(
-    write_file: WriteFile, code: str
-) -> None:
+def test_code_that_the_tables_cannot_hold_is_refused_instead_of_changed(write_file: WriteFile, code: str) -> None:
     write_file(f'[currencies]\n"{code}" = 5\n')
     assert re.search(rf"my\.toml: \[currencies\] {code}: .*upper-case letters", refusal())

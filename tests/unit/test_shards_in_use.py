@@ -7,13 +7,13 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.ledger_client import shard_search
-from gateway.ledger_client.dispatcher import Answered, Lanes
+from gateway.ledger_client.dispatcher import BatchAnswer, BatchDispatcher
 from gateway.ledger_client.shard_search import ShardSearch
 from shared.broker.topology import SHARDS_MAX, shard_of
 from shared.errors import LedgerUnavailable, ShardMissing
 from shared.settings import BrokerSettings
 from shared.wire import Question
-from tests.support.dispatchers import Shard, answer_all, answered_for, ask, ask_all, learn_workers, until_idle
+from tests.support.dispatchers import Shard, answer_all, answered_for, ask, call_all, learn_workers, until_idle
 
 
 def players(shards: int) -> dict[int, str]:
@@ -28,7 +28,7 @@ class Broker(Shard):
         super().__init__(workers)
         self.missing = missing
 
-    async def send(self, shard: int, questions: Sequence[Question], deadline: float) -> Answered:
+    async def send(self, shard: int, questions: Sequence[Question], deadline: float) -> BatchAnswer:
         if shard in self.missing:
             self.shards.append(shard)
             raise ShardMissing("no queue")
@@ -37,7 +37,7 @@ class Broker(Shard):
 
 async def test_further_shards_are_used_from_the_next_batch_on() -> None:
     shard = Shard(["one", "one", "other"])
-    lanes = Lanes(shard.send, 1, 100)
+    lanes = BatchDispatcher(shard.send, 1, 100)
     await learn_workers(shard, lanes, players(1))
     lanes.use_shards(3)
     assert lanes.shards == 3
@@ -51,9 +51,9 @@ async def test_further_shards_are_used_from_the_next_batch_on() -> None:
 
 async def test_what_waits_for_a_shard_that_is_used_no_more_leaves_over_another() -> None:
     shard, on = Shard(["one", "other"]), players(2)
-    lanes = Lanes(shard.send, 2, 100)
+    lanes = BatchDispatcher(shard.send, 2, 100)
     await learn_workers(shard, lanes, on)
-    under_way, waiting = await ask_all(lanes, [on[1], on[1]])
+    under_way, waiting = await call_all(lanes, [on[1], on[1]])
     lanes.use_shards(1)
     await answer_all(shard, [under_way, waiting])
     assert shard.shards == [0, 1, 1, 0]
@@ -64,7 +64,7 @@ async def test_what_waits_for_a_shard_that_is_used_no_more_leaves_over_another()
 
 async def test_batch_without_a_queue_leaves_over_the_first_shard_and_later_ones_too() -> None:
     broker, on = Broker(["one"] * 4, missing=[2, 3]), players(4)
-    lanes = Lanes(broker.send, 4, 100)
+    lanes = BatchDispatcher(broker.send, 4, 100)
     for shard in (2, 3, 1):
         task = ask(lanes, on[shard])
         await answer_all(broker, [task])
@@ -76,7 +76,7 @@ async def test_batch_without_a_queue_leaves_over_the_first_shard_and_later_ones_
 
 async def test_first_shard_without_a_queue_is_made_again_and_others_serve_meanwhile() -> None:
     broker, on = Broker(["one"] * 3, missing=[0]), players(3)
-    lanes = Lanes(broker.send, 3, 100)
+    lanes = BatchDispatcher(broker.send, 3, 100)
     task = ask(lanes, on[0])
     await answer_all(broker, [task])
     assert broker.shards == [0, 2]
@@ -87,7 +87,7 @@ async def test_first_shard_without_a_queue_is_made_again_and_others_serve_meanwh
 async def test_where_no_shard_has_a_queue_the_provider_is_told_to_ask_again() -> None:
     broker = Broker(["one"] * 3, missing=range(3))
     with pytest.raises(LedgerUnavailable, match="no queue"):
-        await ask(Lanes(broker.send, 3, 100), "anna")
+        await ask(BatchDispatcher(broker.send, 3, 100), "anna")
 
 
 @pytest.mark.parametrize(
@@ -97,16 +97,16 @@ async def test_where_no_shard_has_a_queue_the_provider_is_told_to_ask_again() ->
 async def test_as_many_shards_are_used_as_are_served_and_set(
     monkeypatch: pytest.MonkeyPatch, served: Sequence[int], setting: int, used: int
 ) -> None:
-    monkeypatch.setattr(shard_search, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(shard_search, "CHECK_SECONDS", 0)
 
-    async def send(shard: int, questions: Sequence[Question], _deadline: float) -> Answered:
+    async def send(shard: int, questions: Sequence[Question], _deadline: float) -> BatchAnswer:
         assert not questions
         await asyncio.sleep(0)
         if shard not in served:
             raise LedgerUnavailable("no answer in time")
-        return Answered("one", [])
+        return BatchAnswer("one", [])
 
-    lanes = Lanes(send, 1, 100)
+    lanes = BatchDispatcher(send, 1, 100)
     search = asyncio.create_task(ShardSearch(lanes, send, setting).keep_looking())
     for _ in range(30):
         await asyncio.sleep(0)

@@ -7,7 +7,7 @@ import pytest
 from gateway.providers.base import Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
-from shared.outcome import Outcome, Receipt, Result
+from shared.outcome import Outcome, OutcomeCode, Receipt
 from tests.simulator import history
 from tests.simulator.habits import HABITS
 from tests.simulator.history import Said
@@ -18,29 +18,29 @@ from tests.support.system import INTEGRATIONS
 TRANSFER_ID = "01a1fe25-4589-77e0-bd12-b262aa440f3e"
 RECEIPT = Receipt(TRANSFER_ID, "EUR", 1050, 0, 2050, 50)
 SAID = {
-    Result.POSTED: Said.PAID,
-    Result.REPLAYED: Said.PAID,
-    Result.UNAVAILABLE: Said.ASK_AGAIN,
-    Result.UNPOSTABLE: Said.ASK_AGAIN,
+    OutcomeCode.POSTED: Said.PAID,
+    OutcomeCode.REPLAYED: Said.PAID,
+    OutcomeCode.UNAVAILABLE: Said.ASK_AGAIN,
+    OutcomeCode.UNPOSTABLE: Said.ASK_AGAIN,
 }
-GENERAL = {Result.UNKNOWN_SESSION, Result.SESSION_CLOSED, Result.BALANCE_LIMIT}
+GENERAL = {OutcomeCode.UNKNOWN_SESSION, OutcomeCode.SESSION_CLOSED, OutcomeCode.BALANCE_LIMIT}
 """HPGames gets its general code for these, which is one to send again after."""
 
 PROVIDERS = {name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()}
 everyone = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
 
 
-def replied(provider: Provider[Any, Any], result: Result) -> Response:
+def replied(provider: Provider[Any, Any], result: OutcomeCode) -> Response:
     """Return what the gateway replies to a win with this result."""
-    callback = provider.compose(Win("3f0a7d3e-8d0c-4b32-8cfd-0d2e0a6f5c11", "anna", "session"))
+    callback = provider.sample_request(Win("3f0a7d3e-8d0c-4b32-8cfd-0d2e0a6f5c11", "anna", "session"))
     receipt = RECEIPT if SAID.get(result) is Said.PAID else None
     reply = provider.render(callback, Outcome(result, receipt))
     return Response(reply.status, reply.body, {name.lower(): value for name, value in reply.headers})
 
 
 @everyone
-@pytest.mark.parametrize("result", Result)
-def test_every_reply_is_understood(provider: Provider[Any, Any], result: Result) -> None:
+@pytest.mark.parametrize("result", OutcomeCode)
+def test_every_reply_is_understood(provider: Provider[Any, Any], result: OutcomeCode) -> None:
     said, receipt = told(provider, "EUR", replied(provider, result))
     refused = Said.ASK_AGAIN if provider.name == "hpgames" and result in GENERAL else Said.REFUSED
     assert said is SAID.get(result, refused)
@@ -64,12 +64,12 @@ def test_what_is_in_no_protocol_is_garbled(provider: Provider[Any, Any], respons
 
 @everyone
 def test_a_reply_of_another_status_is_garbled(provider: Provider[Any, Any]) -> None:
-    paid = replied(provider, Result.POSTED)
+    paid = replied(provider, OutcomeCode.POSTED)
     assert told(provider, "EUR", paid._replace(status=404)) == (Said.GARBLED, None)
 
 
 def test_a_reply_that_is_not_signed_is_garbled() -> None:
-    paid = replied(PROVIDERS["klas"], Result.POSTED)
+    paid = replied(PROVIDERS["klas"], OutcomeCode.POSTED)
     altered = paid._replace(body=paid.body.replace(b"10.5", b"99.5"))
     assert altered != paid
     for forged in (altered, paid._replace(headers={})):

@@ -48,16 +48,12 @@ def test_file_that_cannot_be_read_is_named(server: Certificate, tmp_path: Path) 
     assert refusal(nowhere, server.key) == (
         f"[gateway] tls_certificate: '{nowhere}' can't be read: No such file or directory"
     )
-    assert refusal(server.certificate, tmp_path) == (
-        f"[gateway] tls_key: '{tmp_path}' can't be read: Is a directory"
-    )
+    assert refusal(server.certificate, tmp_path) == (f"[gateway] tls_key: '{tmp_path}' can't be read: Is a directory")
     assert refusal("a\0b", server.key) == "[gateway] tls_certificate: is not a path"
 
 
 def test_key_of_another_certificate_is_told(server: Certificate, authority: Certificate) -> None:
-    assert refusal(server.certificate, authority.key) == (
-        "[gateway] tls_key: is not the key of tls_certificate"
-    )
+    assert refusal(server.certificate, authority.key) == ("[gateway] tls_key: is not the key of tls_certificate")
 
 
 def test_encrypted_key_is_told_and_nobody_is_asked_for_its_passphrase(server: Certificate) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from shared.settings import OperatorSettings, OperatorUser, Role
 from worker.cli.app import app
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.operator.auth import TOKEN_CHARACTERS_MIN, Caller, Tokens
 
 NEW_TOKEN = ["token", "new", "ben", "--role", "support"]
@@ -39,7 +39,7 @@ NEW_TOKEN = ["token", "new", "ben", "--role", "support"]
 )
 def test_wrong_usage_is_told_from_an_answer(arguments: tuple[str, ...]) -> None:
     ended = CliRunner().invoke(app, arguments)
-    assert (ended.exit_code, ended.stdout) == (End.USAGE, "")
+    assert (ended.exit_code, ended.stdout) == (ExitCode.USAGE, "")
     assert "Error" in ended.stderr
 
 
@@ -59,7 +59,7 @@ def test_wrong_usage_is_told_from_an_answer(arguments: tuple[str, ...]) -> None:
 )
 def test_every_command_explains_itself(command: str) -> None:
     ended = CliRunner().invoke(app, [*command.split(), "--help"])
-    assert (ended.exit_code, ended.stderr) == (End.OK, "")
+    assert (ended.exit_code, ended.stderr) == (ExitCode.OK, "")
     assert f"Usage: root {command}" in ended.stdout
 
 

@@ -12,7 +12,7 @@ from shared.errors import PoisonMessage, SettingsError
 from shared.message_keys import KEY_BYTES_MIN, MAC_BYTES, MessageKeys, Purpose, read_message_keys
 from shared.money import MINOR_MAX
 from shared.operations import Credit, Kind, Wallet
-from shared.outcome import Holder, Outcome, Receipt, Result
+from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 from shared.settings import BrokerSettings
 from shared.wire import (
     BATCH_QUESTIONS_MAX,
@@ -55,13 +55,11 @@ FULL = Credit(
     details={"jackpot_wins": "0.10"},
 )
 SMALLEST = Credit("klas", "1", "anna", "EUR", 0)
-BATCH = Batch(
-    1, 1_700_000_000_000, [FULL, FindPlayer("anna"), SMALLEST, FindSession("gpas", "session")], QUEUE
-)
+BATCH = Batch(1, 1_700_000_000_000, [FULL, FindPlayer("anna"), SMALLEST, FindSession("gpas", "session")], QUEUE)
 ANSWERS = [
-    Outcome(Result.POSTED, Receipt("id", "EUR", 1, 2, 3, 4)),
-    Outcome(Result.CONFLICT, differing=("amount_minor", "game_id")),
-    Outcome(Result.MALFORMED, detail="amount"),
+    Outcome(OutcomeCode.POSTED, Receipt("id", "EUR", 1, 2, 3, 4)),
+    Outcome(OutcomeCode.CONFLICT, mismatched_fields=("amount_minor", "game_id")),
+    Outcome(OutcomeCode.MALFORMED, detail="amount"),
     Holder("anna", "EUR", 1, 2),
     None,
 ]
@@ -94,8 +92,8 @@ def test_gateway_reads_every_field_that_a_worker_answered() -> None:
     assert read_reply(signed(encode(replies), Purpose.REPLY)) == replies
 
 
-@pytest.mark.parametrize("result", Result)
-def test_every_result_is_carried(result: Result) -> None:
+@pytest.mark.parametrize("result", OutcomeCode)
+def test_every_result_is_carried(result: OutcomeCode) -> None:
     replies = Replies(QUEUE, "worker", [BatchReply(1, [Outcome(result)])])
     assert read_reply(signed(encode(replies), Purpose.REPLY)) == replies
 
@@ -216,9 +214,7 @@ def test_message_of_more_bytes_than_the_bound_is_read_by_nobody(monkeypatch: pyt
     assert fault(read_unsigned_batch, body, MESSAGE_TYPE).kind == "oversized"
 
 
-@pytest.mark.parametrize(
-    ("age_seconds", "stale"), [(-60, False), (STALE_SECONDS - 60, False), (90_000, True)]
-)
+@pytest.mark.parametrize(("age_seconds", "stale"), [(-60, False), (STALE_SECONDS - 60, False), (90_000, True)])
 def test_batch_is_stale_a_day_after_its_deadline(age_seconds: int, stale: bool) -> None:  # noqa: FBT001
     batch = Batch(1, unix_ms() - 1_000 * age_seconds, [])
     if stale:

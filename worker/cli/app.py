@@ -12,9 +12,9 @@ from shared.published import refuse_published_secrets
 from shared.settings import Settings, load_settings
 from shared.settings_sources import located
 from worker.cli.audit import audit_log
-from worker.cli.context import place
+from worker.cli.context import redacted_url
 from worker.cli.dead_letters import dead
-from worker.cli.exit_codes import End, end
+from worker.cli.exit_codes import ExitCode, fail
 from worker.cli.grants import grants
 from worker.cli.migrate import migrate_cells
 from worker.cli.options import ActingAs, AsJson, Cell, actor_named
@@ -51,17 +51,17 @@ def main() -> None:
     try:
         app(prog_name="python -m worker")
     except SettingsError as error:
-        end(End.SETTINGS, located(str(error)))
+        fail(ExitCode.SETTINGS, located(str(error)))
     except CursorError as error:
-        end(End.USAGE, f"--cursor: {error}")
+        fail(ExitCode.USAGE, f"--cursor: {error}")
     except LedgerUnavailable as error:
-        end(End.DATABASE, str(error))
+        fail(ExitCode.DATABASE, str(error))
     except BrokerUnavailable as error:
-        end(End.BROKER, str(error))
+        fail(ExitCode.BROKER, str(error))
     except Exception as error:  # noqa: BLE001  (a trace is no answer to an operator; the place helps who mends it)
         place_ = traceback.extract_tb(error.__traceback__)[-1]
         reason = next(iter(str(error).splitlines()), "")
-        end(End.UNEXPECTED, f"{type(error).__name__}: {reason} ({place_.filename}:{place_.lineno})")
+        fail(ExitCode.UNEXPECTED, f"{type(error).__name__}: {reason} ({place_.filename}:{place_.lineno})")
 
 
 @app.command()
@@ -93,7 +93,7 @@ def _books(settings: Settings) -> str:
     """Return where the books are that gave no answer, for one line."""
     if len(cells_of(settings)) > 1:
         return "any cell"
-    return place(settings_of(settings, None, Part.LEDGER).ledger)
+    return redacted_url(settings_of(settings, None, Part.LEDGER).ledger)
 
 
 def _serve(settings: Settings, serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
@@ -130,9 +130,7 @@ def migrate(
 @app.command()
 def verify(
     *,
-    full: Annotated[
-        bool, typer.Option("--full", help="Read everything again, not only what is new.")
-    ] = False,
+    full: Annotated[bool, typer.Option("--full", help="Read everything again, not only what is new.")] = False,
     cell: Cell = None,
     as_json: AsJson = False,
 ) -> None:

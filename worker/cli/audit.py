@@ -36,9 +36,7 @@ def _moment(value: str) -> datetime:
 def list_entries(  # noqa: PLR0913, PLR0917  (each is an option)
     actor: Annotated[str | None, typer.Option(help="Who acted.", callback=checked_if_given)] = None,
     action: Annotated[Action | None, typer.Option(help="What was done.")] = None,
-    since: Annotated[
-        datetime | None, typer.Option(metavar="TIME", help="Not before, in UTC.", parser=_moment)
-    ] = None,
+    since: Annotated[datetime | None, typer.Option(metavar="TIME", help="Not before, in UTC.", parser=_moment)] = None,
     subject: Annotated[str | None, typer.Option(help="What was acted on, such as player:ID.")] = None,
     session_id: Annotated[
         str | None, typer.Option("--session", help="Instead of the subject.", callback=checked_if_given)

@@ -19,8 +19,8 @@ from shared.errors import BrokerUnavailable, CreditsError, LedgerUnavailable, Se
 from shared.money import Currencies
 from shared.settings import Settings
 from worker.cli.context import ask, ask_async
-from worker.cli.exit_codes import End, end, note
-from worker.cli.output import plain, say
+from worker.cli.exit_codes import ExitCode, fail, warn
+from worker.cli.output import plain, print_answer
 from worker.integrations import find_other_cell
 from worker.queries.views import with_cell
 
@@ -55,11 +55,11 @@ class Answers(Generic[Answer]):
         if not self.faults:
             return
         for cell, fault in self.faults.items():
-            note(f"cell {cell}: {fault}")
+            warn(f"cell {cell}: {fault}")
         is_wrong = any(isinstance(fault, SettingsError) for fault in self.faults.values())
         is_broker = any(isinstance(fault, BrokerUnavailable) for fault in self.faults.values())
-        code = End.SETTINGS if is_wrong else End.BROKER if is_broker else End.DATABASE
-        end(code, f"incomplete: no answer from cell {', '.join(self.faults)}")
+        code = ExitCode.SETTINGS if is_wrong else ExitCode.BROKER if is_broker else ExitCode.DATABASE
+        fail(code, f"incomplete: no answer from cell {', '.join(self.faults)}")
 
 
 def cells_to_read(settings: Settings, cell: str | None, *needed: Part) -> Iterator[Settings]:
@@ -68,19 +68,17 @@ def cells_to_read(settings: Settings, cell: str | None, *needed: Part) -> Iterat
         yield settings_of(settings, name, *needed)
 
 
-def cell_to_change(
-    settings: Settings, cell: str | None, *needed: Part, integration: str | None = None
-) -> Settings:
+def cell_to_change(settings: Settings, cell: str | None, *needed: Part, integration: str | None = None) -> Settings:
     """Return the settings of the one cell that a command changes. Ends with USAGE where that isn't known."""
     known = cells_of(settings)
     own = None
     if integration is not None and integration in settings.integrations:
         own = cell_of(settings, integration)
         if cell is not None and cell != own:
-            end(End.USAGE, f"--cell: {integration} is an integration of cell {own}")
+            fail(ExitCode.USAGE, f"--cell: {integration} is an integration of cell {own}")
     name = own if cell is None else cell
     if name is None and len(known) > 1:
-        end(End.USAGE, f"--cell: there are several cells: name one of {', '.join(known)}")
+        fail(ExitCode.USAGE, f"--cell: there are several cells: name one of {', '.join(known)}")
     return settings_of(settings, name, *needed)
 
 
@@ -160,7 +158,7 @@ def end_if_elsewhere(settings: Settings, cell: str | None, integration: str) -> 
     answers.end_if_incomplete()
     owners = {owner for owner in answers.by_cell.values() if owner is not None}
     if others := sorted(owners - answers.by_cell.keys()):
-        end(End.DATABASE, f"not known here: cell {others[0]} serves {integration}, and was not asked")
+        fail(ExitCode.DATABASE, f"not known here: cell {others[0]} serves {integration}, and was not asked")
 
 
 def say_found(  # noqa: PLR0913  (the last three are the exceptions)
@@ -169,7 +167,7 @@ def say_found(  # noqa: PLR0913  (the last three are the exceptions)
     missing: str,
     *,
     as_json: bool,
-    code: End = End.NO,
+    code: ExitCode = ExitCode.NO,
     is_unique: bool = True,
 ) -> None:
     """Print what was found, by cell; end with `missing` where nothing was, and every cell was asked.
@@ -180,16 +178,16 @@ def say_found(  # noqa: PLR0913  (the last three are the exceptions)
         say_of_cell(answer, text(answer), answers.label(cell), as_json=as_json)
     if answers.found and is_unique:
         for cell, fault in answers.faults.items():
-            note(f"cell {cell} was not asked: {fault}")
+            warn(f"cell {cell} was not asked: {fault}")
         return
     answers.end_if_incomplete()
     if not answers.found:
-        end(code, missing)
+        fail(code, missing)
 
 
 def say_of_cell(answer: Any, text: str, cell: str | None, *, as_json: bool) -> None:
     """Print an answer, and of which of several cells it is."""
     if cell is None:
-        say(answer, text, as_json=as_json)
+        print_answer(answer, text, as_json=as_json)
         return
-    say(with_cell(answer, cell), f"cell {plain(cell)}\n{text}", as_json=as_json)
+    print_answer(with_cell(answer, cell), f"cell {plain(cell)}\n{text}", as_json=as_json)

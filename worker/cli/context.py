@@ -51,19 +51,19 @@ async def ask_async(
     patient: bool,
 ) -> Answer:
     """Return what `ask` returns."""
-    engine = create_engine(settings, patient=patient)
+    engine = create_engine(settings, no_statement_timeout=patient)
     try:
         if migrated:
             await require_migrated(engine)
         return await question(engine)
     except LedgerRefused as error:
-        raise SettingsError(f"[ledger] database_url: {place(settings)}: {error}") from error
+        raise SettingsError(f"[ledger] database_url: {redacted_url(settings)}: {error}") from error
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"no answer from {place(settings)}: {error}") from error
+        raise LedgerUnavailable(f"no answer from {redacted_url(settings)}: {error}") from error
     finally:
         await engine.dispose()
 
 
-def place(settings: LedgerSettings) -> str:
+def redacted_url(settings: LedgerSettings) -> str:
     """Return the database's URL without what may be secret in it."""
     return make_url(settings.database_url).set(query={}).render_as_string(hide_password=True)

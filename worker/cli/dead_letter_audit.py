@@ -14,7 +14,7 @@ from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import transaction
 
 if TYPE_CHECKING:
-    from worker.messaging.dead_letters import DeadMessage
+    from worker.messaging.dead_letters import DeadLetter
 
 CREDITS_PER_ENTRY: Final = 8
 """Credits named in one entry, whose detail has at most 65,536 characters; a large message has several."""
@@ -22,14 +22,14 @@ CREDITS_PER_ENTRY: Final = 8
 
 @contextmanager
 def audited(
-    settings: Settings, by: Actor, action: Action, chosen: "Mapping[str, DeadMessage]"
-) -> "Iterator[list[DeadMessage]]":
+    settings: Settings, by: Actor, action: Action, chosen: "Mapping[str, DeadLetter]"
+) -> "Iterator[list[DeadLetter]]":
     """Write down what is about to be done, and then to which messages it was done, which the caller adds.
 
     A crash between leaves the first entry. Where that can't be written, nothing is done. Raises
     LedgerUnavailable.
     """
-    done: list[DeadMessage] = []
+    done: list[DeadLetter] = []
     if chosen:
         ask(settings.ledger, lambda engine: _record(engine, by, action, "begun", [*chosen.values()]))
     try:
@@ -40,7 +40,7 @@ def audited(
 
 
 async def _record(
-    engine: AsyncEngine, by: Actor, action: Action, outcome: str, messages: "Sequence[DeadMessage]"
+    engine: AsyncEngine, by: Actor, action: Action, outcome: str, messages: "Sequence[DeadLetter]"
 ) -> None:
     with outages_as_unavailable():
         async with transaction(engine) as connection:
@@ -49,7 +49,7 @@ async def _record(
                     await record(connection, by, action, f"message:{message.id}", outcome, detail)
 
 
-def _details(message: "DeadMessage") -> Iterator[Mapping[str, Any]]:
+def _details(message: "DeadLetter") -> Iterator[Mapping[str, Any]]:
     """Yield what is said of a message, in as many parts as its credits take."""
     asked = [_named(credit) for credit in message.credits]
     for first in range(0, max(len(asked), 1), CREDITS_PER_ENTRY):

@@ -23,15 +23,15 @@ from worker.cli.cells import (
 )
 from worker.cli.context import read
 from worker.cli.dead_letter_audit import audited
-from worker.cli.exit_codes import End, end, note
+from worker.cli.exit_codes import ExitCode, fail, warn
 from worker.cli.options import ActingAs, AsJson, Cell, actor_named
-from worker.cli.output import aligned, counted, say
+from worker.cli.output import aligned, counted, print_answer
 from worker.database.audit_log import Action
 from worker.queries import queries
 from worker.queries.views import amount_of
 
 if TYPE_CHECKING:
-    from worker.messaging.dead_letters import DeadMessage
+    from worker.messaging.dead_letters import DeadLetter
 
 dead: Final = typer.Typer(
     no_args_is_help=True,
@@ -74,7 +74,7 @@ def list_dead(
             say_of_cell(listed, _list_text(messages, currencies), answers.label(name), as_json=as_json)
             answers.by_cell[name] = 0 if unsigned else _count_unsigned(own)
     if others := sum(answers.by_cell.values()):
-        note(f"{others} more that nobody has signed are put aside: `dead list --unsigned`")
+        warn(f"{others} more that nobody has signed are put aside: `dead list --unsigned`")
     answers.end_if_incomplete()
 
 
@@ -122,24 +122,24 @@ def send_back_dead(  # noqa: PLR0913  (each is an option)
         raise typer.BadParameter("name messages, or give --all")
     if everything and unsigned:
         raise typer.BadParameter("--unsigned is for messages that are named, each after a look at it")
-    from worker.messaging.dead_letters import send_back  # noqa: PLC0415  (no other command waits for what speaks to the broker)
+    from worker.messaging.dead_letters import requeue  # noqa: PLC0415  (no other command waits for what speaks to the broker)
 
     wanted, settings = set(message_ids or ()), cell_to_change(load_settings(), cell, *Part)
     messages = _look(settings, unsigned=False) if everything else _find(settings, wanted)
 
-    def is_chosen(message: "DeadMessage") -> bool:
+    def is_chosen(message: "DeadLetter") -> bool:
         named = everything or message.id in wanted
-        return message.can_be_sent_back and named and (unsigned or message.authentic)
+        return message.can_be_requeued and named and (unsigned or message.authentic)
 
     chosen = {message.id: message for message in messages if is_chosen(message)}
     with audited(settings, actor_named(acting_as), Action.DEAD_SEND_BACK, chosen) as sent:
-        sent.extend(asyncio.run(send_back(settings.broker, lambda m: m.id in chosen, _queues(chosen))))
+        sent.extend(asyncio.run(requeue(settings.broker, lambda m: m.id in chosen, _queues(chosen))))
         lines = [f"sent back: {message.id}, {counted(len(message.credits), 'credit')}" for message in sent]
-        say(sent, "\n".join(lines) or "nothing was sent back", as_json=as_json)
+        print_answer(sent, "\n".join(lines) or "nothing was sent back", as_json=as_json)
     if missing := wanted - {message.id for message in sent}:
         found = {message.id: message for message in messages}
         reasons = {name: _why_not_sent_back(found.get(name), unsigned=unsigned) for name in missing}
-        end(End.NO, f"not sent back: {_with_reasons(reasons)}")
+        fail(ExitCode.NO, f"not sent back: {_with_reasons(reasons)}")
 
 
 @dead.command("drop")
@@ -158,36 +158,36 @@ def drop_dead(
     One that asks for a credit that is not paid stays, as does one that can't be decoded, which may ask for
     one, unless you say that it may go.
     """
-    from worker.messaging.dead_letters import drop  # noqa: PLC0415  (see above)
+    from worker.messaging.dead_letters import discard  # noqa: PLC0415  (see above)
 
     settings = cell_to_change(load_settings(), cell, *Part)
     named, currencies = _find(settings, set(message_ids)), Currencies(settings.currencies)
     asked = [credit for message in named for credit in message.credits]
     posted = {c.credit.identity: c.posted for c in read(settings, _whether_posted, asked)}
 
-    def credits_of(message: "DeadMessage") -> list[DeadCredit]:
+    def credits_of(message: "DeadLetter") -> list[DeadCredit]:
         return [DeadCredit(credit, posted[credit.identity]) for credit in message.credits]
 
     paid = {m.id for m in named if not m.defect and all(c.posted for c in credits_of(m))}
     may_go = {message.id: message for message in named if unpaid or message.id in paid}
     with audited(settings, actor_named(acting_as), Action.DEAD_DROP, may_go) as gone:
-        gone.extend(asyncio.run(drop(settings.broker, lambda m: m.id in may_go, _queues(may_go))))
+        gone.extend(asyncio.run(discard(settings.broker, lambda m: m.id in may_go, _queues(may_go))))
         text = "\n\n".join(_text(message, credits_of(message), currencies) for message in gone)
-        say(gone, text or "nothing was dropped", as_json=as_json)
+        print_answer(gone, text or "nothing was dropped", as_json=as_json)
     if kept := set(message_ids) - {message.id for message in gone}:
         here = {message.id for message in named} - set(may_go)
         why = {name: "not known to be paid: needs --unpaid" if name in here else _NOT_HERE for name in kept}
-        end(End.NO, f"not dropped: {_with_reasons(why)}")
+        fail(ExitCode.NO, f"not dropped: {_with_reasons(why)}")
 
 
-def _look(settings: Settings, *, unsigned: bool) -> "list[DeadMessage]":
+def _look(settings: Settings, *, unsigned: bool) -> "list[DeadLetter]":
     """Return what is put aside; what nobody has signed, and is kept apart, only if that is wanted too."""
-    from worker.messaging.dead_letters import BOTH, look  # noqa: PLC0415  (see above)
+    from worker.messaging.dead_letters import BOTH, list_all  # noqa: PLC0415  (see above)
 
-    return asyncio.run(look(settings.broker, BOTH if unsigned else BOTH[:1]))
+    return asyncio.run(list_all(settings.broker, BOTH if unsigned else BOTH[:1]))
 
 
-def _find(settings: Settings, wanted: Collection[str]) -> "list[DeadMessage]":
+def _find(settings: Settings, wanted: Collection[str]) -> "list[DeadLetter]":
     """Return the messages of these ids: what nobody has signed, and may be much, is searched last."""
     found = [message for message in _look(settings, unsigned=False) if message.id in wanted]
     if len({message.id for message in found}) < len(wanted):
@@ -195,10 +195,10 @@ def _find(settings: Settings, wanted: Collection[str]) -> "list[DeadMessage]":
     return found
 
 
-def _why_not_sent_back(message: "DeadMessage | None", *, unsigned: bool) -> str:
+def _why_not_sent_back(message: "DeadLetter | None", *, unsigned: bool) -> str:
     if message is None:
         return _NOT_HERE
-    if not message.can_be_sent_back:
+    if not message.can_be_requeued:
         return "can't be decoded" if message.defect else "holds no credit"
     return _NOT_HERE if unsigned or message.authentic else "not signed: needs --unsigned"
 
@@ -207,7 +207,7 @@ def _with_reasons(reasons: Mapping[str, str]) -> str:
     return ", ".join(f"{name} ({reason})" for name, reason in sorted(reasons.items()))
 
 
-def _queues(chosen: "Mapping[str, DeadMessage]") -> list[str]:
+def _queues(chosen: "Mapping[str, DeadLetter]") -> list[str]:
     return sorted({message.queue for message in chosen.values()})
 
 
@@ -217,9 +217,7 @@ def _count_unsigned(settings: Settings) -> int:
     return asyncio.run(count_unsigned(settings.broker))
 
 
-async def _whether_posted(
-    engine: AsyncEngine, currencies: Currencies, credits_: Sequence[Credit]
-) -> list[DeadCredit]:
+async def _whether_posted(engine: AsyncEngine, currencies: Currencies, credits_: Sequence[Credit]) -> list[DeadCredit]:
     async def is_posted(credit: Credit) -> bool:
         # A stranger's message may name what no database holds, and so nothing has posted.
         if not all(is_id(text) for text in credit.identity):
@@ -229,17 +227,17 @@ async def _whether_posted(
     return [DeadCredit(credit, await is_posted(credit)) for credit in credits_]
 
 
-def _list_text(messages: "Sequence[DeadMessage]", currencies: Currencies) -> str:
+def _list_text(messages: "Sequence[DeadLetter]", currencies: Currencies) -> str:
     heading = ("id", "put aside", "signed", "reason", "what it asks for")
     rows = [(m.id, m.put_aside_at, _signed(m), m.reason, _content(m, currencies)) for m in messages]
     return aligned([heading, *rows]) if rows else "nothing is put aside"
 
 
-def _signed(message: "DeadMessage") -> str:
+def _signed(message: "DeadLetter") -> str:
     return "authentic" if message.authentic else "NOT SIGNED"
 
 
-def _content(message: "DeadMessage", currencies: Currencies) -> str:
+def _content(message: "DeadLetter", currencies: Currencies) -> str:
     if not message.credits:
         return f"{len(message.body)} bytes that can't be decoded" if message.defect else "no credit"
     first, *others = (_win(credit, currencies) for credit in message.credits)
@@ -251,7 +249,7 @@ def _win(credit: Credit, currencies: Currencies) -> str:
     return f"{amount} to {credit.player_id} ({' '.join(credit.identity)})"
 
 
-def _text(message: "DeadMessage", found: Sequence[DeadCredit], currencies: Currencies) -> str:
+def _text(message: "DeadLetter", found: Sequence[DeadCredit], currencies: Currencies) -> str:
     facts = [
         ("message", message.id),
         ("put aside", message.put_aside_at),

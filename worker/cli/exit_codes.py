@@ -5,7 +5,7 @@ from enum import IntEnum
 from typing import NoReturn
 
 
-class End(IntEnum):
+class ExitCode(IntEnum):
     """Exit codes. `--help` lists them."""
 
     OK = 0
@@ -23,12 +23,12 @@ class End(IntEnum):
     """A defect of this program; the same number as sysexits' EX_SOFTWARE."""
 
 
-def end(code: End, message: str) -> NoReturn:
+def fail(code: ExitCode, message: str) -> NoReturn:
     """Say on standard error, in one line, why the command ends without success."""
-    note(f"error: {message}")
+    warn(f"error: {message}")
     sys.exit(code)
 
 
-def note(message: str) -> None:
+def warn(message: str) -> None:
     """Say something on standard error, which programs that read the answer don't see."""
     print(" ".join(message.split()), file=sys.stderr)  # noqa: T201  (a command's own output)

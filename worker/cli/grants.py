@@ -9,8 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from shared.cells import Part
 from shared.settings import load_settings
 from worker.cli.cells import cell_to_change
-from worker.cli.context import ask, place
-from worker.cli.exit_codes import End, end
+from worker.cli.context import ask, redacted_url
+from worker.cli.exit_codes import ExitCode, fail
 from worker.cli.options import ActingAs, Cell, actor_named
 from worker.database.audit_log import Actor
 from worker.database.grants import AUDITOR, OPERATOR, READER, WORKER, Rights, grant
@@ -27,9 +27,7 @@ def _role(value: str | None) -> str | None:
 
 
 def grants(  # noqa: PLR0913  (each is an option)
-    worker: Annotated[
-        str | None, typer.Option(metavar="ROLE", callback=_role, help="Posts: `worker run`.")
-    ] = None,
+    worker: Annotated[str | None, typer.Option(metavar="ROLE", callback=_role, help="Posts: `worker run`.")] = None,
     operator: Annotated[
         str | None,
         typer.Option(metavar="ROLE", callback=_role, help="Opens players and sessions: `worker operator`."),
@@ -65,9 +63,9 @@ def grants(  # noqa: PLR0913  (each is an option)
 def _apply(rights_by_role: dict[str, Rights], cell: str | None, by: Actor) -> None:
     settings = cell_to_change(load_settings(), cell, Part.LEDGER).ledger
     if not make_url(settings.database_url).drivername.startswith("postgresql"):
-        end(End.NO, "[ledger] database_url: only PostgreSQL has roles")
+        fail(ExitCode.NO, "[ledger] database_url: only PostgreSQL has roles")
     try:
         ask(settings, lambda engine: grant(engine, rights_by_role, by=by), patient=True)
     except DBAPIError as error:  # such as a role that is not there
-        end(End.NO, f"{place(settings)}: {next(iter(str(error.orig).splitlines()), '')}")
-    typer.echo(f"{place(settings)}: granted to {', '.join(rights_by_role)}")
+        fail(ExitCode.NO, f"{redacted_url(settings)}: {next(iter(str(error.orig).splitlines()), '')}")
+    typer.echo(f"{redacted_url(settings)}: granted to {', '.join(rights_by_role)}")

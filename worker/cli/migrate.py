@@ -8,8 +8,8 @@ import typer
 from shared.cells import Part
 from shared.settings import Settings
 from worker.cli.cells import Answers, cells_to_read, collecting
-from worker.cli.context import ask, place
-from worker.cli.exit_codes import note
+from worker.cli.context import ask, redacted_url
+from worker.cli.exit_codes import warn
 from worker.database.audit_log import Actor
 from worker.database.engine import create_engine
 from worker.database.migrate import migrate
@@ -27,20 +27,20 @@ def migrate_cells(settings: Settings, cell: str | None, by: Actor, *, wait_secon
         with collecting(answers, own.broker.cell):
             before, after = ask(
                 own.ledger,
-                lambda engine: migrate(engine, by=by, wait_seconds=wait_seconds, tell=note),
+                lambda engine: migrate(engine, by=by, wait_seconds=wait_seconds, tell=warn),
                 migrated=False,
                 patient=True,
             )
             came = "was there already" if before == after else f"from {before or 'no tables'}"
             name = f"cell {own.broker.cell}, " if answers.are_several else ""
-            typer.echo(f"{name}{place(own.ledger)}: at revision {after}, {came}")
+            typer.echo(f"{name}{redacted_url(own.ledger)}: at revision {after}, {came}")
     answers.end_if_incomplete()
     if settings.cells and cell is None:
         for name, new in asyncio.run(_assign(cells, by)).items():
             if new:
                 typer.echo(f"cell {name} serves {', '.join(new)} from now on")
     elif settings.cells:
-        note("integrations are assigned to cells by `migrate` without --cell, which reaches all")
+        warn("integrations are assigned to cells by `migrate` without --cell, which reaches all")
 
 
 async def _assign(cells: list[Settings], by: Actor) -> dict[str, list[str]]:

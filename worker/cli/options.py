@@ -9,7 +9,7 @@ import typer
 from shared.ids import refuse_id, refuse_round_id
 from shared.money import Currencies
 from shared.settings import Settings
-from worker.cli.exit_codes import End, end
+from worker.cli.exit_codes import ExitCode, fail
 from worker.database.audit_log import Actor, Via
 from worker.queries.paging import LIMIT_MAX
 from worker.validation import refuse_currency, refuse_integration
@@ -39,9 +39,7 @@ PlayerId = Annotated[
     str, typer.Argument(metavar="ID", help="The operator's own id of the player.", callback=checked_id)
 ]
 SessionId = Annotated[str, typer.Argument(help="The provider's wallet session.", callback=checked_id)]
-Integration = Annotated[
-    str, typer.Option(metavar="NAME", help="As in [integrations.NAME].", callback=checked_id)
-]
+Integration = Annotated[str, typer.Option(metavar="NAME", help="As in [integrations.NAME].", callback=checked_id)]
 Limit = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help=f"At most so many, up to {LIMIT_MAX}.")]
 Cursor = Annotated[str | None, typer.Option(help="Where to go on, as the last answer said.")]
 
@@ -86,10 +84,10 @@ def _os_user() -> str:
 def check_currency(settings: Settings, currency: str) -> None:
     """End with USAGE unless the currency is known."""
     if (reason := refuse_currency(Currencies(settings.currencies), currency)) is not None:
-        end(End.USAGE, f"--currency: {reason}")
+        fail(ExitCode.USAGE, f"--currency: {reason}")
 
 
 def check_configured(settings: Settings, integration: str) -> None:
     """End with USAGE if others are configured and this integration is not."""
     if (reason := refuse_integration(settings, integration)) is not None:
-        end(End.USAGE, f"--integration: {reason}")
+        fail(ExitCode.USAGE, f"--integration: {reason}")

@@ -36,21 +36,17 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number} {one if number == 1 else many or f'{one}s'}"
 
 
-def say(answer: Any, text: str, *, as_json: bool) -> None:
+def print_answer(answer: Any, text: str, *, as_json: bool) -> None:
     """Print an answer."""
     typer.echo(msgspec.json.encode(answer).decode() if as_json else text)
 
 
 def player_text(player: PlayerView) -> str:
     """Return a player as text."""
-    wallets = [
-        (w.kind, w.balance, counted(w.entries, "entry", "entries"), w.wallet_id) for w in player.wallets
-    ]
+    wallets = [(w.kind, w.balance, counted(w.entries, "entry", "entries"), w.wallet_id) for w in player.wallets]
     return "\n".join(
         (
-            aligned(
-                [("player", player.player_id), ("currency", player.currency), ("since", player.created_at)]
-            ),
+            aligned([("player", player.player_id), ("currency", player.currency), ("since", player.created_at)]),
             "\nwallets",
             aligned(wallets, right={1, 2}),
             "\nlast transfers",

@@ -8,7 +8,7 @@ from shared.cells import Part
 from shared.settings import load_settings
 from worker import players
 from worker.cli.cells import ask_cell, ask_cells, cell_to_change, end_if_elsewhere, read_cells, say_found
-from worker.cli.exit_codes import End, end, note
+from worker.cli.exit_codes import ExitCode, fail, warn
 from worker.cli.options import (
     ActingAs,
     AsJson,
@@ -21,7 +21,7 @@ from worker.cli.options import (
     check_currency,
     checked_id,
 )
-from worker.cli.output import plain, player_text, say, session_text
+from worker.cli.output import plain, player_text, print_answer, session_text
 from worker.players import Added, SessionAnswer, SessionResult
 from worker.queries import queries
 
@@ -43,7 +43,7 @@ def add_player(
     check_currency(settings, currency)
     own, by = cell_to_change(settings, cell, Part.LEDGER), actor_named(acting_as)
     added = ask_cell(own, lambda engine: players.add_player(engine, player_id, currency, by=by))
-    say(added, _ADDED[added.added].format(p=added), as_json=as_json)
+    print_answer(added, _ADDED[added.added].format(p=added), as_json=as_json)
 
 
 _ADDED: Final = {
@@ -89,7 +89,7 @@ def open_session(  # noqa: PLR0913  (each is an option)
     settings = load_settings()
     check_configured(settings, integration)
     if not settings.integrations:
-        note(f"no integration is configured here; {integration!r} is taken as it is")
+        warn(f"no integration is configured here; {integration!r} is taken as it is")
     if currency is not None:
         check_currency(settings, currency)
     own, by = cell_to_change(settings, cell, Part.LEDGER, integration=integration), actor_named(acting_as)
@@ -119,26 +119,32 @@ def close_session(
 def _say_session(answer: SessionAnswer, name: str, *, as_json: bool) -> None:
     code, words = _SESSION_ENDS[answer.result]
     text = words.format(name=plain(name), s=answer.session)
-    if as_json or code is End.OK:
-        say(answer, text, as_json=as_json)
-    if code is not End.OK:
-        end(code, text)
+    if as_json or code is ExitCode.OK:
+        print_answer(answer, text, as_json=as_json)
+    if code is not ExitCode.OK:
+        fail(code, text)
 
 
 _SESSION_ENDS: Final = {
-    SessionResult.OPENED: (End.OK, "{name} is open for player {s.player_id} in {s.currency}"),
-    SessionResult.ALREADY_OPEN: (End.OK, "{name} is open already for player {s.player_id} in {s.currency}"),
-    SessionResult.CLOSED: (End.OK, "{name} is closed"),
-    SessionResult.ALREADY_CLOSED: (End.OK, "{name} is closed already"),
-    SessionResult.ENDED: (End.NO, "{name} was closed and can't be opened again: an id names one session"),
+    SessionResult.OPENED: (ExitCode.OK, "{name} is open for player {s.player_id} in {s.currency}"),
+    SessionResult.ALREADY_OPEN: (
+        ExitCode.OK,
+        "{name} is open already for player {s.player_id} in {s.currency}",
+    ),
+    SessionResult.CLOSED: (ExitCode.OK, "{name} is closed"),
+    SessionResult.ALREADY_CLOSED: (ExitCode.OK, "{name} is closed already"),
+    SessionResult.ENDED: (
+        ExitCode.NO,
+        "{name} was closed and can't be opened again: an id names one session",
+    ),
     SessionResult.ANOTHERS: (
-        End.NO,
+        ExitCode.NO,
         "{name} is of player {s.player_id} in {s.currency}, and that never changes",
     ),
-    SessionResult.UNKNOWN_SESSION: (End.NO, "{name} is not known"),
-    SessionResult.UNKNOWN_PLAYER: (End.NO, "{name}: there is no such player: `player add` adds one"),
+    SessionResult.UNKNOWN_SESSION: (ExitCode.NO, "{name} is not known"),
+    SessionResult.UNKNOWN_PLAYER: (ExitCode.NO, "{name}: there is no such player: `player add` adds one"),
     SessionResult.NO_WALLETS: (
-        End.NO,
+        ExitCode.NO,
         "{name}: the player has no wallets in that currency: `player add` adds them",
     ),
 }

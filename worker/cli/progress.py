@@ -16,7 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from worker.cli.exit_codes import note
+from worker.cli.exit_codes import warn
 
 LINE_SECONDS: Final = 30.0
 """So often a line, where there is no terminal; a command that is faster prints none."""
@@ -46,7 +46,7 @@ def lines(command: str, clock: Callable[[], float] = time.monotonic) -> Tell:
         nonlocal told_at
         if clock() >= told_at + LINE_SECONDS:
             told_at = clock()
-            note(f"{command}: {part:.0%} done, now {doing}")
+            warn(f"{command}: {part:.0%} done, now {doing}")
 
     return tell
 

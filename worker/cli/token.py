@@ -11,11 +11,9 @@ import typer
 from shared.settings import Role
 from shared.settings_types import USER_NAME
 from worker.cli.options import AsJson
-from worker.cli.output import say
+from worker.cli.output import print_answer
 
-token: Final = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Tokens of the operator API's users."
-)
+token: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tokens of the operator API's users.")
 
 TOKEN_BYTES: Final = 32
 """Random bytes of a token: nobody guesses 256 bits, however often they try."""
@@ -56,4 +54,4 @@ def new_token(
     made = f"credits_{secrets.token_urlsafe(TOKEN_BYTES)}"
     digest = sha256(made.encode()).hexdigest()
     text = f'token: {made}\n\n[operator.users.{name}]\nrole = "{role}"\ntoken_sha256 = ["{digest}"]'
-    say(NewToken(name, role, made, digest), text, as_json=as_json)
+    print_answer(NewToken(name, role, made, digest), text, as_json=as_json)

@@ -18,7 +18,7 @@ from worker.cli.cells import (
     say_found,
     say_of_cell,
 )
-from worker.cli.exit_codes import End
+from worker.cli.exit_codes import ExitCode
 from worker.cli.options import (
     ActingAs,
     AsJson,
@@ -32,7 +32,7 @@ from worker.cli.options import (
     checked_if_given,
     checked_round_id,
 )
-from worker.cli.output import round_text, say, transfer_text, transfers_text
+from worker.cli.output import print_answer, round_text, transfer_text, transfers_text
 from worker.ledger.transaction import EPOCH_SECONDS_MAX, Ledger
 from worker.queries import queries
 from worker.queries.paging import LIMIT_DEFAULT, LIMIT_MAX, Page
@@ -75,9 +75,9 @@ def _show_by_providers_id(integration: str, provider_tx_id: str, cell: str | Non
         check_configured(settings, integration)
         end_if_elsewhere(settings, cell, integration)
         if as_json:
-            say(next(iter(answers.by_cell.values())), "", as_json=True)
+            print_answer(next(iter(answers.by_cell.values())), "", as_json=True)
     missing = f"not paid: no such transfer: {integration} has none with id {provider_tx_id!r}"
-    say_found(replace(answers, by_cell=posted), _text, missing, as_json=as_json, code=End.NOT_PAID)
+    say_found(replace(answers, by_cell=posted), _text, missing, as_json=as_json, code=ExitCode.NOT_PAID)
 
 
 def _show_by_our_id(transfer_id: UUID, cell: str | None, *, as_json: bool) -> None:
@@ -108,9 +108,7 @@ def list_transfers(
 
 @round_.command("show")
 def show_round(  # noqa: PLR0913  (each is an option)
-    round_id: Annotated[
-        str, typer.Argument(help="The provider's id of the round.", callback=checked_round_id)
-    ],
+    round_id: Annotated[str, typer.Argument(help="The provider's id of the round.", callback=checked_round_id)],
     integration: Integration,
     limit: Limit = LIMIT_MAX,
     cursor: Cursor = None,
@@ -138,9 +136,7 @@ class EpochAnswer(msgspec.Struct, frozen=True):
 @ledger.command("epoch")
 def epoch(
     *,
-    bump: Annotated[
-        bool, typer.Option("--bump", help="Begin a new one, with a new key for cached values.")
-    ] = False,
+    bump: Annotated[bool, typer.Option("--bump", help="Begin a new one, with a new key for cached values.")] = False,
     cell: Cell = None,
     acting_as: ActingAs = None,
     as_json: AsJson = False,

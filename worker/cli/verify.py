@@ -7,8 +7,8 @@ from shared.money import Currencies
 from shared.settings import Settings
 from worker.cli.cells import Answers, cells_to_read, collecting, say_of_cell
 from worker.cli.context import ask
-from worker.cli.exit_codes import End, end, note
-from worker.cli.output import audit_text, say
+from worker.cli.exit_codes import ExitCode, fail, warn
+from worker.cli.output import audit_text, print_answer
 from worker.cli.progress import telling_progress
 from worker.integrations import find_posted
 from worker.verify import Audit, verify
@@ -33,12 +33,12 @@ def verify_cells(settings: Settings, cell: str | None, *, full: bool, as_json: b
                 posted[name] = ask(own.ledger, find_posted)
     if twice := _in_several(posted):
         text = "\n".join(f"{name} has wins in cells {', '.join(where)}" for name, where in twice.items())
-        say({"integrations_in_several_cells": twice}, text, as_json=as_json)
+        print_answer({"integrations_in_several_cells": twice}, text, as_json=as_json)
         broken.append(f"integrations in several cells: {', '.join(twice)}")
     if broken:
         for name, fault in answers.faults.items():
-            note(f"cell {name}: {fault}")
-        end(End.NO, f"the books are broken: {'; '.join(broken)}")
+            warn(f"cell {name}: {fault}")
+        fail(ExitCode.NO, f"the books are broken: {'; '.join(broken)}")
     answers.end_if_incomplete()
 
 

@@ -32,13 +32,15 @@ _BY_INDEX: Final = {"enable_seqscan": "off"}
 """All but an audit asks by key: a plan from when a table was small must not scan it when it is large."""
 
 
-def create_engine(settings: LedgerSettings, *, patient: bool = False) -> AsyncEngine:
+def create_engine(settings: LedgerSettings, *, no_statement_timeout: bool = False) -> AsyncEngine:
     """Return an engine for `[ledger]`. Connects to nothing yet. Raises SettingsError for a bad URL.
 
     A patient one has no time limit on statements: for migrations and audits, which nobody's window bounds.
     """
     url = read_url(settings.database_url)
-    return _sqlite_engine(settings) if url.drivername == SQLITE else _postgres_engine(settings, url, patient)
+    return (
+        _sqlite_engine(settings) if url.drivername == SQLITE else _postgres_engine(settings, url, no_statement_timeout)
+    )
 
 
 def _postgres_engine(settings: LedgerSettings, url: URL, patient: bool) -> AsyncEngine:  # noqa: FBT001
@@ -83,9 +85,7 @@ def _sqlite_engine(settings: LedgerSettings) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def durable(connection: Any, _record: object) -> None:
-        connection.isolation_level = (
-            None  # transactions begin where `begin` below says, not where the driver guesses
-        )
+        connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
@@ -104,18 +104,18 @@ def utc(moment: datetime) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-def for_reading(engine: AsyncEngine) -> AsyncEngine:
+def read_only(engine: AsyncEngine) -> AsyncEngine:
     """Return the engine for who only reads: on SQLite too, they hold nobody up and wait for nobody.
 
     On PostgreSQL each statement is its own transaction, for which the server need not be told twice more,
     unless a pooler may change the connection between statements.
     """
     if engine.dialect.name == "postgresql":
-        return single_statements(engine)
+        return autocommit(engine)
     return engine.execution_options(**{_READ_ONLY: True})
 
 
-def single_statements(engine: AsyncEngine) -> AsyncEngine:
+def autocommit(engine: AsyncEngine) -> AsyncEngine:
     """Return the engine for statements that are transactions by themselves where the pooler lets them."""
     if is_pooled_by_transaction(engine):
         return engine

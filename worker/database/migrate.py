@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import SettingsError
 from worker.database.audit_log import LEDGER, PROCESS, Action, Actor, record
-from worker.database.engine import for_reading
+from worker.database.engine import read_only
 from worker.database.faults import outages_as_unavailable
 from worker.database.migration_lock import (
     WAIT_SECONDS,
@@ -54,7 +54,7 @@ async def require_migrated(engine: AsyncEngine) -> None:
 async def pending_migration(engine: AsyncEngine) -> bool:
     """Tell whether the tables still have to be brought to this version. Raises LedgerUnavailable."""
     with outages_as_unavailable():
-        async with for_reading(engine).connect() as connection:
+        async with read_only(engine).connect() as connection:
             return await connection.run_sync(_revision) != head_revision()
 
 

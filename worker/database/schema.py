@@ -61,9 +61,7 @@ metadata: Final = MetaData(
 ledger = Table(
     "ledger",
     metadata,
-    Column(
-        "id", Integer, CheckConstraint("id = 1", name="single_row"), primary_key=True, autoincrement=False
-    ),
+    Column("id", Integer, CheckConstraint("id = 1", name="single_row"), primary_key=True, autoincrement=False),
     Column("epoch", Uuid, nullable=False, comment="names this state of the books in cache keys"),
     Column(
         "cache_key",

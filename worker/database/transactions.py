@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from worker.database.engine import for_reading
+from worker.database.engine import read_only
 from worker.database.replication import commit, confirm
 
 
@@ -20,7 +20,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 @asynccontextmanager
 async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     """Read one state of the books, whatever is posted meanwhile, and without holding that up."""
-    async with for_reading(engine).connect() as connection:
+    async with read_only(engine).connect() as connection:
         if engine.dialect.name == "postgresql":
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         yield connection

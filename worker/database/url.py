@@ -63,9 +63,7 @@ def read_url(database_url: str) -> URL:
     if url.drivername not in {POSTGRESQL, SQLITE}:
         raise _wrong(f"must start with {POSTGRESQL}:// or {SQLITE}:///")
     if url.drivername == SQLITE and (url.query or url.host):
-        raise _wrong(
-            "of SQLite is sqlite+aiosqlite:///PATH, without host or options; write %3F for ? in a path"
-        )
+        raise _wrong("of SQLite is sqlite+aiosqlite:///PATH, without host or options; write %3F for ? in a path")
     return url
 
 

@@ -16,7 +16,7 @@ from uuid_utils import uuid7
 from shared.ids import ID_CHARACTERS_MAX
 from shared.money import MINOR_MAX
 from shared.operations import FINGERPRINT, Credit, Wallet
-from shared.outcome import Outcome, Receipt, Result
+from shared.outcome import Outcome, OutcomeCode, Receipt
 from worker.database.schema import SETTLEMENT
 
 Identity = tuple[str, str]
@@ -58,7 +58,7 @@ class Transfer(msgspec.Struct, frozen=True, array_like=True):
         )
 
 
-class Balance:
+class WalletState:
     """A wallet while a batch is planned: its row as it was found, and as the batch will leave it."""
 
     __slots__ = ("balance_minor", "found_minor", "found_version", "version", "wallet_id")
@@ -84,7 +84,7 @@ class Balance:
         return self.wallet_id, self.balance_minor, self.version, self.found_minor, self.found_version
 
 
-Account = Mapping[Wallet, Balance]
+PlayerWallets = Mapping[Wallet, WalletState]
 """A player's two wallets in one currency."""
 
 AccountKey = tuple[str, str]
@@ -92,10 +92,10 @@ AccountKey = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class LedgerState:
     """What the ledger holds about a batch."""
 
-    accounts: Mapping[AccountKey, Account]
+    accounts: Mapping[AccountKey, PlayerWallets]
 
     transfers: Mapping[Identity, Transfer] = field(default_factory=dict)
     """Those of the batch's credits that are posted already."""
@@ -131,7 +131,7 @@ class Plan:
     wallet_rows: list[Row] = field(default_factory=list)
     """(id, balance_minor, version, found_minor, found_version) of all wallets of the accounts."""
 
-    accounts: dict[AccountKey, Account] = field(default_factory=dict)
+    accounts: dict[AccountKey, PlayerWallets] = field(default_factory=dict)
     """Those that the transfers are on."""
 
     conflict_rows: list[Row] = field(default_factory=list)
@@ -147,17 +147,17 @@ class Plan:
         return bool(self.transfer_rows or self.conflict_rows)
 
 
-def judge(credit: Credit, transfer: Transfer) -> Outcome:
+def replay_or_conflict(credit: Credit, transfer: Transfer) -> Outcome:
     """Answer a credit whose id is posted already: a replay if all that matters is the same."""
     differing = _differing(credit, transfer)
     if differing:
-        return Outcome(Result.CONFLICT, differing=differing)
-    return Outcome(Result.REPLAYED, transfer.receipt)
+        return Outcome(OutcomeCode.CONFLICT, mismatched_fields=differing)
+    return Outcome(OutcomeCode.REPLAYED, transfer.receipt)
 
 
-def judge_signed(credit: Credit, transfer: Transfer) -> Outcome:
+def signed_replay_or_conflict(credit: Credit, transfer: Transfer) -> Outcome:
     """Answer a credit of a new id whose signed message has paid `transfer`: one message pays once."""
-    return Outcome(Result.CONFLICT, differing=("provider_tx_id", *_differing(credit, transfer)))
+    return Outcome(OutcomeCode.CONFLICT, mismatched_fields=("provider_tx_id", *_differing(credit, transfer)))
 
 
 def _differing(credit: Credit, transfer: Transfer) -> tuple[str, ...]:
@@ -169,7 +169,7 @@ def settlement_leg(leg: Row) -> Row:
     return leg[0], SETTLEMENT, None, -leg[3], None, None
 
 
-def plan(credits_: Sequence[Credit], known: Known, posted_at: datetime) -> Plan:
+def plan(credits_: Sequence[Credit], known: LedgerState, posted_at: datetime) -> Plan:
     """Plan a batch. A credit sees those before it; one that can't be posted takes nothing from the others."""
     made = Plan(posted_at, transfers=dict(known.transfers), signed=dict(known.signed))
     for credit in credits_:
@@ -180,12 +180,12 @@ def plan(credits_: Sequence[Credit], known: Known, posted_at: datetime) -> Plan:
     return made
 
 
-def _plan_one(credit: Credit, known: Known, made: Plan) -> Outcome:
+def _plan_one(credit: Credit, known: LedgerState, made: Plan) -> Outcome:
     if (transfer := made.transfers.get(credit.identity)) is not None:
-        return _refuse_other_content(credit, transfer, judge(credit, transfer), made)
+        return _refuse_other_content(credit, transfer, replay_or_conflict(credit, transfer), made)
     signed = credit.signed_identity
     if signed is not None and (transfer := made.signed.get(signed)) is not None:
-        return _refuse_other_content(credit, transfer, judge_signed(credit, transfer), made)
+        return _refuse_other_content(credit, transfer, signed_replay_or_conflict(credit, transfer), made)
     account = known.accounts.get((credit.player_id, credit.currency))
     if (reason := _rejection(credit, known, account)) is not None:
         return Outcome(reason)
@@ -194,13 +194,13 @@ def _plan_one(credit: Credit, known: Known, made: Plan) -> Outcome:
     made.transfers[credit.identity] = transfer
     if signed is not None:
         made.signed[signed] = transfer
-    return Outcome(Result.POSTED, transfer.receipt)
+    return Outcome(OutcomeCode.POSTED, transfer.receipt)
 
 
 def _refuse_other_content(credit: Credit, transfer: Transfer, outcome: Outcome, made: Plan) -> Outcome:
     """Return the outcome, and plan to keep what was offered if it is a conflict."""
-    if outcome.differing:
-        made.conflict_rows.append((UUID(transfer.id), _offered(credit, outcome.differing), made.posted_at))
+    if outcome.mismatched_fields:
+        made.conflict_rows.append((UUID(transfer.id), _offered(credit, outcome.mismatched_fields), made.posted_at))
     return outcome
 
 
@@ -214,18 +214,18 @@ def _offered(credit: Credit, differing: Iterable[str]) -> str:
     return offered.decode()
 
 
-def _rejection(credit: Credit, known: Known, account: Account | None) -> Result | None:
+def _rejection(credit: Credit, known: LedgerState, account: PlayerWallets | None) -> OutcomeCode | None:
     if account is None:
-        return Result.WRONG_CURRENCY if credit.player_id in known.players else Result.UNKNOWN_PLAYER
+        return OutcomeCode.WRONG_CURRENCY if credit.player_id in known.players else OutcomeCode.UNKNOWN_PLAYER
     if credit.open_session_only and (credit.integration, credit.session_id) not in known.open_sessions:
-        return Result.SESSION_CLOSED
+        return OutcomeCode.SESSION_CLOSED
     held_minor = account[Wallet.REAL].balance_minor + account[Wallet.BONUS].balance_minor
     if held_minor + credit.amount_minor > MINOR_MAX:
-        return Result.BALANCE_LIMIT
+        return OutcomeCode.BALANCE_LIMIT
     return None
 
 
-def _post(credit: Credit, account: Account, made: Plan) -> Transfer:
+def _post(credit: Credit, account: PlayerWallets, made: Plan) -> Transfer:
     transfer_id = uuid7()
     made.accounts[credit.player_id, credit.currency] = account
     amount_minor, wallet = credit.amount_minor, account[credit.wallet]

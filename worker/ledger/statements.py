@@ -36,14 +36,10 @@ class Statements(Protocol):
     async def lock_wallets(self, connection: AsyncConnection, player_ids: Collection[str]) -> Sequence[Any]:
         """Lock the players' wallets, in the order of their ids, and return them."""
 
-    async def find_transfers(
-        self, connection: AsyncConnection, identities: Collection[Identity]
-    ) -> Sequence[Any]:
+    async def find_transfers(self, connection: AsyncConnection, identities: Collection[Identity]) -> Sequence[Any]:
         """Return those of the transfers that are posted: integration, provider_tx_id, then the rest."""
 
-    async def find_signed(
-        self, connection: AsyncConnection, signed: Collection[SignedIdentity]
-    ) -> Sequence[Any]:
+    async def find_signed(self, connection: AsyncConnection, signed: Collection[SignedIdentity]) -> Sequence[Any]:
         """Return the transfers that these signed messages have paid: integration, digest, then the rest."""
 
     async def read_copy(self, connection: AsyncConnection) -> str:

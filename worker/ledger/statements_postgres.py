@@ -26,15 +26,11 @@ class PostgresStatements(Statements):
         """Lock with FOR NO KEY UPDATE, as an update does."""
         return (await connection.exec_driver_sql(_LOCK_WALLETS, (list(player_ids),))).all()
 
-    async def find_transfers(
-        self, connection: AsyncConnection, identities: Collection[Identity]
-    ) -> Sequence[Any]:
+    async def find_transfers(self, connection: AsyncConnection, identities: Collection[Identity]) -> Sequence[Any]:
         """Look up by the unique index."""
         return (await connection.exec_driver_sql(_FIND_TRANSFERS, _arrays(tuple(identities), 2))).all()
 
-    async def find_signed(
-        self, connection: AsyncConnection, signed: Collection[SignedIdentity]
-    ) -> Sequence[Any]:
+    async def find_signed(self, connection: AsyncConnection, signed: Collection[SignedIdentity]) -> Sequence[Any]:
         """Look up by the unique index of digests."""
         return (await connection.exec_driver_sql(_FIND_SIGNED, _arrays(tuple(signed), 2))).all()
 

@@ -24,15 +24,11 @@ class SqliteStatements(Statements):
         columns = [wallets.c[name] for name in WALLET]
         return (await connection.execute(select(*columns).where(wallets.c.player_id.in_(player_ids)))).all()
 
-    async def find_transfers(
-        self, connection: AsyncConnection, identities: Collection[Identity]
-    ) -> Sequence[Any]:
+    async def find_transfers(self, connection: AsyncConnection, identities: Collection[Identity]) -> Sequence[Any]:
         """Look up by the unique index."""
         return (await connection.execute(_FIND_TRANSFERS_BY_ROW, {"keys": list(identities)})).all()
 
-    async def find_signed(
-        self, connection: AsyncConnection, signed: Collection[SignedIdentity]
-    ) -> Sequence[Any]:
+    async def find_signed(self, connection: AsyncConnection, signed: Collection[SignedIdentity]) -> Sequence[Any]:
         """Look up by the unique index of digests."""
         return (await connection.execute(_FIND_SIGNED_BY_ROW, {"keys": list(signed)})).all()
 

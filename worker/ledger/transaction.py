@@ -15,7 +15,7 @@ from shared.operations import Credit, Wallet
 from shared.outcome import Holder
 from shared.wire import FindPlayer, FindSession, Lookup
 from worker.database.audit_log import LEDGER, PROCESS, Action, Actor, record
-from worker.database.engine import for_reading, single_statements
+from worker.database.engine import autocommit, read_only
 from worker.database.faults import is_transient, outages_as_unavailable
 from worker.database.pooler import is_pooled_by_transaction
 from worker.database.replication import (
@@ -29,10 +29,10 @@ from worker.database.replication import (
 from worker.database.schema import CACHE_KEY_BYTES, ledger, players, sessions, wallets
 from worker.database.transactions import transaction
 from worker.ledger.epoch import Epoch
-from worker.ledger.planner import Account, AccountKey, Known, Plan, SignedIdentity, Transfer, plan
+from worker.ledger.planner import AccountKey, LedgerState, Plan, PlayerWallets, SignedIdentity, Transfer, plan
 from worker.ledger.statements_postgres import PostgresStatements
 from worker.ledger.statements_sqlite import SqliteStatements
-from worker.ledger.wallet_cache import RecentAccounts, read_accounts
+from worker.ledger.wallet_cache import WalletCache, read_accounts
 
 ATTEMPTS_MAX: Final = 4
 """How often one batch is tried when others get in its way."""
@@ -47,12 +47,12 @@ class Ledger:
     def __init__(self, engine: AsyncEngine) -> None:
         """Take the database's engine. Of connections that it has already, no loss is noticed."""
         self._engine: Final = engine
-        self._reading: Final = for_reading(engine)
+        self._reading: Final = read_only(engine)
         on_postgresql = engine.dialect.name == "postgresql"
         self._statements: Final = PostgresStatements() if on_postgresql else SqliteStatements()
-        self._single_statements: Final = single_statements(engine) if on_postgresql else None
+        self._single_statements: Final = autocommit(engine) if on_postgresql else None
         self._has_to_commit: Final = is_pooled_by_transaction(engine)
-        self._accounts: Final = RecentAccounts()
+        self._accounts: Final = WalletCache()
         self._opened: Final = uuid7().hex
         self._is_replicated = on_postgresql
         """Whether replicas may have to hold what is told, as of when the epoch was last asked for."""
@@ -86,13 +86,13 @@ class Ledger:
         if self._single_statements is None:
             return None
         keys = {(c.player_id, c.currency) for c in credits_}
-        accounts = self._accounts.take(keys)
+        accounts = self._accounts.pop(keys)
         try:
             with outages_as_unavailable():
                 async with self._single_statements.connect() as connection:
                     if unknown := {player_id for player_id, _ in keys - accounts.keys()}:
                         accounts |= read_accounts(await self._statements.read_wallets(connection, unknown))
-                    planned = plan(credits_, Known(accounts), datetime.now(UTC))
+                    planned = plan(credits_, LedgerState(accounts), datetime.now(UTC))
                     if any(outcome.receipt is None for outcome in planned.outcomes):
                         return None
                     planned.copy = await self._statements.insert(connection, planned)
@@ -103,7 +103,7 @@ class Ledger:
             if not is_transient(error):
                 raise
             return None
-        self._accounts.keep(planned.accounts)
+        self._accounts.store(planned.accounts)
         return planned
 
     async def post(self, credits_: Sequence[Credit]) -> Plan:
@@ -132,7 +132,7 @@ class Ledger:
             locked = await self._statements.lock_wallets(connection, {c.player_id for c in credits_})
             accounts = read_accounts(locked)
             found = await self._statements.find_transfers(connection, {c.identity for c in credits_})
-            known = Known(
+            known = LedgerState(
                 accounts,
                 transfers={(row[0], row[1]): _read_transfer(row[2:]) for row in found},
                 signed=await self._signed_transfers(connection, credits_),
@@ -146,7 +146,7 @@ class Ledger:
                 await commit(connection)
             elif self._is_replicated:  # what is refused is told, too
                 await confirm(connection)
-        self._accounts.keep(planned.accounts)
+        self._accounts.store(planned.accounts)
         return planned
 
     async def _signed_transfers(
@@ -224,7 +224,7 @@ def _read_transfer(row: Sequence[Any]) -> Transfer:
 
 
 async def _existing_players(
-    connection: AsyncConnection, credits_: Sequence[Credit], accounts: dict[AccountKey, Account]
+    connection: AsyncConnection, credits_: Sequence[Credit], accounts: dict[AccountKey, PlayerWallets]
 ) -> set[str]:
     """Return the players that exist; asks only when a credit found no wallet."""
     without = {c.player_id for c in credits_ if (c.player_id, c.currency) not in accounts}
@@ -239,9 +239,7 @@ async def _open_sessions(connection: AsyncConnection, credits_: Sequence[Credit]
     if not needed:
         return set()
     key = tuple_(sessions.c.integration, sessions.c.id)
-    statement = select(sessions.c.integration, sessions.c.id).where(
-        key.in_(needed), sessions.c.closed_at.is_(None)
-    )
+    statement = select(sessions.c.integration, sessions.c.id).where(key.in_(needed), sessions.c.closed_at.is_(None))
     return {(row.integration, row.id) for row in await connection.execute(statement)}
 
 

@@ -23,7 +23,7 @@ from shared.errors import LedgerUnavailable, PoisonMessage
 from shared.log_limit import LimitedLog
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
 from shared.operations import Credit
-from shared.outcome import Outcome, Result
+from shared.outcome import Outcome, OutcomeCode
 from shared.runtime import let_go
 from shared.wire import (
     MESSAGE_BYTES_MAX,
@@ -39,9 +39,9 @@ from shared.wire import (
     refuse_size,
     refuse_stale,
 )
-from worker.ledger.service import Bookkeeper
-from worker.messaging.dead_letter_publisher import Aside
-from worker.messaging.deliveries import Arrival, Inbox
+from worker.ledger.service import LedgerService
+from worker.messaging.dead_letter_publisher import DeadLetterPublisher
+from worker.messaging.deliveries import Arrival, DeliveryBuffer
 from worker.messaging.metrics import WorkerMetrics
 
 LATE_REST_SECONDS: Final = 1.0
@@ -53,7 +53,7 @@ POISON_MESSAGES_MAX: Final = 100
 POISON_BYTES_MAX: Final = 4 << 20
 """In one turn, as soon as there are more: so much is copied, and waits for the broker's confirmation."""
 
-_UNAVAILABLE: Final = Outcome(Result.UNAVAILABLE)
+_UNAVAILABLE: Final = Outcome(OutcomeCode.UNAVAILABLE)
 _log = structlog.get_logger()
 
 
@@ -78,7 +78,7 @@ class Poison(NamedTuple):
 
 
 @dataclass(slots=True)
-class Turn:
+class DeliveryBatch:
     """What is answered together, and what is put aside beside it."""
 
     live: list[Delivery] = field(default_factory=list)
@@ -112,16 +112,16 @@ def _credits(delivery: Delivery) -> list[Credit]:
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class BatchProcessor:
     """The turns on one connection to the broker."""
 
-    bookkeeper: Bookkeeper
+    ledger: LedgerService
     metrics: WorkerMetrics
-    inbox: Inbox
+    deliveries: DeliveryBuffer
     channel: Channel
     """Live deliveries come on it and replies go on it: a reply is always sent before its ack."""
 
-    aside: Aside
+    dead_letters: DeadLetterPublisher
     keys: MessageKeys
     worker_id: str
     batch_credits_max: int
@@ -130,43 +130,43 @@ class Turns:
 
     def flush_logs(self) -> None:
         """Log what has not been."""
-        self.aside.log.flush()
+        self.dead_letters.log.flush()
         self.deferred_log.flush()
         self.unavailable_log.flush()
 
-    async def work(self) -> None:
+    async def process_next(self) -> None:
         """Do one turn."""
         began = time.monotonic()
-        taken = await self._take()
+        taken = await self._collect()
         if taken.poison:
-            await self._put_all_aside(taken.poison)
+            await self._dead_letter_poison(taken.poison)
         questions = taken.questions
         try:
-            answers = await self.bookkeeper.answer(questions)
+            answers = await self.ledger.answer(questions)
         except LedgerUnavailable as error:
             self.unavailable_log.record("batch", reason=str(error))
-            await self._give_back(taken)
+            await self._release(taken)
             return
         except Exception:  # noqa: BLE001  (a defect, but the credits are owed: they are tried again, later)
             _log.exception("ledger failed", questions=len(questions))
-            await self._give_back(taken)
+            await self._release(taken)
             return
-        await self._bury(questions, answers)
+        await self._dead_letter_unpostable(questions, answers)
         await self._reply(taken.live, iter(answers))
         await self._settle(taken)
         self._count(questions, answers, time.monotonic() - began)
 
-    async def _take(self) -> Turn:
+    async def _collect(self) -> DeliveryBatch:
         """Take live deliveries up to the bound, and one late delivery: neither starves the other."""
-        taken = Turn()
-        live = self.inbox.live
+        taken = DeliveryBatch()
+        live = self.deliveries.live
         while live and len(taken) < self.batch_credits_max and not taken.is_full_of_poison:
-            message, waited_for_until = self.inbox.next_live()
+            message, waited_for_until = self.deliveries.next_live()
             if is_cut(message) and is_fit(message.header.body_size or 0):
                 await self._defer(message)
                 continue
             try:
-                delivery = self._open(message, Purpose.BATCH)
+                delivery = self._decode(message, Purpose.BATCH)
             except PoisonMessage as fault:
                 taken.add_poison(message, fault)
                 continue
@@ -174,16 +174,16 @@ class Turns:
                 await self.channel.basic_reject(delivery.tag, requeue=False, wait=False)
             else:
                 taken.live.append(delivery)
-        if self.inbox.late and time.monotonic() >= self.inbox.late_rests_until:
-            message = self.inbox.late.popleft().message
+        if self.deliveries.late and time.monotonic() >= self.deliveries.late_rests_until:
+            message = self.deliveries.late.popleft().message
             try:
-                taken.late.append(self._open(message, Purpose.BATCH, Purpose.DEAD))
+                taken.late.append(self._decode(message, Purpose.BATCH, Purpose.DEAD))
                 self.metrics.late.inc()
             except PoisonMessage as fault:
                 taken.add_poison(message, fault)
         return taken
 
-    def _open(self, message: DeliveredMessage, *purposes: Purpose) -> Delivery:
+    def _decode(self, message: DeliveredMessage, *purposes: Purpose) -> Delivery:
         """Read a delivery. Raises PoisonMessage."""
         refuse_size(message.header.body_size or 0)
         batch = read_batch(self.keys, message.body, message.header.properties.message_type, *purposes)
@@ -196,28 +196,22 @@ class Turns:
         self.deferred_log.record("bytes", queue=message.routing_key)
         await self.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
 
-    async def _put_all_aside(self, poison: Iterable[Poison]) -> None:
+    async def _dead_letter_poison(self, poison: Iterable[Poison]) -> None:
         """Keep poison for a person: it is neither lost nor delivered for ever. Waits for all at once."""
-        await asyncio.gather(*(self.aside.put_poison(*each) for each in poison))
+        await asyncio.gather(*(self.dead_letters.publish_poison(*each) for each in poison))
 
-    async def _bury(self, questions: list[Question], answers: list[Answer]) -> None:
+    async def _dead_letter_unpostable(self, questions: list[Question], answers: list[Answer]) -> None:
         """Keep each credit that the ledger can't take for a person; the provider is told to ask again."""
         for question, answer in zip(questions, answers, strict=True):
-            if (
-                isinstance(answer, Outcome)
-                and answer.result is Result.UNPOSTABLE
-                and isinstance(question, Credit)
-            ):
-                await self.aside.put_unpostable(question)
+            if isinstance(answer, Outcome) and answer.code is OutcomeCode.UNPOSTABLE and isinstance(question, Credit):
+                await self.dead_letters.publish_unpostable(question)
 
     async def _reply(self, deliveries: Iterable[Delivery], answers: Iterator[Answer]) -> None:
         """Send one message to each gateway, or several if it would be too large."""
         replies: dict[str, list[BatchReply]] = defaultdict(list)
         for delivery in deliveries:
             batch = delivery.batch
-            replies[batch.reply_to].append(
-                BatchReply(batch.number, list(islice(answers, len(batch.questions))))
-            )
+            replies[batch.reply_to].append(BatchReply(batch.number, list(islice(answers, len(batch.questions)))))
         for reply_to, batch_replies in replies.items():
             await self._send_replies(reply_to, batch_replies)
 
@@ -232,24 +226,24 @@ class Turns:
         properties = Basic.Properties(message_type=MESSAGE_TYPE)
         await self.channel.basic_publish(body, routing_key=reply_to, properties=properties, wait=False)
 
-    async def _settle(self, taken: Turn) -> None:
+    async def _settle(self, taken: DeliveryBatch) -> None:
         if taken.live:
             await self.channel.basic_ack(taken.live[-1].tag, multiple=True, wait=False)
         for delivery in taken.late:
             await delivery.message.channel.basic_ack(delivery.tag, wait=False)
 
-    async def _give_back(self, taken: Turn) -> None:
+    async def _release(self, taken: DeliveryBatch) -> None:
         """Tell the gateways at once, and leave the credits, which may be posted or not, to the late queue."""
         await self._reply(taken.live, iter([_UNAVAILABLE] * len(taken.questions)))
         for delivery in taken.live:
             await self.channel.basic_reject(delivery.tag, requeue=False, wait=False)
         # Behind the others: what no ledger can take must not keep them from being paid.
-        self.inbox.late.extend(Arrival(delivery.message) for delivery in taken.late)
-        self.inbox.late_rests_until = time.monotonic() + LATE_REST_SECONDS
+        self.deliveries.late.extend(Arrival(delivery.message) for delivery in taken.late)
+        self.deliveries.late_rests_until = time.monotonic() + LATE_REST_SECONDS
 
     def _count(self, questions: list[Question], answers: list[Answer], seconds: float) -> None:
         results = Counter(
-            answer.result
+            answer.code
             for question, answer in zip(questions, answers, strict=True)
             if isinstance(question, Credit) and isinstance(answer, Outcome)
         )

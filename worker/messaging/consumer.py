@@ -16,14 +16,14 @@ from aio_pika.abc import AbstractChannel, AbstractConnection
 from aiormq import Channel
 
 from shared.broker.bodies import gather_bodies_if
-from shared.broker.connection import BROKER_FAULTS, lost, wire_channel
+from shared.broker.connection import BROKER_FAULTS, raw_channel, wait_closed
 from shared.broker.topology import LATE_QUEUE, bind_shards, declare_topology
 from shared.message_keys import MessageKeys
 from shared.wire import is_fit
-from worker.ledger.service import Bookkeeper
-from worker.messaging.batches import Turns
-from worker.messaging.dead_letter_publisher import Aside
-from worker.messaging.deliveries import Inbox
+from worker.ledger.service import LedgerService
+from worker.messaging.batches import BatchProcessor
+from worker.messaging.dead_letter_publisher import DeadLetterPublisher
+from worker.messaging.deliveries import DeliveryBuffer
 from worker.messaging.metrics import WorkerMetrics
 from worker.messaging.shards import ShardConsumers
 
@@ -43,7 +43,7 @@ _log = structlog.get_logger()
 class Consumer:
     """Serves the shards, one transaction at a time."""
 
-    bookkeeper: Bookkeeper
+    bookkeeper: LedgerService
     metrics: WorkerMetrics
     keys: MessageKeys
     worker_id: str
@@ -53,7 +53,7 @@ class Consumer:
 
     async def serve(self, connection: AbstractConnection) -> None:
         """Serve on one connection until it is lost or `stop` is set; then settle what was delivered."""
-        inbox = Inbox()
+        inbox = DeliveryBuffer()
         async with (
             connection.channel(publisher_confirms=False) as live,
             connection.channel(publisher_confirms=False) as late,
@@ -63,26 +63,26 @@ class Consumer:
             await declare_topology(binding, self.shards)
             await live.set_qos(prefetch_count=SHARD_PREFETCH_MESSAGES)
             await late.set_qos(prefetch_count=LATE_PREFETCH_MESSAGES)
-            shards = ShardConsumers(self.shards, self.worker_id, self.keys, inbox.intake(inbox.live))
-            live_wire, late_wire = await wire_channel(live, shards.can_do_without), await wire_channel(late)
+            shards = ShardConsumers(self.shards, self.worker_id, self.keys, inbox.on_delivery(inbox.live))
+            live_wire, late_wire = await raw_channel(live, shards.can_do_without), await raw_channel(late)
             gather_bodies_if(live_wire, inbox.wants_live)
             gather_bodies_if(late_wire, is_fit)  # few are delivered at once
-            turns = Turns(
+            turns = BatchProcessor(
                 self.bookkeeper,
                 self.metrics,
                 inbox,
                 live_wire,
-                Aside(await wire_channel(confirming), self.metrics, self.keys),
+                DeadLetterPublisher(await raw_channel(confirming), self.metrics, self.keys),
                 self.keys,
                 self.worker_id,
                 self.batch_credits_max,
             )
             await shards.consume_own(live_wire)
-            await late_wire.basic_consume(LATE_QUEUE, inbox.intake(inbox.late))
+            await late_wire.basic_consume(LATE_QUEUE, inbox.on_delivery(inbox.late))
             _log.info("worker serves", worker=self.worker_id, shards=self.shards)
             bound = asyncio.ensure_future(self._keep_bound(binding, shards, live_wire))
             try:
-                await self._work(turns, inbox, lost(connection, live, late, confirming, binding))
+                await self._work(turns, inbox, wait_closed(connection, live, late, confirming, binding))
             finally:
                 bound.cancel()
                 turns.flush_logs()
@@ -93,13 +93,13 @@ class Consumer:
         Where a queue of one of our own shards is gone, the broker closes the channel.
         """
         with suppress(*BROKER_FAULTS):
-            wire = await wire_channel(binding)
+            wire = await raw_channel(binding)
             while True:
                 await shards.consume_others(live, wire)
                 await asyncio.sleep(BIND_EVERY_SECONDS)
                 await bind_shards(binding, self.shards)
 
-    async def _work(self, turns: Turns, inbox: Inbox, lost_: Awaitable[None]) -> None:
+    async def _work(self, turns: BatchProcessor, inbox: DeliveryBuffer, lost_: Awaitable[None]) -> None:
         """Work turn by turn. To stop, take no more than was delivered: closing returns the rest.
 
         Consumers are not cancelled first: a cancelled one may overlap with its successor on a quorum queue.
@@ -110,11 +110,11 @@ class Consumer:
         try:
             while not (ended.done() or stopping.done()):
                 if inbox.has_work():
-                    await turns.work()
+                    await turns.process_next()
                 else:
                     await inbox.wait()
             if not ended.done():
-                await turns.work()
+                await turns.process_next()
         finally:
             ended.cancel()
             stopping.cancel()

@@ -28,7 +28,7 @@ CONFIRM_SECONDS_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class DeadLetterPublisher:
     """Puts messages aside, over a channel that confirms what it publishes."""
 
     channel: Channel
@@ -36,7 +36,7 @@ class Aside:
     keys: MessageKeys
     log: LimitedLog = field(default_factory=lambda: LimitedLog("poison message", "error"))
 
-    async def put_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
+    async def publish_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
         """Keep a message where its kind belongs, if anywhere, and settle it."""
         self.log.record(fault.kind, queue=message.routing_key, reason=str(fault))
         if fault.keep == "nothing":
@@ -47,7 +47,7 @@ class Aside:
             self.metrics.dropped.labels("full").inc()
         await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
 
-    async def put_unpostable(self, credit: Credit) -> None:
+    async def publish_unpostable(self, credit: Credit) -> None:
         """Keep a credit that the ledger can't take."""
         body = self.keys.sign(Purpose.DEAD, encode(Batch(0, unix_ms(), [credit])))
         await self._publish(DEAD_QUEUE, body, "unpostable", MESSAGE_TYPE)

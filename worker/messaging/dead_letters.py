@@ -27,7 +27,7 @@ from aiormq.exceptions import DeliveryError, PublishError
 from pamqp.commands import Basic
 
 from shared.broker.access import require_access
-from shared.broker.connection import BROKER_FAULTS, connect_to_any, wire_channel
+from shared.broker.connection import BROKER_FAULTS, connect_to_any, raw_channel
 from shared.broker.losses import reason_of
 from shared.broker.properties import repeated_type
 from shared.broker.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, declare_topology
@@ -56,7 +56,7 @@ UNCOUNTED_MAX: Final = 1_000
 REASON_CHARACTERS_MAX: Final = 1_000
 
 
-class DeadMessage(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True):
     """One that was put aside."""
 
     id: str
@@ -78,12 +78,12 @@ class DeadMessage(msgspec.Struct, frozen=True):
     queue: str = DEAD_QUEUE
 
     @property
-    def can_be_sent_back(self) -> bool:
+    def can_be_requeued(self) -> bool:
         """Whether a worker could do anything with it but put it aside again."""
         return bool(self.credits)
 
 
-class _Fate(Enum):
+class _Disposition(Enum):
     """What becomes of a message that was taken out."""
 
     STAYS = "stays"
@@ -94,49 +94,49 @@ class _Fate(Enum):
 _LOWEST_PRIORITY: Final = 0
 """Of what is put back. From RabbitMQ 4.0 on it would else come before what has less, and hide it."""
 
-Choose = Callable[[DeadMessage], bool]
-Decide = Callable[[DeadMessage], _Fate]
+Choose = Callable[[DeadLetter], bool]
+Decide = Callable[[DeadLetter], _Disposition]
 
 BOTH: Final = (DEAD_QUEUE, UNSIGNED_QUEUE)
 
 
-async def look(settings: BrokerSettings, queues: Sequence[str] = BOTH) -> list[DeadMessage]:
+async def list_all(settings: BrokerSettings, queues: Sequence[str] = BOTH) -> list[DeadLetter]:
     """Return all that is put aside. Raises BrokerUnavailable, and SettingsError where there is no broker."""
-    return [message for message, _ in await _sort(settings, queues, lambda _: _Fate.STAYS)]
+    return [message for message, _ in await _sort_queues(settings, queues, lambda _: _Disposition.STAYS)]
 
 
-async def send_back(
-    settings: BrokerSettings, choose: Choose, queues: Sequence[str] = BOTH
-) -> list[DeadMessage]:
-    """Have workers try those again that are chosen and can be decoded; return them. Raises as `look` does.
+async def requeue(settings: BrokerSettings, choose: Choose, queues: Sequence[str] = BOTH) -> list[DeadLetter]:
+    """Have workers try those again that are chosen and can be decoded; return them. Raises as `list_all` does.
 
     They are signed anew and go to the late queue, where credits are posted with nobody waiting. One whose
     credit is posted by then moves nothing.
     """
 
-    def decide(message: DeadMessage) -> _Fate:
-        return _Fate.SENT_BACK if message.can_be_sent_back and choose(message) else _Fate.STAYS
+    def decide(message: DeadLetter) -> _Disposition:
+        return _Disposition.SENT_BACK if message.can_be_requeued and choose(message) else _Disposition.STAYS
 
-    sorted_ = await _sort(settings, queues, decide)
-    return [message for message, fate in sorted_ if fate is _Fate.SENT_BACK]
+    sorted_ = await _sort_queues(settings, queues, decide)
+    return [message for message, fate in sorted_ if fate is _Disposition.SENT_BACK]
 
 
-async def drop(settings: BrokerSettings, choose: Choose, queues: Sequence[str] = BOTH) -> list[DeadMessage]:
-    """Remove those that are chosen for good; return them. Raises as `look` does."""
-    sorted_ = await _sort(settings, queues, lambda message: _Fate.GONE if choose(message) else _Fate.STAYS)
-    return [message for message, fate in sorted_ if fate is _Fate.GONE]
+async def discard(settings: BrokerSettings, choose: Choose, queues: Sequence[str] = BOTH) -> list[DeadLetter]:
+    """Remove those that are chosen for good; return them. Raises as `list_all` does."""
+    sorted_ = await _sort_queues(
+        settings, queues, lambda message: _Disposition.GONE if choose(message) else _Disposition.STAYS
+    )
+    return [message for message, fate in sorted_ if fate is _Disposition.GONE]
 
 
 async def count_unsigned(settings: BrokerSettings) -> int:
-    """Return how many messages are kept apart that nobody has signed. Raises as `look` does."""
+    """Return how many messages are kept apart that nobody has signed. Raises as `list_all` does."""
     _require_broker(settings)
     async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
         return await _count(channel, UNSIGNED_QUEUE)
 
 
-async def _sort(
+async def _sort_queues(
     settings: BrokerSettings, queues: Sequence[str], decide: Decide
-) -> list[tuple[DeadMessage, _Fate]]:
+) -> list[tuple[DeadLetter, _Disposition]]:
     """Take each message out once, and put it where it is to go.
 
     What is put back is marked, and the first mark that comes again ends the round: the number that a quorum
@@ -145,9 +145,9 @@ async def _sort(
     _require_broker(settings)
     keys, mark, sorted_ = read_message_keys(settings), uuid4().hex, []
     async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
-        wire = await wire_channel(channel)
+        wire = await raw_channel(channel)
         for queue in queues:
-            held: list[tuple[DeliveredMessage, DeadMessage]] = []
+            held: list[tuple[DeliveredMessage, DeadLetter]] = []
             for _ in range(await _count(channel, queue) + UNCOUNTED_MAX):
                 taken = await wire.basic_get(queue)
                 if isinstance(taken.delivery, Basic.GetEmpty):
@@ -161,7 +161,7 @@ async def _sort(
                     held.append((taken, message))
                 sorted_.append((message, fate))
             for taken, message in held:
-                if not await _settle(wire, keys, taken, message, _Fate.STAYS, mark):
+                if not await _settle(wire, keys, taken, message, _Disposition.STAYS, mark):
                     await wire.basic_reject(taken.delivery_tag or 0, requeue=True)
     return sorted_
 
@@ -178,9 +178,7 @@ async def _outages_as_unavailable(settings: BrokerSettings) -> AsyncIterator[Non
         yield
     except BROKER_FAULTS as error:
         await require_access(settings)
-        raise BrokerUnavailable(
-            f"no answer from the broker: {type(error).__name__}: {reason_of(error)}"
-        ) from error
+        raise BrokerUnavailable(f"no answer from the broker: {type(error).__name__}: {reason_of(error)}") from error
 
 
 @asynccontextmanager
@@ -202,8 +200,8 @@ async def _settle(  # noqa: PLR0913, PLR0917  (a message, its fate, and what tha
     channel: Channel,
     keys: MessageKeys,
     taken: DeliveredMessage,
-    message: DeadMessage,
-    fate: _Fate,
+    message: DeadLetter,
+    fate: _Disposition,
     mark: str,
 ) -> bool:
     """Do with a message what was decided; return when the broker has it where it is to be.
@@ -211,9 +209,9 @@ async def _settle(  # noqa: PLR0913, PLR0917  (a message, its fate, and what tha
     Returns False, and leaves it taken out, if it is to stay and its queue is full.
     """
     copies: list[tuple[str, str | None, bytes]] = []
-    if fate is _Fate.STAYS:
+    if fate is _Disposition.STAYS:
         copies = [(message.queue, message.message_type, message.body)]
-    elif fate is _Fate.SENT_BACK:
+    elif fate is _Disposition.SENT_BACK:
         copies = [(LATE_QUEUE, MESSAGE_TYPE, body) for body in _signed(keys, message.credits)]
     try:
         for queue, message_type, body in copies:
@@ -229,7 +227,7 @@ async def _settle(  # noqa: PLR0913, PLR0917  (a message, its fate, and what tha
     except PublishError:  # returned, because the queue is gone
         raise
     except DeliveryError as refused:
-        if fate is not _Fate.STAYS:
+        if fate is not _Disposition.STAYS:
             raise
         let_go(refused)
         return False
@@ -249,10 +247,10 @@ def _signed(keys: MessageKeys, credits_: Sequence[Credit]) -> Iterator[bytes]:
     yield from _signed(keys, credits_[half:])
 
 
-def _read(keys: MessageKeys, taken: DeliveredMessage, queue: str) -> DeadMessage:
+def _read(keys: MessageKeys, taken: DeliveredMessage, queue: str) -> DeadLetter:
     body, properties = taken.body, taken.header.properties
     batch, authentic, defect = _batch_of(keys, body, properties.message_type)
-    return DeadMessage(
+    return DeadLetter(
         # With the length of the body, so that no other type and body are written the same.
         id=sha256(f"{len(body)} {properties.message_type}\n".encode() + body).hexdigest()[:ID_DIGITS],
         reason=_reason(taken),

@@ -40,12 +40,12 @@ class Arrival(NamedTuple):
     """A message, and until when somebody may wait for its answers."""
 
     message: DeliveredMessage
-    waited_for_until: float = inf
+    expires_at: float = inf
     """On the monotonic clock. Gateways may be on machines whose clocks are others."""
 
 
 @dataclass(slots=True)
-class Inbox:
+class DeliveryBuffer:
     """What the broker has delivered and no turn has taken."""
 
     live: deque[Arrival] = field(default_factory=deque)
@@ -76,7 +76,7 @@ class Inbox:
             self.live_bytes -= len(arrival.message.body)
         return arrival
 
-    def intake(self, queue: deque[Arrival]) -> Intake:
+    def on_delivery(self, queue: deque[Arrival]) -> Intake:
         """Return the consumer callback that fills `queue`.
 
         How long a message was in the broker is not known here: the broker itself moves those that expire

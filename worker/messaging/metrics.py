@@ -36,8 +36,7 @@ class WorkerMetrics:
         )
         self.dropped: Final = Counter(
             "credits_worker_dropped_messages",
-            "Messages that were not kept, by reason: the queue for what nobody signed is full, or"
-            " they held no credits",
+            "Messages that were not kept, by reason: the queue for what nobody signed is full, or they held no credits",
             ["reason"],
             registry=self.registry,
         )

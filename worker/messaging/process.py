@@ -13,9 +13,9 @@ from shared.broker.access import require_access
 from shared.broker.connection import keep_connected
 from shared.errors import LedgerRefused, LedgerUnavailable, SettingsError
 from shared.message_keys import MessageKeys, read_message_keys
-from shared.runtime import search_seldom
+from shared.runtime import tune_gc
 from shared.settings import MEMORY, Settings, WorkerSettings
-from worker.ledger.service import open_bookkeeper
+from worker.ledger.service import open_ledger_service
 from worker.messaging.consumer import Consumer
 from worker.messaging.metrics import WorkerMetrics
 
@@ -28,7 +28,7 @@ async def run(settings: Settings) -> None:
     if settings.broker.url == MEMORY:
         raise SettingsError("[broker] url: a worker needs RabbitMQ; with memory:// the gateway does its work")
     keys = read_message_keys(settings.broker)
-    search_seldom()
+    tune_gc()
     stop = asyncio.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(sign, stop.set)
@@ -67,7 +67,7 @@ async def _serve(settings: Settings, keys: MessageKeys, metrics: WorkerMetrics, 
     worker_id, shards = f"{socket.gethostname()}/{os.getpid()}", settings.broker.shards
     credits_max = settings.worker.batch_credits_max
     tell_weaknesses = metrics.ledger_weaknesses.set
-    async with open_bookkeeper(settings, metrics.count_cache_fault, tell_weaknesses) as bookkeeper:
+    async with open_ledger_service(settings, metrics.count_cache_fault, tell_weaknesses) as bookkeeper:
         consumer = Consumer(bookkeeper, metrics, keys, worker_id, shards, credits_max, stop)
         await keep_connected(settings.broker, consumer.serve, stop)
     _log.info("worker stopped", worker=worker_id)

@@ -74,9 +74,7 @@ class ShardConsumers:
         To declare the queue passively would close the channel, and the broker would log an error each time.
         """
         batch = Batch(0, unix_ms() + _EXPIRATION_MS, [])
-        properties = Basic.Properties(
-            delivery_mode=2, message_type=MESSAGE_TYPE, expiration=str(_EXPIRATION_MS)
-        )
+        properties = Basic.Properties(delivery_mode=2, message_type=MESSAGE_TYPE, expiration=str(_EXPIRATION_MS))
         try:
             await looking.basic_publish(
                 self.keys.sign(Purpose.BATCH, encode(batch)),

@@ -21,9 +21,9 @@ from worker.operator.auth import Tokens
 from worker.operator.cells import Cells
 from worker.operator.endpoint import Endpoint
 from worker.operator.metrics import OperatorMetrics
-from worker.operator.middleware import Front, nowhere
+from worker.operator.middleware import OperatorMiddleware, nowhere
 from worker.operator.openapi import document
-from worker.operator.operation import Desk, Operation
+from worker.operator.operation import Operation, Services
 from worker.operator.problems import Reply
 from worker.operator.routes import OPERATIONS
 from worker.operator.throttle import Throttle, ThrottleLog
@@ -54,7 +54,7 @@ def create_operator_app(settings: Settings) -> Starlette:
             await desk.cells.dispose()
 
     open_paths = frozenset(operation.path for operation in operations if operation.is_open)
-    front = Middleware(Front, tokens=tokens, open_paths=open_paths, desk=desk)
+    front = Middleware(OperatorMiddleware, tokens=tokens, open_paths=open_paths, desk=desk)
     app = Starlette(routes=_routes(desk, operations), middleware=[front], lifespan=lifespan)
     app.router.redirect_slashes = False  # a redirect would be an answer that the document doesn't have
     app.router.default = nowhere
@@ -87,8 +87,8 @@ async def serve(settings: Settings) -> None:
     _log.info("operator API stopped")
 
 
-def _desk(settings: Settings, cells: Cells, readiness: Readiness) -> Desk:
-    return Desk(
+def _desk(settings: Settings, cells: Cells, readiness: Readiness) -> Services:
+    return Services(
         cells=cells,
         settings=settings,
         currencies=Currencies(settings.currencies),
@@ -99,7 +99,7 @@ def _desk(settings: Settings, cells: Cells, readiness: Readiness) -> Desk:
     )
 
 
-def _routes(desk: Desk, operations: list[Operation]) -> list[Route]:
+def _routes(desk: Services, operations: list[Operation]) -> list[Route]:
     by_path = groupby(sorted(operations, key=lambda o: o.path), key=lambda o: o.path)
     return [Route(path, Endpoint(desk, list(same))) for path, same in by_path]
 
@@ -107,7 +107,7 @@ def _routes(desk: Desk, operations: list[Operation]) -> list[Route]:
 def _openapi(operations: tuple[Operation, ...]) -> Operation:
     """Return the operation that serves the document, itself included."""
 
-    async def show_document(_desk: Desk) -> Reply:
+    async def show_document(_desk: Services) -> Reply:
         return Reply(200, made)
 
     operation = Operation(

@@ -21,7 +21,7 @@ from worker.database.audit_log import Action, Actor, Via, record, subject_of
 from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import transaction
 from worker.operator.auth import Caller
-from worker.operator.operation import Desk, NoQuery, Operation
+from worker.operator.operation import NoQuery, Operation, Services
 from worker.operator.problems import JSON, Code, Refused, Reply, throttled
 
 BODY_BYTES_MAX: Final = 65_536
@@ -33,7 +33,7 @@ _log: Final = structlog.get_logger()
 class Endpoint:
     """An ASGI application for all operations of one path. Raises Refused."""
 
-    def __init__(self, desk: Desk, operations: Sequence[Operation]) -> None:
+    def __init__(self, desk: Services, operations: Sequence[Operation]) -> None:
         """Take what the handlers work with, and the path's operations."""
         self._desk: Final = desk
         self._operations: Final = {operation.method: operation for operation in operations}
@@ -83,9 +83,7 @@ class Endpoint:
         except LedgerUnavailable as error:
             self._desk.metrics.unaudited_refusals.inc()
             reason = str(error)
-            _log.warning(
-                "attempt is not in the audit log", user=caller.name, subject=subject, **detail, reason=reason
-            )
+            _log.warning("attempt is not in the audit log", user=caller.name, subject=subject, **detail, reason=reason)
         raise Refused(Code.FORBIDDEN, f"this takes the role {operation.role}; yours is {caller.role}")
 
 

@@ -16,7 +16,7 @@ from shared.money import Currencies
 from shared.readiness import states_of
 from worker import players
 from worker.database.audit_log import Actor
-from worker.operator.operation import Desk
+from worker.operator.operation import Services
 from worker.operator.problems import Code, Refused, Reply, refusal
 from worker.players import Added, SessionAnswer, SessionResult
 from worker.queries import audit_entries, queries
@@ -76,7 +76,7 @@ SESSION_ENDS: Final[Mapping[SessionResult, tuple[int | Code, str]]] = {
 }
 
 
-async def add_player(desk: Desk, player_id: str, body: NewPlayer, by: Actor, cell: str | None) -> Reply:
+async def add_player(desk: Services, player_id: str, body: NewPlayer, by: Actor, cell: str | None) -> Reply:
     """Add a player, or wallets in another currency to one."""
     _check_currency(desk, body.currency)
     books = desk.cells.one(cell)
@@ -84,41 +84,39 @@ async def add_player(desk: Desk, player_id: str, body: NewPlayer, by: Actor, cel
     return Reply(ADDED[added.added], with_cell(added, books.cell))
 
 
-async def show_player(desk: Desk, player_id: str, cell: str | None) -> Reply:
+async def show_player(desk: Services, player_id: str, cell: str | None) -> Reply:
     """Show a player with wallets and last transfers."""
     return await _of_player(desk, cell, player_id, queries.show_player)
 
 
-async def show_wallets(desk: Desk, player_id: str, cell: str | None) -> Reply:
+async def show_wallets(desk: Services, player_id: str, cell: str | None) -> Reply:
     """Show a player's wallets."""
     return await _of_player(desk, cell, player_id, queries.show_wallets)
 
 
-async def show_balances(desk: Desk, player_id: str, cell: str | None) -> Reply:
+async def show_balances(desk: Services, player_id: str, cell: str | None) -> Reply:
     """Show what a player has."""
     return await _of_player(desk, cell, player_id, queries.show_balances)
 
 
-async def list_transfers(desk: Desk, player_id: str, query: Page, cell: str | None) -> Reply:
+async def list_transfers(desk: Services, player_id: str, query: Page, cell: str | None) -> Reply:
     """List a player's transfers."""
     return await _of_player(desk, cell, player_id, partial(queries.list_transfers, page=query))
 
 
-async def show_transfer(desk: Desk, transfer_id: str, cell: str | None) -> Reply:
+async def show_transfer(desk: Services, transfer_id: str, cell: str | None) -> Reply:
     """Show the transfer that has our own id."""
     try:
         wanted = msgspec.convert(transfer_id, UUID)
     except msgspec.ValidationError:
         raise Refused(Code.INVALID_ID, "transfer_id: our own ids are UUIDs") from None
-    found = await desk.cells.search(
-        cell, lambda engine: queries.show_transfer_by_id(engine, desk.currencies, wanted)
-    )
+    found = await desk.cells.search(cell, lambda engine: queries.show_transfer_by_id(engine, desk.currencies, wanted))
     if found is None:
         return refusal(Code.UNKNOWN_TRANSFER, f"there is no transfer {wanted}")
     return Reply(200, with_cell(*found))
 
 
-async def find_transfer(desk: Desk, integration: str, provider_tx_id: str, cell: str | None) -> Reply:
+async def find_transfer(desk: Services, integration: str, provider_tx_id: str, cell: str | None) -> Reply:
     """Answer 'was this win paid?'."""
 
     async def find_posted(engine: AsyncEngine) -> TransferAnswer | None:
@@ -134,7 +132,7 @@ async def find_transfer(desk: Desk, integration: str, provider_tx_id: str, cell:
     return refusal(Code.NOT_PAID, f"{integration!r} has no transfer with id {provider_tx_id!r}")
 
 
-async def show_round(desk: Desk, integration: str, round_id: str, query: Page, cell: str | None) -> Reply:
+async def show_round(desk: Services, integration: str, round_id: str, query: Page, cell: str | None) -> Reply:
     """Show a round's wins."""
     found = await desk.cells.search(
         cell, lambda engine: queries.show_round(engine, desk.currencies, integration, round_id, query)
@@ -147,7 +145,7 @@ async def show_round(desk: Desk, integration: str, round_id: str, query: Page, c
 
 
 async def open_session(  # noqa: PLR0913, PLR0917  (what a request has)
-    desk: Desk, integration: str, session_id: str, body: NewSession, by: Actor, cell: str | None
+    desk: Services, integration: str, session_id: str, body: NewSession, by: Actor, cell: str | None
 ) -> Reply:
     """Open a session, unless it is open."""
     _check_configured(desk, integration)
@@ -168,18 +166,16 @@ async def open_session(  # noqa: PLR0913, PLR0917  (what a request has)
     return _of_session(answer, books.cell)
 
 
-async def show_session(desk: Desk, integration: str, session_id: str, cell: str | None) -> Reply:
+async def show_session(desk: Services, integration: str, session_id: str, cell: str | None) -> Reply:
     """Show a session."""
-    found = await desk.cells.search(
-        cell, lambda engine: players.show_session(engine, integration, session_id)
-    )
+    found = await desk.cells.search(cell, lambda engine: players.show_session(engine, integration, session_id))
     if found is None:
         await desk.cells.refuse_elsewhere(cell, integration)
         return _of_session(SessionAnswer(SessionResult.UNKNOWN_SESSION), None)
     return Reply(200, with_cell(*found))
 
 
-async def close_session(desk: Desk, integration: str, session_id: str, by: Actor, cell: str | None) -> Reply:
+async def close_session(desk: Services, integration: str, session_id: str, by: Actor, cell: str | None) -> Reply:
     """Close a session, unless it is closed."""
     books = desk.cells.one(cell, integration)
     answer = await players.close_session(
@@ -188,18 +184,18 @@ async def close_session(desk: Desk, integration: str, session_id: str, by: Actor
     return _of_session(answer, books.cell)
 
 
-async def list_audit(desk: Desk, query: AuditQuery, cell: str | None) -> Reply:
+async def list_audit(desk: Services, query: AuditQuery, cell: str | None) -> Reply:
     """List the audit log, of one cell."""
     books = desk.cells.one(cell)
     return Reply(200, with_cell(await audit_entries.list_audit(books.answer, query), books.cell))
 
 
-async def healthz(_desk: Desk) -> Reply:
+async def healthz(_desk: Services) -> Reply:
     """Say that the process is up."""
     return Reply(200, Status("up"))
 
 
-async def readyz(desk: Desk) -> Reply:
+async def readyz(desk: Services) -> Reply:
     """Say that the books answered a question just now."""
     obstacles = await desk.obstacles.get()
     if None not in obstacles.values():
@@ -207,12 +203,12 @@ async def readyz(desk: Desk) -> Reply:
     return Reply(200, Status("ready", states_of(obstacles) or UNSET))
 
 
-async def show_metrics(desk: Desk) -> Reply:
+async def show_metrics(desk: Services) -> Reply:
     """Return the counters."""
     return Reply(200, generate_latest(desk.metrics.registry), CONTENT_TYPE_LATEST)
 
 
-def _records_refusal(desk: Desk, by: Actor) -> bool:
+def _records_refusal(desk: Services, by: Actor) -> bool:
     """Tell whether a change that the books refuse is written down: the log of them only grows.
 
     Each is a request in the process log all the same.
@@ -224,15 +220,13 @@ def _records_refusal(desk: Desk, by: Actor) -> bool:
 
 
 async def _of_player(
-    desk: Desk,
+    desk: Services,
     cell: str | None,
     player_id: str,
     question: Callable[[AsyncEngine, Currencies, str], Awaitable[msgspec.Struct | None]],
 ) -> Reply:
     """Answer about a player. In another cell the same id may be another person's."""
-    found = await desk.cells.search(
-        cell, lambda engine: question(engine, desk.currencies, player_id), is_unique=False
-    )
+    found = await desk.cells.search(cell, lambda engine: question(engine, desk.currencies, player_id), is_unique=False)
     if found is None:
         return refusal(Code.UNKNOWN_PLAYER, f"there is no player {player_id!r}")
     return Reply(200, with_cell(*found))
@@ -245,11 +239,11 @@ def _of_session(answer: SessionAnswer, cell: str | None) -> Reply:
     return Reply(end, with_cell(answer, cell))
 
 
-def _check_currency(desk: Desk, currency: str) -> None:
+def _check_currency(desk: Services, currency: str) -> None:
     if (reason := refuse_currency(desk.currencies, currency)) is not None:
         raise Refused(Code.UNKNOWN_CURRENCY, reason)
 
 
-def _check_configured(desk: Desk, integration: str) -> None:
+def _check_configured(desk: Services, integration: str) -> None:
     if (reason := refuse_integration(desk.settings, integration)) is not None:
         raise Refused(Code.UNKNOWN_INTEGRATION, reason)

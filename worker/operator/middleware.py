@@ -17,7 +17,7 @@ from shared.http.clients import client_of, forwarded_for_of, peer_of
 from shared.networks import Network, read_address
 from worker.operator.auth import Caller, Tokens
 from worker.operator.endpoint import response_of
-from worker.operator.operation import Desk, Operation
+from worker.operator.operation import Operation, Services
 from worker.operator.problems import KINDS, Code, Refused, Reply, refusal, throttled, unavailable
 from worker.operator.throttle import Throttle, source_of
 
@@ -37,10 +37,10 @@ _UNAUTHORIZED: Final = KINDS[Code.UNAUTHORIZED].status
 _log = structlog.get_logger()
 
 
-class Front:
+class OperatorMiddleware:
     """The middleware around all routes."""
 
-    def __init__(self, app: ASGIApp, *, tokens: Tokens, open_paths: frozenset[str], desk: Desk) -> None:
+    def __init__(self, app: ASGIApp, *, tokens: Tokens, open_paths: frozenset[str], desk: Services) -> None:
         """Take the routes, who may ask, what is answered to anybody, and what counts and bounds."""
         self._app: Final = app
         self._tokens: Final = tokens
@@ -80,14 +80,14 @@ class Front:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             if scope["path"] not in self._open_paths:
-                self._admit(scope)
+                self._authenticate(scope)
             await self._app(scope, receive, send)
         except ClientDisconnect:
             raise
         except Exception as error:  # noqa: BLE001  (a client never sees a trace)
             await response_of(_reply_to(error))(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> None:
+    def _authenticate(self, scope: Scope) -> None:
         """Find out who asks. Raises Refused."""
         given = [value for name, value in scope["headers"] if name == b"authorization"]
         caller = self._tokens.caller_of(given[0]) if len(given) == 1 else None

@@ -62,9 +62,7 @@ _CELL_PARAMETER: Final = {
 }
 
 _IN_CELL: Final = {
-    "properties": {
-        "cell": {"type": "string", "description": "Where there are several cells: whose answer it is."}
-    }
+    "properties": {"cell": {"type": "string", "description": "Where there are several cells: whose answer it is."}}
 }
 
 _HEADERS: Final = {
@@ -140,8 +138,7 @@ def _problem(status: int, codes: Sequence[Code]) -> dict[str, Any]:
     exact = {"properties": {"status": {"const": status}, "code": {"enum": [str(code) for code in codes]}}}
     schema = {"allOf": [_reference(Problem), exact]}
     headers = {
-        name: {"description": text, "schema": {"type": "string"}}
-        for name, text in _HEADERS.get(status, {}).items()
+        name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.get(status, {}).items()
     }
     return {"description": described, "headers": headers, "content": {PROBLEM_JSON: {"schema": schema}}}
 

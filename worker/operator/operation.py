@@ -17,7 +17,7 @@ from worker.operator.throttle import Throttle, ThrottleLog
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Services:
     """What the handlers work with."""
 
     cells: Cells
@@ -92,6 +92,4 @@ class Operation:
         return frozenset(codes)
 
 
-_BODY_CODES = frozenset(
-    {Code.BODY_TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE, Code.MALFORMED_JSON, Code.INVALID_BODY}
-)
+_BODY_CODES = frozenset({Code.BODY_TOO_LARGE, Code.UNSUPPORTED_MEDIA_TYPE, Code.MALFORMED_JSON, Code.INVALID_BODY})

@@ -42,40 +42,40 @@ class Code(StrEnum):
     DEFECT = "defect"
 
 
-class Kind(NamedTuple):
+class ProblemType(NamedTuple):
     """What is the same for every problem of one code."""
 
     status: int
     title: str
 
 
-KINDS: Final[Mapping[Code, Kind]] = {
-    Code.UNAUTHORIZED: Kind(401, "A bearer token of the settings is needed"),
-    Code.FORBIDDEN: Kind(403, "The user's role may not do this"),
-    Code.THROTTLED: Kind(429, "Too many requests were refused"),
-    Code.NO_SUCH_PATH: Kind(404, "Nothing is at this path"),
-    Code.METHOD_NOT_ALLOWED: Kind(405, "The path does not answer this method"),
-    Code.INVALID_ID: Kind(400, "A part of the path is no id"),
-    Code.INVALID_QUERY: Kind(400, "The query is wrong"),
-    Code.INVALID_CURSOR: Kind(400, "The cursor is none of this list"),
-    Code.MALFORMED_JSON: Kind(400, "The body is not JSON"),
-    Code.BODY_TOO_LARGE: Kind(413, "The body is too large"),
-    Code.UNSUPPORTED_MEDIA_TYPE: Kind(415, "The body must be JSON"),
-    Code.INVALID_BODY: Kind(422, "The body is not what is needed here"),
-    Code.UNKNOWN_CURRENCY: Kind(422, "The currency is not known"),
-    Code.UNKNOWN_INTEGRATION: Kind(404, "The integration is not configured"),
-    Code.UNKNOWN_PLAYER: Kind(404, "There is no such player"),
-    Code.UNKNOWN_SESSION: Kind(404, "There is no such session"),
-    Code.UNKNOWN_TRANSFER: Kind(404, "There is no such transfer"),
-    Code.UNKNOWN_ROUND: Kind(404, "No win of this round is posted"),
-    Code.NOT_PAID: Kind(404, "Not paid: no such transfer"),
-    Code.NO_WALLETS: Kind(409, "The player has no wallets in this currency"),
-    Code.SESSION_ENDED: Kind(409, "The session was closed, and an id names one session"),
-    Code.SESSION_OF_ANOTHER: Kind(409, "The session has another player or currency, which never changes"),
-    Code.UNKNOWN_CELL: Kind(404, "There is no such cell"),
-    Code.SEVERAL_CELLS: Kind(409, "It may be in several cells"),
-    Code.UNAVAILABLE: Kind(503, "No answer from the books now"),
-    Code.DEFECT: Kind(500, "A defect of this service"),
+KINDS: Final[Mapping[Code, ProblemType]] = {
+    Code.UNAUTHORIZED: ProblemType(401, "A bearer token of the settings is needed"),
+    Code.FORBIDDEN: ProblemType(403, "The user's role may not do this"),
+    Code.THROTTLED: ProblemType(429, "Too many requests were refused"),
+    Code.NO_SUCH_PATH: ProblemType(404, "Nothing is at this path"),
+    Code.METHOD_NOT_ALLOWED: ProblemType(405, "The path does not answer this method"),
+    Code.INVALID_ID: ProblemType(400, "A part of the path is no id"),
+    Code.INVALID_QUERY: ProblemType(400, "The query is wrong"),
+    Code.INVALID_CURSOR: ProblemType(400, "The cursor is none of this list"),
+    Code.MALFORMED_JSON: ProblemType(400, "The body is not JSON"),
+    Code.BODY_TOO_LARGE: ProblemType(413, "The body is too large"),
+    Code.UNSUPPORTED_MEDIA_TYPE: ProblemType(415, "The body must be JSON"),
+    Code.INVALID_BODY: ProblemType(422, "The body is not what is needed here"),
+    Code.UNKNOWN_CURRENCY: ProblemType(422, "The currency is not known"),
+    Code.UNKNOWN_INTEGRATION: ProblemType(404, "The integration is not configured"),
+    Code.UNKNOWN_PLAYER: ProblemType(404, "There is no such player"),
+    Code.UNKNOWN_SESSION: ProblemType(404, "There is no such session"),
+    Code.UNKNOWN_TRANSFER: ProblemType(404, "There is no such transfer"),
+    Code.UNKNOWN_ROUND: ProblemType(404, "No win of this round is posted"),
+    Code.NOT_PAID: ProblemType(404, "Not paid: no such transfer"),
+    Code.NO_WALLETS: ProblemType(409, "The player has no wallets in this currency"),
+    Code.SESSION_ENDED: ProblemType(409, "The session was closed, and an id names one session"),
+    Code.SESSION_OF_ANOTHER: ProblemType(409, "The session has another player or currency, which never changes"),
+    Code.UNKNOWN_CELL: ProblemType(404, "There is no such cell"),
+    Code.SEVERAL_CELLS: ProblemType(409, "It may be in several cells"),
+    Code.UNAVAILABLE: ProblemType(503, "No answer from the books now"),
+    Code.DEFECT: ProblemType(500, "A defect of this service"),
 }
 
 

@@ -26,9 +26,7 @@ _log: Final = structlog.get_logger()
 class Throttle:
     """Counts refusals by source, in a window that begins at the first."""
 
-    def __init__(
-        self, refusals_max: int, window_seconds: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, refusals_max: int, window_seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
         """Take how many refusals a source may have within a window of so many seconds."""
         self._refusals_max: Final = refusals_max
         self._window_seconds: Final = window_seconds

@@ -24,10 +24,9 @@ class AuditQuery(Page, frozen=True):
     actor: Annotated[_Text, msgspec.Meta(description="Who acted.")] | None = None
     action: Annotated[Action, msgspec.Meta(description="What was done.")] | None = None
     subject: Annotated[_Text, msgspec.Meta(description="What was acted on, such as player:ID.")] | None = None
-    since: (
-        Annotated[datetime, msgspec.Meta(tz=True, description="Not before this moment, with its offset.")]
-        | None
-    ) = None
+    since: Annotated[datetime, msgspec.Meta(tz=True, description="Not before this moment, with its offset.")] | None = (
+        None
+    )
 
 
 class AuditLine(msgspec.Struct, frozen=True):

@@ -96,14 +96,10 @@ async def show_transfer(
     """Return whether a provider's win is posted, and if it is, the transfer with its entries."""
     identity = and_(transfers.c.integration == integration, transfers.c.provider_tx_id == provider_tx_id)
     found = await _transfer(engine, currencies, identity)
-    return found or TransferAnswer(
-        posted=False, integration=integration, provider_tx_id=provider_tx_id, transfer=None
-    )
+    return found or TransferAnswer(posted=False, integration=integration, provider_tx_id=provider_tx_id, transfer=None)
 
 
-async def show_transfer_by_id(
-    engine: AsyncEngine, currencies: Currencies, transfer_id: UUID
-) -> TransferAnswer | None:
+async def show_transfer_by_id(engine: AsyncEngine, currencies: Currencies, transfer_id: UUID) -> TransferAnswer | None:
     """Return the transfer that has our own id `transfer_id`; None if there is no such."""
     return await _transfer(engine, currencies, transfers.c.id == transfer_id)
 
@@ -123,9 +119,7 @@ async def show_round(
             rows = (await connection.execute(_wins_of(integration, round_id, after, page.limit + 1))).all()
     if not rows and after is None:
         return None
-    return RoundView(
-        integration, round_id, *cut(of, rows, page.limit, lambda row: round_win(currencies, row))
-    )
+    return RoundView(integration, round_id, *cut(of, rows, page.limit, lambda row: round_win(currencies, row)))
 
 
 def _wins_of(integration: str, round_id: str, after: UUID | None, limit: int) -> Select[Any]:
@@ -168,9 +162,7 @@ async def _wallet_rows(engine: AsyncEngine, player_id: str) -> Sequence[Row[Any]
             return rows
 
 
-async def _transfer(
-    engine: AsyncEngine, currencies: Currencies, which: ColumnElement[bool]
-) -> TransferAnswer | None:
+async def _transfer(engine: AsyncEngine, currencies: Currencies, which: ColumnElement[bool]) -> TransferAnswer | None:
     with outages_as_unavailable():
         async with confirmed_snapshot(engine) as connection:
             row = (await connection.execute(select(transfers).where(which))).one_or_none()
@@ -178,14 +170,10 @@ async def _transfer(
                 return None
             legs = await _entries(connection, currencies, row)
             found = transfer_view(currencies, row, legs, await _conflicts(connection, row))
-    return TransferAnswer(
-        posted=True, integration=row.integration, provider_tx_id=row.provider_tx_id, transfer=found
-    )
+    return TransferAnswer(posted=True, integration=row.integration, provider_tx_id=row.provider_tx_id, transfer=found)
 
 
-async def _entries(
-    connection: AsyncConnection, currencies: Currencies, transfer: Row[Any]
-) -> list[EntryView]:
+async def _entries(connection: AsyncConnection, currencies: Currencies, transfer: Row[Any]) -> list[EntryView]:
     legs = await connection.execute(
         select(entries)
         .where(entries.c.transfer_id == transfer.id)

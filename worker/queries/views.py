@@ -220,9 +220,7 @@ def balance_view(currencies: Currencies, wallets: Iterable[Row[Any]]) -> Balance
     by_kind = {row.kind: row for row in wallets}
     currency = next(iter(by_kind.values())).currency
     real, bonus = (by_kind[kind].balance_minor if kind in by_kind else 0 for kind in Wallet)
-    return BalanceView(
-        currency, *(amount_of(currencies, minor, currency) for minor in (real, bonus, real + bonus))
-    )
+    return BalanceView(currency, *(amount_of(currencies, minor, currency) for minor in (real, bonus, real + bonus)))
 
 
 def transfer_line(currencies: Currencies, row: Row[Any]) -> TransferLine:

@@ -26,8 +26,8 @@ from shared.money import Currencies
 from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import snapshot
 from worker.queries.views import Amount, amount_of
-from worker.verify.checkpoints import Point, keep, last_point, state_read
-from worker.verify.runner import Finding, Inquiry, Progress
+from worker.verify.checkpoints import Checkpoint, keep, last_point, state_read
+from worker.verify.runner import AuditRun, Finding, Progress
 
 CASES_MAX: Final = 20
 """How many cases of one broken invariant are told; the others are counted."""
@@ -96,15 +96,15 @@ async def verify(
     with outages_as_unavailable():
         async with snapshot(engine) as connection:
             last, read_at = await last_point(connection), await state_read(connection)
-            inquiry = Inquiry(connection, None if full else last, cases_max, progress)
-            await inquiry.ask()
+            inquiry = AuditRun(connection, None if full else last, cases_max, progress)
+            await inquiry.run()
             point = _point(inquiry, last.id + 1 if last else 1, read_at)
             not_kept = await keep(engine, connection, point) if inquiry.holds else None
     return _audit(inquiry, currencies, point, not_kept)
 
 
-def _point(inquiry: Inquiry, number: int, read_at: datetime) -> Point:
-    return Point(
+def _point(inquiry: AuditRun, number: int, read_at: datetime) -> Checkpoint:
+    return Checkpoint(
         id=number,
         verified_at=read_at,
         is_full=inquiry.base is None,
@@ -114,7 +114,7 @@ def _point(inquiry: Inquiry, number: int, read_at: datetime) -> Point:
     )
 
 
-def _audit(inquiry: Inquiry, currencies: Currencies, point: Point, not_kept: str | None) -> Audit:
+def _audit(inquiry: AuditRun, currencies: Currencies, point: Checkpoint, not_kept: str | None) -> Audit:
     return Audit(
         holds=inquiry.holds,
         coverage=Coverage(

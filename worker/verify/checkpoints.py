@@ -40,7 +40,7 @@ _MILLIS_SHIFT: Final = 80
 """A UUIDv7 begins with 48 bits of Unix milliseconds."""
 
 
-class Point(msgspec.Struct, frozen=True):
+class Checkpoint(msgspec.Struct, frozen=True):
     """A state of the books in which everything held. The columns of `verified_points`."""
 
     id: int
@@ -62,11 +62,11 @@ class Point(msgspec.Struct, frozen=True):
         return UUID(int=max(0, millis - MARGIN // timedelta(milliseconds=1)) << _MILLIS_SHIFT)
 
 
-async def last_point(connection: AsyncConnection) -> Point | None:
+async def last_point(connection: AsyncConnection) -> Checkpoint | None:
     """Return the last verified point, or None before the first."""
     newest = select(verified_points).order_by(verified_points.c.id.desc()).limit(1)
     row = (await connection.execute(newest)).one_or_none()
-    return None if row is None else Point(row[0], utc(row[1]), *row[2:])
+    return None if row is None else Checkpoint(row[0], utc(row[1]), *row[2:])
 
 
 async def state_read(connection: AsyncConnection) -> datetime:
@@ -99,7 +99,7 @@ _OLDEST_LATE: Final = text(
 ).bindparams(bindparam("wallet_ids", type_=Uuid, expanding=True), bindparam("first", type_=Uuid))
 
 
-async def keep(engine: AsyncEngine, read: AsyncConnection, point: Point) -> str | None:
+async def keep(engine: AsyncEngine, read: AsyncConnection, point: Checkpoint) -> str | None:
     """Write a point and the wallets as `read` sees them, in one transaction.
 
     Returns None, or why they could not be written: then everything is as it was, and what was read is no less

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final
 
 
-class Asked(Enum):
+class Scope(Enum):
     """Of what an invariant is asked, and when."""
 
     BY_SLICE = "of every transfer that is read, slice by slice"
@@ -28,7 +28,7 @@ class Invariant:
 
     name: str
     promise: str
-    asked: Asked
+    asked: Scope
     broken_cases: str
     """SQL for both databases. Columns that name rows come first: findings are told in their order."""
 
@@ -37,8 +37,7 @@ class Invariant:
 
 
 _NEW_ENTRY: Final = (
-    "(v.version IS NULL OR e.wallet_version IS NULL OR e.wallet_version > v.version"
-    " OR e.transfer_id > :verified_to)"
+    "(v.version IS NULL OR e.wallet_version IS NULL OR e.wallet_version > v.version OR e.transfer_id > :verified_to)"
 )
 
 # Nearest first: it is seldom far.
@@ -76,7 +75,7 @@ INVARIANTS: Final = (
     Invariant(
         "sum_zero",
         "the entries of every transfer sum to zero",
-        Asked.BY_SLICE,
+        Scope.BY_SLICE,
         """
         SELECT transfer_id, SUM(amount_minor) AS sum_minor
         FROM entries WHERE transfer_id BETWEEN :first AND :last
@@ -86,7 +85,7 @@ INVARIANTS: Final = (
     Invariant(
         "legs",
         "every transfer has exactly the entries that it says, and one of zero has none",
-        Asked.BY_SLICE,
+        Scope.BY_SLICE,
         """
         SELECT * FROM (
             SELECT t.id AS transfer_id, t.integration, t.provider_tx_id,
@@ -111,7 +110,7 @@ INVARIANTS: Final = (
     Invariant(
         "entry_owner",
         "every entry is of a transfer, and on a wallet of that transfer's player, currency and kind",
-        Asked.BY_SLICE,
+        Scope.BY_SLICE,
         """
         SELECT e.transfer_id, e.account, e.wallet_id, t.player_id, t.currency,
             w.player_id AS wallet_player_id, w.currency AS wallet_currency, w.kind AS wallet_kind
@@ -130,7 +129,7 @@ INVARIANTS: Final = (
     Invariant(
         "told_balance",
         "the balance that a transfer's reply told is the one that its entry left",
-        Asked.BY_SLICE,
+        Scope.BY_SLICE,
         """
         SELECT t.id AS transfer_id, e.account, t.integration, t.provider_tx_id,
             CASE e.account WHEN 'REAL' THEN t.real_balance_minor ELSE t.bonus_balance_minor END AS told_minor,
@@ -146,7 +145,7 @@ INVARIANTS: Final = (
     Invariant(
         "wallet_balance",
         "every wallet's balance is the sum of its entries, and its version their count",
-        Asked.AT_ONCE,
+        Scope.AT_ONCE,
         f"""
         SELECT wallet_id, MAX(player_id) AS player_id, MAX(currency) AS currency, MAX(kind) AS kind,
             SUM(balance_minor) AS balance_minor, SUM(version) AS version,
@@ -169,7 +168,7 @@ INVARIANTS: Final = (
     Invariant(
         "entry_history",
         "a wallet's entries are numbered from 1, and each leaves the balance before it plus its amount",
-        Asked.AT_ONCE,
+        Scope.AT_ONCE,
         f"""
         SELECT wallet_id, transfer_id, wallet_version, amount_minor, balance_minor, expected_version,
             before_minor + amount_minor AS expected_balance_minor
@@ -193,7 +192,7 @@ INVARIANTS: Final = (
     Invariant(
         "told_history",
         "the balances that a player's replies told are the sums of the transfers up to each",
-        Asked.AT_ONCE,
+        Scope.AT_ONCE,
         f"""
         SELECT transfer_id, integration, provider_tx_id, player_id, currency,
             real_balance_minor, bonus_balance_minor,
@@ -241,19 +240,19 @@ INVARIANTS: Final = (
     Invariant(
         "identity",
         "no provider's id is posted twice",
-        Asked.AT_ONCE,
+        Scope.AT_ONCE,
         *_posted_twice("provider_tx_id"),
     ),
     Invariant(
         "signed_once",
         "no signed message that may pay once has paid two transfers",
-        Asked.AT_ONCE,
+        Scope.AT_ONCE,
         *_posted_twice("signed_digest"),
     ),
     Invariant(
         "verified_history",
         "what was verified is still there: every wallet's last entry of then, and the balance that it left",
-        Asked.IN_FULL,
+        Scope.IN_FULL,
         """
         SELECT v.wallet_id, v.version, v.balance_minor, e.transfer_id,
             e.balance_minor AS entry_balance_minor
@@ -266,7 +265,7 @@ INVARIANTS: Final = (
     Invariant(
         "indexes",
         "every row of the tables is found by its id",
-        Asked.IN_FULL,
+        Scope.IN_FULL,
         """
         SELECT 'transfers' AS table_name, COUNT(amount_minor) AS rows_held, :transfers AS rows_found
         FROM transfers HAVING COUNT(amount_minor) <> :transfers

@@ -13,8 +13,8 @@ from sqlalchemy import BigInteger, TextClause, Uuid, bindparam, func, select, te
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.database.schema import transfers, wallets
-from worker.verify.checkpoints import HIGHEST_ID, LOWEST_ID, Point, highest_id, oldest_late
-from worker.verify.invariants import INVARIANTS, WALLET_BALANCE, Asked, Invariant
+from worker.verify.checkpoints import HIGHEST_ID, LOWEST_ID, Checkpoint, highest_id, oldest_late
+from worker.verify.invariants import INVARIANTS, WALLET_BALANCE, Invariant, Scope
 
 SLICE_TRANSFERS: Final = 50_000
 GAPS_MAX: Final = 1_000
@@ -42,11 +42,11 @@ class Finding(msgspec.Struct, frozen=True):
     """The first of them, each with the ids that name it and the numbers that don't fit."""
 
 
-class Inquiry:
+class AuditRun:
     """An audit under way. What it has read and found is in its attributes."""
 
     def __init__(
-        self, connection: AsyncConnection, base: Point | None, cases_max: int, progress: Progress
+        self, connection: AsyncConnection, base: Checkpoint | None, cases_max: int, progress: Progress
     ) -> None:
         """Take a connection in a snapshot, and the point to build on, or None to read everything."""
         self._connection: Final = connection
@@ -67,7 +67,7 @@ class Inquiry:
         """Whether nothing was found broken."""
         return not any(finding.broken for finding in self.findings)
 
-    async def ask(self) -> None:
+    async def run(self) -> None:
         """Ask everything."""
         self.to_transfer_id = await highest_id(self._connection)
         self.wallets = await self._count(select(func.count()).select_from(wallets))
@@ -75,7 +75,7 @@ class Inquiry:
         if self.base is not None:
             await self._begin_where_gaps_do()
         await self._set(enable_seqscan="off")
-        await self._ask_slices([i for i in INVARIANTS if i.asked is Asked.BY_SLICE])
+        await self._ask_slices([i for i in INVARIANTS if i.asked is Scope.BY_SLICE])
         # Without bitmaps a search by index stops where it finds; with them it would gather all first.
         await self._set(enable_seqscan="on", enable_bitmapscan="off")
         if self.base is None:
@@ -83,8 +83,8 @@ class Inquiry:
         await self._ask_at_once([i for i in INVARIANTS if i.asked in self._asked_at_once])
 
     @property
-    def _asked_at_once(self) -> tuple[Asked, ...]:
-        return (Asked.AT_ONCE,) if self.base is not None else (Asked.AT_ONCE, Asked.IN_FULL)
+    def _asked_at_once(self) -> tuple[Scope, ...]:
+        return (Scope.AT_ONCE,) if self.base is not None else (Scope.AT_ONCE, Scope.IN_FULL)
 
     async def _begin_where_gaps_do(self) -> None:
         """Move `first` down to the first entry that a wallet has got since the point."""

@@ -16,9 +16,7 @@ from tests.support.stack import Stack
 class PaysOnce(Certificate):
     """Tests of repeats and conflicts."""
 
-    async def test_same_win_sent_later_is_paid_once_and_answered_as_before(
-        self, stack: Stack, facts: Facts
-    ) -> None:
+    async def test_same_win_sent_later_is_paid_once_and_answered_as_before(self, stack: Stack, facts: Facts) -> None:
         first = await self.pay(stack, facts)
         await self.pay(stack, facts.another())
         assert await self.pay(stack, facts, replay=True) == first
@@ -36,16 +34,12 @@ class PaysOnce(Certificate):
         assert len(bodies) <= 2
         assert all(first.transfer_id.encode() in body for body in bodies)
 
-    async def test_retry_with_a_new_request_id_and_timestamp_is_the_same_win(
-        self, stack: Stack, facts: Facts
-    ) -> None:
+    async def test_retry_with_a_new_request_id_and_timestamp_is_the_same_win(self, stack: Stack, facts: Facts) -> None:
         first = await self.pay(stack, facts)
         assert await self.pay(stack, facts.but(delivery=2), replay=True) == first
         assert await stack.balance(facts.player_id) == 1050
 
-    async def test_known_id_with_other_content_moves_nothing(
-        self, stack: Stack, facts: Facts, other: Facts
-    ) -> None:
+    async def test_known_id_with_other_content_moves_nothing(self, stack: Stack, facts: Facts, other: Facts) -> None:
         await self.open_further_sessions(stack, facts)
         first = await self.pay(stack, facts)
         for what, _, callback in self.dialect.altered(facts, other):
@@ -90,9 +84,7 @@ class PaysOnce(Certificate):
         assert tried | self.dialect.silent_about == set(FINGERPRINT)
         assert not tried & self.dialect.silent_about
 
-    async def test_same_win_delivered_otherwise_is_answered_with_the_original(
-        self, stack: Stack, facts: Facts
-    ) -> None:
+    async def test_same_win_delivered_otherwise_is_answered_with_the_original(self, stack: Stack, facts: Facts) -> None:
         await self.open_further_sessions(stack, facts)
         first = await self.pay(stack, facts)
         await self.pay(stack, facts.another())

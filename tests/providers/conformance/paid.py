@@ -122,9 +122,7 @@ class PaysWins(Certificate):
         await self.pay_fields(stack, facts.another(), {}, without=self.dialect.optional(facts))
         assert await stack.balance(facts.player_id) == (paid + 1) * 1050
 
-    async def pay_fields(
-        self, stack: Stack, win: Facts, changes: dict[str, Any], without: Sequence[str] = ()
-    ) -> None:
+    async def pay_fields(self, stack: Stack, win: Facts, changes: dict[str, Any], without: Sequence[str] = ()) -> None:
         fields = {k: v for k, v in {**self.dialect.fields(win), **changes}.items() if k not in without}
         response = await self.send(stack, self.dialect.signed(fields, facts=win))
         try:

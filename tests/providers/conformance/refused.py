@@ -65,33 +65,25 @@ class RefusesOthers(Certificate):
         for size in range(1, len(whole), 11):
             await self.assert_refused(stack, self.dialect.raw(whole[:size], facts=facts), "malformed")
 
-    async def test_bytes_that_are_no_text_are_told_wherever_they_stand(
-        self, stack: Stack, facts: Facts
-    ) -> None:
+    async def test_bytes_that_are_no_text_are_told_wherever_they_stand(self, stack: Stack, facts: Facts) -> None:
         for strange in (b"\xff", b"\xed\xa0\x80", b"\xc0\x80"):
             body = self.dialect.credit(facts).body[:-1] + b',"nobody reads this":"' + strange + b'"}'
             await self.assert_refused(stack, self.dialect.raw(body, facts=facts), "malformed")
 
-    async def test_required_field_that_is_missing_or_of_another_kind_is_told(
-        self, stack: Stack, facts: Facts
-    ) -> None:
+    async def test_required_field_that_is_missing_or_of_another_kind_is_told(self, stack: Stack, facts: Facts) -> None:
         fields = self.dialect.fields(facts)
         for name in self.dialect.required:
             without = {key: value for key, value in fields.items() if key != name}
             for changed in (without, {**fields, name: None}, {**fields, name: []}, {**fields, name: {}}):
                 await self.assert_refused(stack, self.dialect.signed(changed, facts=facts), "malformed")
 
-    @pytest.mark.parametrize(
-        "written", ["-5", "1.5", "1.0", "-0.0", "1e3", "12E0", "true", "012", "+12", "9" * 4_301]
-    )
+    @pytest.mark.parametrize("written", ["-5", "1.5", "1.0", "-0.0", "1e3", "12E0", "true", "012", "+12", "9" * 4_301])
     async def test_number_that_is_no_id_moves_nothing(self, stack: Stack, facts: Facts, written: str) -> None:
         for name in self.dialect.number_ids:
             fields = {**self.dialect.fields(facts), name: msgspec.Raw(written.encode())}
             await self.assert_refused(stack, self.dialect.signed(fields, facts=facts), "malformed")
 
-    async def test_number_of_more_digits_than_an_id_has_moves_nothing(
-        self, stack: Stack, facts: Facts
-    ) -> None:
+    async def test_number_of_more_digits_than_an_id_has_moves_nothing(self, stack: Stack, facts: Facts) -> None:
         for name in self.dialect.number_ids:
             fields = {**self.dialect.fields(facts), name: msgspec.Raw(b"9" * 129)}
             what = "invalid_tx_id" if name == self.dialect.tx_field else "malformed"
@@ -131,9 +123,7 @@ class RefusesOthers(Certificate):
         assert text in {posted.round_id, *posted.details.values()}
 
     @pytest.mark.parametrize("written", NO_AMOUNTS)
-    async def test_amount_that_is_no_amount_moves_nothing(
-        self, stack: Stack, facts: Facts, written: str
-    ) -> None:
+    async def test_amount_that_is_no_amount_moves_nothing(self, stack: Stack, facts: Facts, written: str) -> None:
         await self.assert_refused(stack, self.dialect.with_amount(facts, written), "malformed")
 
     @pytest.mark.parametrize("text", NO_AMOUNT_TEXTS)
@@ -163,9 +153,7 @@ class RefusesOthers(Certificate):
             None,
         ],
     )
-    async def test_no_content_type_costs_a_win(
-        self, stack: Stack, facts: Facts, content_type: str | None
-    ) -> None:
+    async def test_no_content_type_costs_a_win(self, stack: Stack, facts: Facts, content_type: str | None) -> None:
         """It is neither signed nor needed: the body is what it is."""
         for _ in range(3):
             right = self.dialect.credit(facts.another())

@@ -149,10 +149,7 @@ class KlasDialect(Dialect):
     def read(self, response: httpx.Response) -> dict[str, Any]:
         """Return a reply that is signed over its own body."""
         assert response.status_code == 200
-        assert (
-            response.headers["x-signature"]
-            == hmac.new(self.key, response.content, hashlib.sha256).hexdigest()
-        )
+        assert response.headers["x-signature"] == hmac.new(self.key, response.content, hashlib.sha256).hexdigest()
         return content(response)
 
 

@@ -84,9 +84,7 @@ async def fresh_vhost(servers: Servers) -> str:
     name = f"test_{uuid4().hex}"
     run = servers.rabbitmq.run
     await asyncio.to_thread(run, "rabbitmqctl", "--quiet", "add_vhost", name)
-    await asyncio.to_thread(
-        run, "rabbitmqctl", "--quiet", "set_permissions", "-p", name, USER, ".*", ".*", ".*"
-    )
+    await asyncio.to_thread(run, "rabbitmqctl", "--quiet", "set_permissions", "-p", name, USER, ".*", ".*", ".*")
     return ",".join(f"{url}{name}" for url in node_urls(servers.broker_url))
 
 
@@ -121,6 +119,5 @@ def _make_servers(directory: Path, reaper: Reaper) -> Iterator[LaunchableServer]
             return local.make_servers(directory, reaper)
         reasons.append(reason)
     raise ServersUnavailableError(
-        f"The tests need RabbitMQ, PostgreSQL and Redis, but {', and '.join(reasons)}"
-        f" (CREDITS_TEST_SERVERS={choice})."
+        f"The tests need RabbitMQ, PostgreSQL and Redis, but {', and '.join(reasons)} (CREDITS_TEST_SERVERS={choice})."
     )

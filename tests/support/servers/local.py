@@ -178,9 +178,7 @@ def make_postgres(directory: Path, reaper: Reaper) -> LocalServer:
         f"--pwfile={password_file}",
     ]
     initdb = [*as_owner(), binary("initdb"), "-D", data, "-U", USER, *options]
-    done = subprocess.run(
-        initdb, check=False, cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    done = subprocess.run(initdb, check=False, cwd=home, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     if done.returncode:
         raise RuntimeError(f"initdb failed:\n{done.stdout[-3000:]}")
     (port,) = free_ports(1)
@@ -289,6 +287,4 @@ def programs_path() -> str:
     # Debian keeps PostgreSQL's binaries off the PATH, and what it has there for RabbitMQ are wrappers
     # that become another user and forget our settings.
     postgres = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
-    return os.pathsep.join(
-        ["/usr/lib/rabbitmq/bin", *postgres, os.environ.get("PATH", os.defpath), "/usr/sbin"]
-    )
+    return os.pathsep.join(["/usr/lib/rabbitmq/bin", *postgres, os.environ.get("PATH", os.defpath), "/usr/sbin"])

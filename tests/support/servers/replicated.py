@@ -175,9 +175,7 @@ class Replicated:
         """Return what Patroni says of the machines; nothing where etcd does not answer."""
         for node in self.nodes.values():
             with suppress(RuntimeError, ValueError, docker.errors.APIError):  # it may have just ended
-                listed: list[dict[str, Any]] = json.loads(
-                    node.run("timeout", "5", *_CTL, "list", "-f", "json")
-                )
+                listed: list[dict[str, Any]] = json.loads(node.run("timeout", "5", *_CTL, "list", "-f", "json"))
                 return listed
         return []
 
@@ -219,9 +217,7 @@ class Replicated:
         proxy.put("/etc/pgbouncer/userlist.txt", f'"{USER}" "{PASSWORD}"\n')
         return proxy
 
-    def _make(
-        self, name: str, command: str, environment: dict[str, str], known: Any, ports: dict[int, int]
-    ) -> Machine:
+    def _make(self, name: str, command: str, environment: dict[str, str], known: Any, ports: dict[int, int]) -> Machine:
         """Make a container that knows the machines of the database by their addresses in one network."""
         endpoint = self._client.api.create_endpoint_config(ipv4_address=_address(self._outer, name))
         container = self._client.containers.create(

@@ -93,9 +93,7 @@ def _settings(home: str) -> list[str]:
     pairs = [line.partition(" #")[0].split(" = ", 1) for line in lines if " = " in line and line[0] != "#"]
     settings = {name: value.strip().strip("'") for name, value in pairs}
     command = settings["archive_command"]
-    settings["archive_command"] = command.replace("/opt/credits/backup", home).replace(
-        "/var/backups/credits", home
-    )
+    settings["archive_command"] = command.replace("/opt/credits/backup", home).replace("/var/backups/credits", home)
     return [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
 
 

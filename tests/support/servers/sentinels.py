@@ -113,9 +113,7 @@ def running_redis_servers() -> Iterator[RedisServers]:
         started = RedisServers(
             {
                 first: make(first, conf, ""),
-                second: make(
-                    second, _replace(conf, "# replicaof redis-1 6379", f"replicaof 127.0.0.1 {first}"), ""
-                ),
+                second: make(second, _replace(conf, "# replicaof redis-1 6379", f"replicaof 127.0.0.1 {first}"), ""),
             },
             {port: make(port, sentinel_conf, "--sentinel") for port in of_sentinels},
         )

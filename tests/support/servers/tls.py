@@ -76,9 +76,7 @@ class TlsServers:
     def database_url(self, authority: Authority, database: str = DATABASE, password: str = PASSWORD) -> str:
         """Return the database's URL."""
         options = f"sslmode=verify-full&sslrootcert={authority.certificate}"
-        return (
-            f"postgresql+asyncpg://{USER}:{password}@localhost:{self.ports['postgres']}/{database}?{options}"
-        )
+        return f"postgresql+asyncpg://{USER}:{password}@localhost:{self.ports['postgres']}/{database}?{options}"
 
     def cache_url(self, authority: Authority, password: str = REDIS_PASSWORD) -> str:
         """Return the cache's URL."""

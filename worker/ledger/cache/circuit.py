@@ -40,7 +40,7 @@ CountFault = Callable[[str], None]
 _log = structlog.get_logger()
 
 
-class CacheRest:
+class CircuitBreaker:
     """Whether the cache rests, and why."""
 
     __slots__ = ("_count", "_passing", "_refusals", "_until")

@@ -49,9 +49,7 @@ class CacheServer:
     def __init__(self, settings: CacheSettings) -> None:
         """Take `[cache]`. Connects to nothing yet. Raises SettingsError."""
         self.pool: Final = connection_pool(settings)
-        self._sentinels: Final = (
-            self.pool.sentinel_manager if isinstance(self.pool, SentinelConnectionPool) else None
-        )
+        self._sentinels: Final = self.pool.sentinel_manager if isinstance(self.pool, SentinelConnectionPool) else None
 
     @property
     def is_known(self) -> bool:
@@ -87,9 +85,7 @@ def connection_pool(settings: CacheSettings) -> ConnectionPool:
             connection.ssl_context.get()
     except ssl.SSLError as error:
         reason = getattr(error, "reason", None) or error.args[0]
-        raise SettingsError(
-            f"[cache] url: its certificates, key or ciphers are of no use: {reason}"
-        ) from None
+        raise SettingsError(f"[cache] url: its certificates, key or ciphers are of no use: {reason}") from None
     except OSError as error:
         raise SettingsError(f"[cache] url: its certificates or key: {error.strerror}") from None
     except (TypeError, ValueError, RedisError):  # whose words may repeat a part of the password
@@ -147,9 +143,7 @@ def _options(settings: CacheSettings) -> dict[str, Any]:
 
 def is_of_cluster(error: BaseException) -> bool:
     """Tell whether only a node of a Redis Cluster says this."""
-    return (
-        isinstance(error, (AskError, ClusterCrossSlotError, TryAgainError)) or type(error) is ClusterDownError
-    )
+    return isinstance(error, (AskError, ClusterCrossSlotError, TryAgainError)) or type(error) is ClusterDownError
 
 
 def reason_of(error: Exception) -> str:

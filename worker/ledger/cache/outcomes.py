@@ -17,9 +17,9 @@ import structlog
 from redis.asyncio import Redis
 
 from shared.log_limit import SummedLog
-from shared.runtime import forget_oldest
+from shared.runtime import evict_oldest
 from shared.settings import MEMORY, CacheSettings
-from worker.ledger.cache.circuit import CacheRest, Call, CountFault, is_refusal
+from worker.ledger.cache.circuit import Call, CircuitBreaker, CountFault, is_refusal
 from worker.ledger.cache.connection import CacheServer
 from worker.ledger.cache.sentinels import PrimaryUnknown
 from worker.ledger.cache.values import VALUE_BYTES_MAX, VALUES_BYTES_MAX, CachedValues
@@ -55,7 +55,7 @@ def uncounted(_kind: str) -> None:
 class Cache(Protocol):
     """Remembers posted transfers by identity."""
 
-    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+    def get_local(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
         """Return what is remembered in this process."""
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
@@ -64,7 +64,7 @@ class Cache(Protocol):
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember committed transfers, while the caller goes on; the next `get` finds them."""
 
-    def enter(self, epoch: Epoch) -> None:
+    def set_epoch(self, epoch: Epoch) -> None:
         """Forget what was remembered in any other epoch of the ledger."""
 
     async def close(self) -> None:
@@ -84,7 +84,7 @@ class MemoryCache:
         self._epoch: Epoch | None = None
         self._transfers: Final[dict[Identity, Transfer]] = {}
 
-    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+    def get_local(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
         """Return what is remembered."""
         return {i: self._transfers[i] for i in identities if i in self._transfers}
 
@@ -95,9 +95,9 @@ class MemoryCache:
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
         """Remember, and forget the oldest beyond the bound."""
         self._transfers.update(transfers)
-        forget_oldest(self._transfers, MEMORY_TRANSFERS_MAX)
+        evict_oldest(self._transfers, MEMORY_TRANSFERS_MAX)
 
-    def enter(self, epoch: Epoch) -> None:
+    def set_epoch(self, epoch: Epoch) -> None:
         """Forget all when the epoch is another."""
         if epoch != self._epoch:
             self._transfers.clear()
@@ -134,16 +134,16 @@ class RedisCache:
         self._epoch: Epoch | None = None
         self._count: Final = count
         self._ttl_seconds: Final = settings.ttl_seconds
-        self._rest: Final = CacheRest(count)
+        self._rest: Final = CircuitBreaker(count)
         self._unverified_log: Final = UnverifiedLog()
         self._unsent: dict[Identity, Transfer] = {}
         self._sends: asyncio.TimerHandle | None = None
         self._puts: Final[set[asyncio.Task[None]]] = set()
         self._look: asyncio.Task[None] | None = None
 
-    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+    def get_local(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
         """Return what this process remembers."""
-        return self._memory.recall(identities)
+        return self._memory.get_local(identities)
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
         """Return what Redis remembers, or nothing when it doesn't answer in time."""
@@ -231,11 +231,11 @@ class RedisCache:
         else:
             self._rest.note_answer("look")
 
-    def enter(self, epoch: Epoch) -> None:
+    def set_epoch(self, epoch: Epoch) -> None:
         """Use the keys of this epoch only; others expire in their time, and what was not sent never is."""
         if self._epoch is None:
             self._start_look()
-        self._memory.enter(epoch)
+        self._memory.set_epoch(epoch)
         if epoch != self._epoch:
             self._epoch, self._values = epoch, CachedValues(epoch)
             self._unsent = {}

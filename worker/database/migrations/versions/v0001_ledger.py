@@ -27,9 +27,7 @@ def _create_holders() -> None:
     op.create_table(
         "players",
         sa.Column("id", sa.Text, nullable=False, comment="the operator's own id of the player"),
-        sa.Column(
-            "currency", sa.Text, nullable=False, comment="the player's own; they may hold wallets in others"
-        ),
+        sa.Column("currency", sa.Text, nullable=False, comment="the player's own; they may hold wallets in others"),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_players"),
         sa.CheckConstraint(CURRENCY_CHECK, name=op.f("ck_players_currency")),

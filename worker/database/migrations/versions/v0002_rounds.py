@@ -33,9 +33,7 @@ def _create_conflicts() -> None:
     op.create_table(
         "conflicts",
         sa.Column("transfer_id", sa.Uuid, nullable=False),
-        sa.Column(
-            "offered", sa.Text, nullable=False, comment="JSON: the fields that differed, as they were sent"
-        ),
+        sa.Column("offered", sa.Text, nullable=False, comment="JSON: the fields that differed, as they were sent"),
         sa.Column("first_seen_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("transfer_id", "offered", name="pk_conflicts"),
         sa.ForeignKeyConstraint(["transfer_id"], ["transfers.id"], name="fk_conflicts_transfer_id"),

@@ -12,9 +12,7 @@ def upgrade() -> None:
     op.create_table(
         "verified_points",
         sa.Column("id", sa.Integer, nullable=False, autoincrement=False, comment="1, 2, 3, ..."),
-        sa.Column(
-            "verified_at", sa.DateTime(timezone=True), nullable=False, comment="the state that was read"
-        ),
+        sa.Column("verified_at", sa.DateTime(timezone=True), nullable=False, comment="the state that was read"),
         sa.Column("is_full", sa.Boolean, nullable=False),
         sa.Column("from_transfer_id", sa.Uuid, comment="transfers were read from here; all of them if null"),
         sa.Column("to_transfer_id", sa.Uuid, comment="the highest id in the books; null: there was none"),

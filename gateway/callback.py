@@ -24,7 +24,7 @@ from gateway.single_flight import LedgerReply, SingleFlight
 from shared.errors import LedgerUnavailable
 from shared.operations import Credit
 from shared.outcome import Holder, Outcome, OutcomeCode
-from shared.wire import FindPlayer, FindSession
+from shared.queries import FindPlayer, FindSession
 
 BALANCE = "told"
 """How a balance that was told is counted; a credit is counted by its result."""

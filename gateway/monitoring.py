@@ -19,9 +19,9 @@ from gateway.metrics import GatewayMetrics
 from gateway.shed_requests import ShedLog
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome
+from shared.queries import FindPlayer
 from shared.readiness import Readiness, states_of
 from shared.remembered import READINESS_STANDS_SECONDS, Remembered
-from shared.wire import FindPlayer
 
 READY_SECONDS_MAX: Final = 1.0
 """How long the ledger may take to answer a gateway that is ready."""

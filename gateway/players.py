@@ -7,8 +7,8 @@ from gateway.places import SlotLimit
 from gateway.single_flight import SingleFlight
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder, Outcome
+from shared.queries import Query
 from shared.runtime import evict_oldest
-from shared.wire import Lookup
 
 PLAYERS_MAX: Final = 100_000
 
@@ -21,9 +21,9 @@ class PlayerCache:
         self._under_way: Final = SingleFlight(ledger)
         self._places: Final = SlotLimit()
         """For what one body asks, which may name any session beside its signature."""
-        self._known: Final[dict[Lookup, Holder]] = {}
+        self._known: Final[dict[Query, Holder]] = {}
 
-    async def find(self, lookup: Lookup, deadline: float, body: bytes) -> Holder | None:
+    async def find(self, lookup: Query, deadline: float, body: bytes) -> Holder | None:
         """Return who holds the wallets, with balances as of the first answer. Raises LedgerUnavailable.
 
         `body` is that of the request that has to know.

@@ -15,7 +15,8 @@ from gateway.places import SlotLimit
 from shared.errors import LedgerUnavailable
 from shared.operations import Credit
 from shared.outcome import Outcome, OutcomeCode
-from shared.wire import Answer, Lookup
+from shared.queries import Query
+from shared.wire import Answer
 
 LedgerReply = Answer | LedgerUnavailable
 """What the ledger told, or why it told nothing."""
@@ -33,7 +34,7 @@ class _SharedCall:
 
     __slots__ = ("answer", "question")
 
-    def __init__(self, question: Credit | Lookup) -> None:
+    def __init__(self, question: Credit | Query) -> None:
         self.question: Final = question
         self.answer: asyncio.Future[LedgerReply] | None = None
 
@@ -55,7 +56,7 @@ class SingleFlight:
         self._slots: Final = SlotLimit()
         """For other contents of an id that is under way, by id."""
 
-    async def call_all(self, questions: Sequence[Credit | Lookup], deadline: float) -> Sequence[LedgerReply]:
+    async def call_all(self, questions: Sequence[Credit | Query], deadline: float) -> Sequence[LedgerReply]:
         """Return the answers by `deadline`, a time of the running loop's clock, in seconds.
 
         A balance is asked anew once the question that is under way has its answer, which may be too old.
@@ -72,7 +73,7 @@ class SingleFlight:
         except LedgerUnavailable as error:
             return [error]
 
-    async def _call_once(self, questions: Sequence[Credit | Lookup], deadline: float) -> Sequence[LedgerReply]:
+    async def _call_once(self, questions: Sequence[Credit | Query], deadline: float) -> Sequence[LedgerReply]:
         """Ask what is not being asked, and wait for the rest."""
         mine: dict[Hashable, _SharedCall] = {}
         others: dict[int, asyncio.Future[LedgerReply] | None] = {}
@@ -98,7 +99,7 @@ class SingleFlight:
         return [_as_repeat(others[number]) if number in others else next(told) for number in range(len(questions))]
 
     async def _call_and_share(
-        self, mine: dict[Hashable, _SharedCall], questions: Sequence[Credit | Lookup], deadline: float
+        self, mine: dict[Hashable, _SharedCall], questions: Sequence[Credit | Query], deadline: float
     ) -> Sequence[LedgerReply]:
         """Ask, and tell all others who wait, also where it fails."""
         told: Sequence[LedgerReply] = ()
@@ -111,7 +112,7 @@ class SingleFlight:
                     asked.answer.set_result(told[number] if number < len(told) else _NOT_TOLD)
         return told
 
-    def _key(self, question: Credit | Lookup) -> Hashable:
+    def _key(self, question: Credit | Query) -> Hashable:
         """Return under what a question is under way: a credit's id, or all of it where that is another's."""
         if not isinstance(question, Credit):
             return question
@@ -121,7 +122,7 @@ class SingleFlight:
             return key
         return content
 
-    def _needs_slot(self, question: Credit | Lookup) -> bool:
+    def _needs_slot(self, question: Credit | Query) -> bool:
         """Tell whether a question is not under way, but its id is, with other content."""
         key = self._key(question)
         return _is_content(key) and key not in self._calls
@@ -131,7 +132,7 @@ def _is_content(key: Hashable) -> bool:
     return isinstance(key, tuple)
 
 
-def _id_of(question: Credit | Lookup) -> str:
+def _id_of(question: Credit | Query) -> str:
     return question.provider_tx_id if isinstance(question, Credit) else ""
 
 

@@ -1,13 +1,18 @@
-"""A credit: the canonical pay-out instruction that every provider's callback is normalized to."""
+"""The operations on a player's money: what every provider's callback is normalized to.
+
+An operation declares which of its fields are its content, whether it is owed and whether its outcome may be
+cached, so that the messages, the ledger and the cache handle all kinds alike. The rule that says what it moves
+is in `worker.ledger.rules`.
+"""
 
 from enum import StrEnum
-from typing import Final
+from typing import ClassVar
 
 import msgspec
 
 
 class Kind(StrEnum):
-    """What the win came from."""
+    """The source of a win."""
 
     WIN = "win"
     FREE_SPIN = "free_spin"
@@ -16,19 +21,45 @@ class Kind(StrEnum):
 
 
 class Wallet(StrEnum):
-    """The two accounts that a player has in each currency."""
+    """The two wallets that a player has in each currency."""
 
     REAL = "REAL"
     BONUS = "BONUS"
 
 
-class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
-    """One win to be paid, exactly once per (integration, provider_tx_id)."""
+class Operation(msgspec.Struct, frozen=True, array_like=True):
+    """An instruction of one provider about one player's money, to be carried out once per identity."""
+
+    FINGERPRINT: ClassVar[tuple[str, ...]]
+    """The fields that a repeat must have in common with the first; those of the delivery are not among them."""
+
+    IS_OWED: ClassVar[bool]
+    """Whether it is carried out even after nobody waits for its outcome any more."""
+
+    IS_CACHEABLE: ClassVar[bool]
+    """Whether its outcome stays true, so that a cache may answer repeats."""
 
     integration: str
     provider_tx_id: str
     player_id: str
     currency: str
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """The integration and the provider's id: the ledger posts one operation for each."""
+        return self.integration, self.provider_tx_id
+
+
+class Credit(Operation, frozen=True, array_like=True, tag="credit"):
+    """A win to be paid. It is owed: the player has won it, whether or not anyone waits for the reply.
+
+    New optional fields go last: this is also the layout of the messages, whose older readers pass over them.
+    """
+
+    FINGERPRINT = ("player_id", "currency", "amount_minor", "kind", "round_id", "game_id", "bet_id")
+    IS_OWED = True
+    IS_CACHEABLE = True
+
     amount_minor: int
     kind: Kind = Kind.WIN
     wallet: Wallet = Wallet.REAL
@@ -39,16 +70,13 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
     session_id: str | None = None
     open_session_only: bool = False
     """Post only while the session is open; a repeat of a posted credit is still answered."""
-    details: dict[str, str] = {}
-    """What else the provider said, kept for support staff and never interpreted."""
-    signed_digest: bytes | None = None
-    """SHA-256 of the signed message where it does not determine the fields that were signed; the ledger
-    posts one content for each (integration, digest)."""
 
-    @property
-    def identity(self) -> tuple[str, str]:
-        """What money dedups on."""
-        return self.integration, self.provider_tx_id
+    details: dict[str, str] = {}
+    """Further texts of the provider, kept for support staff and never interpreted."""
+
+    signed_digest: bytes | None = None
+    """SHA-256 of the signed message, where that message does not determine the fields that were signed. The
+    ledger posts one content for each (integration, digest)."""
 
     @property
     def signed_identity(self) -> tuple[str, bytes] | None:
@@ -56,5 +84,5 @@ class Credit(msgspec.Struct, frozen=True, array_like=True, tag="credit"):
         return None if self.signed_digest is None else (self.integration, self.signed_digest)
 
 
-FINGERPRINT: Final = ("player_id", "currency", "amount_minor", "kind", "round_id", "game_id", "bet_id")
-"""The content that must match for a repeat to be a replay; the delivery's own fields are not in it."""
+AnyOperation = Credit
+"""Every kind of operation that this version knows, as a union for decoders."""

@@ -24,9 +24,9 @@ from shared.cell_places import MAIN
 from shared.cells import naming_cell
 from shared.errors import SettingsError
 from shared.log_limit import LimitedLog
-from shared.operations import Credit
+from shared.operations import AnyOperation
 from shared.outcome import Outcome, OutcomeCode
-from shared.wire import Lookup
+from shared.queries import Query
 from worker.database.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database.engine import read_only
 from worker.database.faults import outages_as_unavailable
@@ -89,20 +89,20 @@ class Assignment:
         """Log what has not been."""
         self._foreign_log.flush()
 
-    def refusals(self, credits_: Sequence[Credit]) -> list[Outcome | None] | None:
-        """Return an outcome for each credit that is not to be posted here; None where all may be."""
+    def refusals(self, operations: Sequence[AnyOperation]) -> list[Outcome | None] | None:
+        """Return an outcome for each operation that is not to be posted here; None where all may be."""
         own = self._own
-        if own is None or all(credit.integration in own for credit in credits_):
+        if own is None or all(operation.integration in own for operation in operations):
             return None
-        self._log_foreign(Counter(c.integration for c in credits_ if c.integration not in own))
-        return [None if c.integration in own else Outcome(OutcomeCode.UNPOSTABLE) for c in credits_]
+        self._log_foreign(Counter(o.integration for o in operations if o.integration not in own))
+        return [None if o.integration in own else Outcome(OutcomeCode.UNPOSTABLE) for o in operations]
 
-    def foreign(self, lookups: Sequence[Lookup]) -> frozenset[Lookup]:
-        """Return the lookups that another cell is to answer: its players may have the same ids."""
+    def foreign(self, queries: Sequence[Query]) -> frozenset[Query]:
+        """Return the queries that another cell is to answer: its players may have the same ids."""
         if not self._elsewhere:
             return frozenset()
-        found = frozenset(lookup for lookup in lookups if lookup.integration in self._elsewhere)
-        self._log_foreign(Counter(lookup.integration for lookup in found))
+        found = frozenset(query for query in queries if query.integration in self._elsewhere)
+        self._log_foreign(Counter(query.integration for query in found))
         return found
 
     def _log_foreign(self, numbers: Mapping[str, int]) -> None:

@@ -18,7 +18,8 @@ import structlog
 from gateway.ledger_client.concurrency import ConcurrencyLimit
 from shared.broker.topology import shard_of
 from shared.errors import LedgerUnavailable, ShardMissing
-from shared.wire import BATCH_QUESTIONS_MAX, Answer, FindSession, Question
+from shared.queries import FindSession
+from shared.wire import BATCH_OPERATIONS_MAX, Answer, Question
 
 BATCHES_IN_FLIGHT_MAX: Final = 4
 """Of a lane: a worker that has answered one need not wait for the next."""
@@ -234,7 +235,7 @@ class WorkerQueue:
 
     def _wait_seconds(self) -> float:
         """Estimate when a question put now is answered: the batch under way, then those before it."""
-        return self._batch_seconds * (2 + len(self._waiting) // BATCH_QUESTIONS_MAX)
+        return self._batch_seconds * (2 + len(self._waiting) // BATCH_OPERATIONS_MAX)
 
     def _flush(self) -> None:
         self._is_flush_scheduled = False
@@ -261,7 +262,7 @@ class WorkerQueue:
     def _next_batch(self) -> list[_PendingCall]:
         """Take what waits, up to the bound, without those who no longer wait."""
         batch: list[_PendingCall] = []
-        while self._waiting and len(batch) < BATCH_QUESTIONS_MAX:
+        while self._waiting and len(batch) < BATCH_OPERATIONS_MAX:
             call = self._waiting.popleft()
             if not call.answer.done():
                 batch.append(call)

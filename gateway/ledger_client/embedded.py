@@ -7,6 +7,7 @@ from typing import Final, Self
 
 from gateway.ledger_client.client import LedgerClient
 from gateway.ledger_client.dispatcher import BatchAnswer, BatchDispatcher
+from gateway.ledger_client.questions import merged, split
 from shared.errors import LedgerUnavailable
 from shared.settings import Settings
 from shared.wire import Answer, Question
@@ -59,7 +60,9 @@ class EmbeddedLedgerClient(LedgerClient):
         """Answer. Each call keeps its own deadline; a transaction is not cut off by it."""
         if self._bookkeeper is None:
             raise LedgerUnavailable("the ledger is not open")
-        return BatchAnswer("", await self._bookkeeper.answer(questions))
+        operations, queries = split(questions)
+        outcomes, replies = await self._bookkeeper.answer(operations, queries)
+        return BatchAnswer("", merged(questions, outcomes, replies))
 
 
 async def prepare(settings: Settings, player_id: str, currency: str, session_id: str) -> None:

@@ -26,6 +26,7 @@ from prometheus_client.registry import Collector
 
 from gateway.ledger_client.client import LedgerClient
 from gateway.ledger_client.dispatcher import BatchAnswer, BatchDispatcher
+from gateway.ledger_client.questions import merged, split
 from gateway.ledger_client.shard_search import ShardSearch
 from gateway.ledger_client.unconfirmed import as_unavailable
 from gateway.ledger_client.watchdog import UNANSWERED_SECONDS_MAX, UNCONFIRMED_SECONDS_MAX, Watchdog
@@ -36,21 +37,21 @@ from shared.broker.topology import EXCHANGE, shard_queue
 from shared.errors import LedgerUnavailable, PoisonMessage
 from shared.log_limit import LimitedLog
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
-from shared.operations import Credit
+from shared.operations import Operation
 from shared.outcome import Outcome, OutcomeCode
 from shared.settings import BrokerSettings
 from shared.wire import (
     BATCH_BYTES_MAX,
     BATCH_NUMBER_BITS,
-    MESSAGE_TYPE,
     Answer,
     Batch,
     Question,
-    encode,
+    encode_batch,
     is_fit,
     read_replies,
     refuse_size,
     unix_ms,
+    version_for,
 )
 
 EXCHANGE_LOOK_SECONDS: Final = 0.5
@@ -66,8 +67,7 @@ class _Message(NamedTuple):
     """A batch on its way out."""
 
     shard: int
-    number: int
-    questions: Sequence[Question]
+    batch: Batch
     body: bytes
     milliseconds: int
 
@@ -214,7 +214,9 @@ class RabbitLedgerClient(LedgerClient):
         if channel is None:
             raise LedgerUnavailable(self._absence)
         number, milliseconds = randbits(BATCH_NUMBER_BITS), max(1, int((deadline - loop.time()) * 1_000))
-        payload = encode(Batch(number, unix_ms() + milliseconds, list(questions), self._reply_queue))
+        operations, queries = split(questions)
+        batch = Batch(number, unix_ms() + milliseconds, operations, queries, self._reply_queue, version_for(operations))
+        payload = encode_batch(batch)
         if len(payload) > BATCH_BYTES_MAX:
             if len(questions) > 1:
                 return await self._send_parts(shard, questions, deadline, len(payload))
@@ -223,16 +225,19 @@ class RabbitLedgerClient(LedgerClient):
         body = self._keys.sign(Purpose.BATCH, payload)
         reply: asyncio.Future[BatchAnswer] = loop.create_future()
         self._pending[number] = reply
-        message = _Message(shard, number, questions, body, milliseconds)
+        message = _Message(shard, batch, body, milliseconds)
         confirmed = loop.create_task(self._publish(channel, message))
         confirmed.add_done_callback(lambda task: _fail_unconfirmed(reply, task))
         try:
             async with asyncio.timeout_at(deadline):
-                return await reply
+                worker_id, answers = await reply
         except TimeoutError:
             raise LedgerUnavailable("no answer in time") from None
         finally:
             del self._pending[number]
+        if len(answers) != len(questions):
+            raise LedgerUnavailable(f"{len(answers)} answers to {len(questions)} questions")
+        return BatchAnswer(worker_id, merged(questions, answers[: len(operations)], answers[len(operations) :]))
 
     async def _send_parts(
         self, shard: int, questions: Sequence[Question], deadline: float, payload_bytes: int
@@ -261,8 +266,8 @@ class RabbitLedgerClient(LedgerClient):
         """Publish with confirmation: what the broker confirms is posted, in time or late."""
         properties = Basic.Properties(
             delivery_mode=2,
-            message_type=MESSAGE_TYPE,
-            message_id=str(message.number),
+            message_type=message.batch.version,
+            message_id=str(message.batch.number),
             expiration=str(message.milliseconds),
         )
         unconfirmed = self._unconfirmed
@@ -280,7 +285,7 @@ class RabbitLedgerClient(LedgerClient):
         finally:
             unconfirmed.heard()  # a refusal is heard, too
         if _log.is_enabled_for(logging.DEBUG):
-            confirmed = [question.identity for question in message.questions if isinstance(question, Credit)]
+            confirmed = [o.identity for o in message.batch.operations if isinstance(o, Operation)]
             _log.debug("confirmed by the broker", shard=message.shard, credits=confirmed)
 
 

@@ -20,8 +20,8 @@ from shared.money import Currencies
 from shared.networks import Networks
 from shared.operations import Credit, Kind, Wallet
 from shared.outcome import Holder, Outcome, OutcomeCode
+from shared.queries import FindPlayer, Query
 from shared.settings_types import StringList
-from shared.wire import FindPlayer, Lookup
 
 TEXT_CHARACTERS_MAX: Final = 1_000
 EXPLANATION_CHARACTERS_MAX: Final = 256
@@ -168,7 +168,7 @@ class Provider(ABC, Generic[SettingsType, Message]):
     def parse(self, callback: Callback) -> Message:
         """Read the body into the provider's own schema, numbers as written. Raises Refused."""
 
-    def lookup(self, message: Message) -> Lookup | None:  # noqa: ARG002
+    def lookup(self, message: Message) -> Query | None:  # noqa: ARG002
         """Return what `normalize` has to ask the ledger first: who the player is. Raises Refused."""
         return None
 

@@ -69,7 +69,7 @@ from shared.ids import is_id
 from shared.money import Currencies
 from shared.operations import Credit
 from shared.outcome import Holder, Outcome, OutcomeCode
-from shared.wire import FindSession
+from shared.queries import FindSession
 
 
 class Code(NamedTuple):

@@ -83,8 +83,8 @@ from gateway.providers.signing import SigningKeys, hmac_sha256_hex
 from shared.money import Currencies
 from shared.operations import Credit, Kind
 from shared.outcome import Holder, Outcome, OutcomeCode
+from shared.queries import FindPlayer
 from shared.settings_types import CurrencyCode
-from shared.wire import FindPlayer
 
 
 class Code(NamedTuple):

@@ -71,7 +71,7 @@ from gateway.providers.signing import hmac_sha256_hex
 from shared.ids import ID_CHARACTERS_MAX
 from shared.operations import Credit, Kind
 from shared.outcome import Holder, Outcome, OutcomeCode
-from shared.wire import FindPlayer
+from shared.queries import FindPlayer
 
 STATUS_CODES: Final[Mapping[OutcomeCode, str]] = {
     OutcomeCode.POSTED: "OK",

@@ -11,17 +11,18 @@ from shared.broker.bodies import HEAD_BYTES
 from shared.broker.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, shard_queue
 from shared.message_keys import MessageKeys, Purpose
 from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
+from shared.queries import FindPlayer
 from shared.wire import (
-    BATCH_QUESTIONS_MAX,
+    BATCH_OPERATIONS_MAX,
     MESSAGE_BYTES_MAX,
     STALE_SECONDS,
-    UNSIGNED_TYPE,
+    V1,
     Answer,
     Batch,
     BatchReply,
-    FindPlayer,
     Replies,
-    encode,
+    encode_batch,
+    encode_replies,
     unix_ms,
 )
 from tests.support.attacked import (
@@ -60,7 +61,7 @@ async def test_forged_batch_credits_nobody_and_is_answered_to_nobody(system: Sys
     for queue in (SHARD, LATE_QUEUE):
         for body in bodies:
             await stranger.publish(body, queue, reply_to=stranger.own_queue)
-        await stranger.publish(forged, queue, message_type=UNSIGNED_TYPE, reply_to=stranger.own_queue)
+        await stranger.publish(forged, queue, message_type=V1, reply_to=stranger.own_queue)
     aside = await put_aside(system, 2 * (len(bodies) + 1))
     assert not any(message.authentic for message in aside)
     assert await pay(system) == 1
@@ -92,7 +93,7 @@ async def test_replayed_batch_pays_nothing_twice_and_is_answered_to_its_gateway_
 async def test_batch_that_was_captured_long_ago_is_left_to_a_person(system: System, stranger: Stranger) -> None:
     """What was refused in its time, as for an unknown player, is not paid because somebody sends it again."""
     before, long_ago = await transfers(system), unix_ms() - 1_000 * (STALE_SECONDS + 60)
-    body = KEYS.sign(Purpose.BATCH, encode(Batch(1, long_ago, [credit()], "amq.gen-gone")))
+    body = KEYS.sign(Purpose.BATCH, encode_batch(Batch(1, long_ago, [credit()], reply_to="amq.gen-gone")))
     await stranger.publish(body, SHARD)
     await stranger.publish(body, LATE_QUEUE)
     aside = await put_aside(system, 2)
@@ -111,7 +112,7 @@ async def test_forged_reply_is_believed_by_no_gateway_though_its_number_is_right
         paying = asyncio.create_task(pay(system))
         captured, waiting = await stranger.overheard_batch()
         lies = Outcome(OutcomeCode.POSTED, Receipt("forged", "EUR", 1050, 0, 1050, 0))
-        payload = encode(Replies(waiting.reply_to, "worker", [BatchReply(waiting.number, [lies])]))
+        payload = encode_replies(Replies(waiting.reply_to, "worker", [BatchReply(waiting.number, [lies])]))
         forged = [
             payload,
             THIEF.sign(Purpose.REPLY, payload),
@@ -119,7 +120,7 @@ async def test_forged_reply_is_believed_by_no_gateway_though_its_number_is_right
             captured,
             b"",
         ]
-        elsewhere = encode(Replies("amq.gen-other", "worker", [BatchReply(waiting.number, [lies])]))
+        elsewhere = encode_replies(Replies("amq.gen-other", "worker", [BatchReply(waiting.number, [lies])]))
         forged.append(KEYS.sign(Purpose.REPLY, elsewhere))
         for body in forged:
             await stranger.publish(body, waiting.reply_to)
@@ -144,8 +145,8 @@ async def test_forged_owner_of_a_session_is_not_remembered(system: System, stran
     try:
         paying = asyncio.create_task(pay(system, player_id="ben", integration="gpas"))
         _, waiting = await stranger.overheard_batch()
-        answers: list[Answer] = [Holder("mallory", "EUR", 0, 0)] * len(waiting.questions)
-        payload = encode(Replies(waiting.reply_to, "worker", [BatchReply(waiting.number, answers)]))
+        answers: list[Answer] = [Holder("mallory", "EUR", 0, 0)] * len(waiting)
+        payload = encode_replies(Replies(waiting.reply_to, "worker", [BatchReply(waiting.number, answers)]))
         await stranger.publish(THIEF.sign(Purpose.REPLY, payload), waiting.reply_to)
         await stranger.publish(payload, waiting.reply_to)
     finally:
@@ -159,7 +160,7 @@ async def test_replayed_reply_answers_nothing(system: System, stranger: Stranger
     _, answered = await stranger.overheard_batch()
     before = (await dropped(system)).get("too late", 0)
     lies = BatchReply(answered.number, [Outcome(OutcomeCode.UNKNOWN_PLAYER)])
-    captured = KEYS.sign(Purpose.REPLY, encode(Replies(answered.reply_to, "worker", [lies])))
+    captured = KEYS.sign(Purpose.REPLY, encode_replies(Replies(answered.reply_to, "worker", [lies])))
     await stranger.publish_all([captured] * 20, answered.reply_to)
 
     async def are_dropped() -> bool:
@@ -177,7 +178,7 @@ async def test_message_as_large_as_the_broker_takes_stops_no_honest_win(
 ) -> None:
     before = await transfers(system)
     number = 160_000  # credits; RabbitMQ 4 takes no message of more than 16 MiB
-    payload = encode(Batch(1, unix_ms() + 60_000, [credit()] * number))
+    payload = encode_batch(Batch(1, unix_ms() + 60_000, [credit()] * number))
     body = KEYS.sign(Purpose.BATCH, payload) if signed else payload
     await stranger.publish(body, SHARD)
     assert await pay_with_retries(system, 20) == 20
@@ -191,10 +192,10 @@ async def test_message_as_large_as_the_broker_takes_stops_no_honest_win(
 async def test_batch_of_more_questions_than_any_gateway_asks_is_not_worked_on(
     system: System, stranger: Stranger
 ) -> None:
-    many = [credit()] + [FindPlayer("anna")] * BATCH_QUESTIONS_MAX
-    await stranger.publish(KEYS.sign(Purpose.BATCH, encode(Batch(1, unix_ms(), list(many)))), SHARD)
+    many = Batch(1, unix_ms(), [credit()], [FindPlayer("anna")] * BATCH_OPERATIONS_MAX)
+    await stranger.publish(KEYS.sign(Purpose.BATCH, encode_batch(many)), SHARD)
     (aside,) = await put_aside(system, 1)
-    assert f"{BATCH_QUESTIONS_MAX + 1} questions" in aside.reason
+    assert f"{BATCH_OPERATIONS_MAX + 1} questions" in aside.reason
     assert aside.queue == DEAD_QUEUE
 
 
@@ -202,7 +203,7 @@ async def test_questions_of_long_ago_are_kept_by_nobody(system: System, stranger
     """Whoever repeats captured questions about balances fills no queue: no money is lost with them."""
     before, asked = await counted(system, "credits_worker_dropped_messages_total"), 20
     long_ago = unix_ms() - 1_000 * (STALE_SECONDS + 60)
-    body = KEYS.sign(Purpose.BATCH, encode(Batch(1, long_ago, [FindPlayer("anna")], "amq.gen-gone")))
+    body = KEYS.sign(Purpose.BATCH, encode_batch(Batch(1, long_ago, [], [FindPlayer("anna")], "amq.gen-gone")))
     await stranger.publish_all([body] * asked, SHARD)
 
     async def are_dropped() -> bool:

@@ -11,13 +11,13 @@ from pamqp.commands import Basic
 
 from shared.broker.topology import DEAD_QUEUE, EXCHANGE, LATE_QUEUE, UNSIGNED_QUEUE
 from shared.message_keys import Purpose
-from shared.wire import MESSAGE_TYPE, Batch, encode
+from shared.wire import V2, Batch, encode_batch
 from tests.support.attacked import SHARD, batch, credit, pay, queued, transfers, until
 from tests.support.servers import Servers
 from tests.support.stranger import Stranger, put_aside, stranger_to
 from tests.support.system import KEYS, System
 
-SIGNED = Basic.Properties(message_type=MESSAGE_TYPE, delivery_mode=2)
+SIGNED = Basic.Properties(message_type=V2, delivery_mode=2)
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def unbind(stranger: Stranger, queue: str) -> None:
 
 
 POISON: Mapping[str, bytes] = {
-    DEAD_QUEUE: KEYS.sign(Purpose.BATCH, encode(Batch(1, 0, [credit()]))),
+    DEAD_QUEUE: KEYS.sign(Purpose.BATCH, encode_batch(Batch(1, 0, [credit()]))),
     UNSIGNED_QUEUE: b"poison",
 }
 """By the queue in which it is kept."""

@@ -28,8 +28,9 @@ from shared.logging import set_up_logging
 from shared.money import MINOR_MAX
 from shared.operations import Credit, Wallet
 from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
+from shared.queries import FindSession, Query
 from shared.settings import Settings, load_settings
-from shared.wire import Answer, FindSession, Lookup, Question
+from shared.wire import Answer, Question
 from worker.database.engine import create_engine
 from worker.database.schema import SETTLEMENT, entries, sessions, transfers, wallets
 from worker.ledger.transaction import Ledger
@@ -49,7 +50,7 @@ class DirectLedger(LedgerClient):
         """Take the database's engine, whose tables are there."""
         self._engine: Final = engine
         self._ledger: Final = Ledger(engine)
-        self._holders: dict[Lookup, Holder] = {}
+        self._holders: dict[Query, Holder] = {}
         self._in_flight = 0
 
     async def __aenter__(self) -> Self:

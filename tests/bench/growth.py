@@ -22,9 +22,9 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
-from shared.operations import FINGERPRINT, Credit, Wallet
+from shared.operations import Credit, Wallet
+from shared.queries import FindPlayer
 from shared.settings import LedgerSettings
-from shared.wire import FindPlayer
 from tests.bench.books import INTEGRATION, fill, provider_tx_id
 from tests.support.credits import win
 from tests.support.servers import running_servers
@@ -86,7 +86,7 @@ async def posted_credits(books: Books, size: int) -> list[Credit]:
     async with books.engine.connect() as connection:
         return [
             Credit(
-                **{name: row[name] for name in ("integration", "provider_tx_id", *FINGERPRINT)},
+                **{name: row[name] for name in ("integration", "provider_tx_id", *Credit.FINGERPRINT)},
                 wallet=Wallet.BONUS if row["bonus_minor"] else Wallet.REAL,
             )
             for row in (await connection.execute(found)).mappings()

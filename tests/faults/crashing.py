@@ -25,7 +25,7 @@ WRITTEN_SECONDS: Final = 0.05
 STEPS: Final = {
     "before the commit": (PostgresStatements, "insert", False),
     "after the commit": (Ledger, "post_new", True),
-    "after the cache was told": (LedgerService, "_post_new", True),
+    "after the cache was told": (LedgerService, "_post_optimistic", True),
     "after the reply, before the ack": (BatchProcessor, "_reply", True),
     "after the ack": (BatchProcessor, "_settle", True),
 }

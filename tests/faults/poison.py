@@ -20,7 +20,7 @@ from tests.support.system import SESSION
 from worker.database.schema import CACHE_KEY_BYTES
 from worker.ledger.cache.values import MAC_BYTES, CachedValues
 from worker.ledger.epoch import Epoch
-from worker.ledger.planner import Transfer
+from worker.ledger.state import Transfer
 
 INTEGRATION: Final = "klas"
 KEPT_WITHIN_SECONDS: Final = 10.0

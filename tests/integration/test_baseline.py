@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.operations import Credit, Wallet
 from shared.outcome import Outcome, OutcomeCode
-from shared.wire import FindPlayer
+from shared.queries import FindPlayer
 from tests.bench.baseline import DirectLedger
 from tests.bench.subjects import embedded
 from tests.support.credits import win

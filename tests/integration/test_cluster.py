@@ -13,8 +13,8 @@ from gateway.ledger_client import rabbit
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from gateway.providers.base import Win
 from shared.errors import LedgerUnavailable
+from shared.queries import FindPlayer
 from shared.settings import BrokerSettings
-from shared.wire import FindPlayer
 from tests.faults.cluster import of_workers
 from tests.faults.experiment import Fault, run
 from tests.faults.injections import BEYOND_WINDOW_SECONDS

@@ -15,7 +15,7 @@ from shared.broker.topology import DEAD_QUEUE, UNSIGNED_QUEUE, shard_of, shard_q
 from shared.message_keys import MessageKeys, Purpose
 from shared.operations import Credit
 from shared.settings import BrokerSettings
-from shared.wire import BATCH_QUESTIONS_MAX, MESSAGE_TYPE, UNSIGNED_TYPE, Batch, encode, unix_ms
+from shared.wire import BATCH_OPERATIONS_MAX, V1, V2, Batch, encode_batch, unix_ms
 from tests.support.commands import run
 from tests.support.credits import win
 from tests.support.servers import Servers, fresh_vhost
@@ -43,7 +43,7 @@ async def publish(system: System) -> AsyncIterator[Publish]:
         connection.channel() as channel,
     ):
 
-        async def publish_to(queue: str, body: bytes, message_type: str = MESSAGE_TYPE, **more: Any) -> None:
+        async def publish_to(queue: str, body: bytes, message_type: str = V2, **more: Any) -> None:
             message = aio_pika.Message(body, type=message_type, delivery_mode=2, **more)
             await channel.default_exchange.publish(message, routing_key=queue)
 
@@ -79,7 +79,7 @@ def batch(*credits_: Credit) -> bytes:
 
 
 def unsigned(*credits_: Credit) -> bytes:
-    return encode(Batch(1, unix_ms(), list(credits_)))
+    return encode_batch(Batch(1, unix_ms(), list(credits_)))
 
 
 UNPOSTABLE = win("unpostable", round_id="\x00")
@@ -138,7 +138,7 @@ async def test_what_nobody_signed_is_sent_back_only_by_name_and_with_a_word_for_
     system: System, publish: Publish
 ) -> None:
     """It is forged, or waited through an upgrade from a version that did not sign."""
-    await publish(SHARD, unsigned(win("before the upgrade")), UNSIGNED_TYPE)
+    await publish(SHARD, unsigned(win("before the upgrade")), V1)
     await publish(SHARD, MessageKeys([b"a thief's" * 9]).sign(Purpose.BATCH, unsigned(win("forged"))))
     await publish(DEAD_QUEUE, batch(win("ours", player_id="ben")), headers={"reason": "unpostable"})
     found = {m["credits"][0][2]: m for m in await until_dead(system, 3)}
@@ -164,8 +164,8 @@ async def test_what_nobody_signed_is_sent_back_only_by_name_and_with_a_word_for_
 
 
 async def test_what_nobody_signed_is_found_where_earlier_versions_left_it(system: System, publish: Publish) -> None:
-    await publish(DEAD_QUEUE, unsigned(win("long ago")), UNSIGNED_TYPE, headers={"reason": "unsigned"})
-    await publish(SHARD, unsigned(win("of today")), UNSIGNED_TYPE)
+    await publish(DEAD_QUEUE, unsigned(win("long ago")), V1, headers={"reason": "unsigned"})
+    await publish(SHARD, unsigned(win("of today")), V1)
     found = {m["credits"][0][2]: m for m in await until_dead(system, 2)}
     assert {name: m["queue"] for name, m in found.items()} == {
         "long ago": DEAD_QUEUE,
@@ -181,7 +181,7 @@ async def test_what_nobody_signed_is_found_where_earlier_versions_left_it(system
 
 async def test_what_is_named_in_vain_is_told_why(system: System, publish: Publish) -> None:
     """A question with no win in it is neither undecodable nor in want of a word for it."""
-    await publish(UNSIGNED_QUEUE, unsigned(), UNSIGNED_TYPE)
+    await publish(UNSIGNED_QUEUE, unsigned(), V1)
     ((empty,), nobodys) = ([m["id"] for m in await until_dead(system, 1)], "0" * 32)
     refused = await system.command("dead", "send-back", empty, nobodys, "--unsigned")
     told = sorted([f"{empty} (holds no credit)", f"{nobodys} (not put aside)"])
@@ -192,8 +192,8 @@ async def test_what_is_named_in_vain_is_told_why(system: System, publish: Publis
 
 async def test_more_than_a_batch_is_sent_back_in_several(system: System, publish: Publish) -> None:
     """So many came from no gateway of this version; whoever vouches for them gets them paid all the same."""
-    many = [win(f"{n}", details={"note": "n" * 1_000}) for n in range(BATCH_QUESTIONS_MAX + 200)]
-    await publish(DEAD_QUEUE, unsigned(*many), UNSIGNED_TYPE)
+    many = [win(f"{n}", details={"note": "n" * 1_000}) for n in range(BATCH_OPERATIONS_MAX + 200)]
+    await publish(DEAD_QUEUE, unsigned(*many), V1)
     (message,) = await until_dead(system, 1)
     await system.command("dead", "send-back", message["id"], "--unsigned")
     await until_balances(system, {"anna": 1050 * len(many), "ben": 0})

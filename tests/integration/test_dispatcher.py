@@ -10,8 +10,9 @@ from gateway.ledger_client.dispatcher import BatchAnswer
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from shared.broker.topology import shard_of
 from shared.errors import LedgerUnavailable
+from shared.queries import FindPlayer
 from shared.settings import BrokerSettings
-from shared.wire import FindPlayer, Question
+from shared.wire import Question
 from tests.support.metrics import shards_in_use
 from tests.support.servers import Servers
 from tests.support.system import KEYS, Process, System, running_system

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.outcome import OutcomeCode
-from shared.wire import FindPlayer, FindSession
+from shared.queries import FindPlayer, FindSession
 from tests.integration.conftest import engine_of
 from tests.support.commands import Ended, run
 from tests.support.credits import WIN, win

@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 from shared.cells import settings_of
 from shared.errors import SettingsError
 from shared.outcome import Holder, Outcome, OutcomeCode
+from shared.queries import FindPlayer, FindSession
 from shared.settings import Settings
-from shared.wire import FindPlayer, FindSession
 from tests.integration.conftest import Originals, engine_of
 from tests.support.commands import ON_SQLITE, run_with
 from tests.support.credits import win
@@ -107,11 +107,11 @@ async def test_balances_and_sessions_of_another_cell_are_not_told(engine: AsyncE
     own, foreign, older = FindPlayer("anna", "klas"), FindPlayer("anna", "gpas"), FindPlayer("anna")
     anna = Holder("anna", "EUR", 0, 0)
     session = FindSession("gpas", "s")
-    told = await bookkeeper.answer([own, foreign, older, session, FindPlayer("nobody", "klas")])
+    _, told = await bookkeeper.answer([], [own, foreign, older, session, FindPlayer("nobody", "klas")])
     assert told == [anna, unavailable, anna, unavailable, None]
-    assert await bookkeeper.answer([foreign]) == [unavailable]
-    assert await bookkeeper.answer([FindPlayer("")]) == [None], "a gateway is ready"
-    assert await bookkeeper.answer([FindPlayer("anna", "unassigned")]) == [anna]
+    assert await bookkeeper.answer([], [foreign]) == ([], [unavailable])
+    assert await bookkeeper.answer([], [FindPlayer("")]) == ([], [None]), "a gateway is ready"
+    assert await bookkeeper.answer([], [FindPlayer("anna", "unassigned")]) == ([], [anna])
 
 
 async def test_books_of_another_cell_tell_nothing_of_its_players(engine: AsyncEngine) -> None:
@@ -120,7 +120,7 @@ async def test_books_of_another_cell_tell_nothing_of_its_players(engine: AsyncEn
     bookkeeper = await bookkeeper_of(engine, "main")
     await assign({"brand2": engine}, {"brand2": ["gpas"]})
     bookkeeper.epoch_known_until = 0.0  # a second has passed
-    assert await bookkeeper.answer([FindPlayer("anna", "gpas")]) == [Outcome(OutcomeCode.UNAVAILABLE)]
+    assert await bookkeeper.answer([], [FindPlayer("anna", "gpas")]) == ([], [Outcome(OutcomeCode.UNAVAILABLE)])
 
 
 async def test_what_is_not_this_cells_is_a_line_a_second_however_many_batches_come(

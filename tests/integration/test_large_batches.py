@@ -6,8 +6,9 @@ from uuid import uuid4
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, OutcomeCode
+from shared.queries import FindPlayer
 from shared.settings import BrokerSettings
-from shared.wire import MESSAGE_BYTES_MAX, FindPlayer, Question
+from shared.wire import MESSAGE_BYTES_MAX, Question
 from tests.support.credits import win
 from tests.support.servers import Servers
 from tests.support.system import KEYS, System, running_system

@@ -12,9 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.money import MINOR_MAX
-from shared.operations import FINGERPRINT, Credit, Kind, Wallet
+from shared.operations import Credit, Kind, Wallet
 from shared.outcome import Outcome, OutcomeCode
-from shared.wire import FindSession
+from shared.queries import FindSession
 from tests.support.credits import OTHER_CONTENT, WIN, win
 from tests.support.ledgers import add_players, assert_books_hold, balance_minor, post, receipt, results
 from worker.database.migrate import require_migrated
@@ -53,7 +53,7 @@ async def test_every_field_of_a_win_is_kept(engine: AsyncEngine, ledger: Ledger)
     await post(ledger, kept)
     async with engine.connect() as connection:
         row = (await connection.execute(text("SELECT * FROM transfers"))).mappings().one()
-    for field in ("integration", "provider_tx_id", "round_closed", "session_id", *FINGERPRINT):
+    for field in ("integration", "provider_tx_id", "round_closed", "session_id", *Credit.FINGERPRINT):
         assert row[field] == getattr(kept, field)
     assert row["details"] == '{"ключ":"\\u001b\'"}'
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
-from shared.operations import FINGERPRINT, Credit
+from shared.operations import Credit
 from shared.outcome import OutcomeCode
 from shared.settings import LedgerSettings
 from tests.support.caches import cache_on, put, transfer
@@ -22,7 +22,7 @@ from worker.database.engine import create_engine
 from worker.database.schema import conflicts
 from worker.ledger.cache.outcomes import Cache, MemoryCache, RedisCache
 from worker.ledger.planner import Plan
-from worker.ledger.service import HALVED_CREDITS_MIN, LedgerService, is_odd
+from worker.ledger.service import HALVED_OPERATIONS_MIN, LedgerService, half_of
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
 from worker.verify import verify
@@ -139,7 +139,7 @@ async def test_cache_that_tells_of_a_lost_commit_is_not_believed_after_the_epoch
     lying: Cache = cache if kind == "redis" else MemoryCache()
     bookkeeper = LedgerService(ledger, lying)
     lying.set_epoch(await ledger.keyed_epoch())
-    never_committed = {name: getattr(WIN, name) for name in FINGERPRINT}
+    never_committed = {name: getattr(WIN, name) for name in Credit.FINGERPRINT}
     await put(lying, {WIN.identity: transfer(**never_committed)})
     (lie,) = await bookkeeper.post([WIN])
     assert lie.code is OutcomeCode.REPLAYED
@@ -155,9 +155,10 @@ PLAYERS = [f"player-{n}" for n in range(20)]
 def large_batch() -> list[Credit]:
     """Return wins enough to be posted in halves, of players in both."""
     batch = [
-        win(f"win-{n}", player_id=PLAYERS[n % len(PLAYERS)], amount_minor=1 + n) for n in range(2 * HALVED_CREDITS_MIN)
+        win(f"win-{n}", player_id=PLAYERS[n % len(PLAYERS)], amount_minor=1 + n)
+        for n in range(2 * HALVED_OPERATIONS_MIN)
     ]
-    assert {is_odd(credit) for credit in batch} == {False, True}
+    assert {half_of(credit) for credit in batch} == {0, 1}
     return batch
 
 
@@ -188,7 +189,7 @@ async def test_id_that_two_players_have_in_one_large_batch_is_paid_to_one(postgr
     for player_id in PLAYERS:
         await add_player(postgres, player_id, "EUR")
     batch = large_batch()
-    other = next(credit for credit in batch if is_odd(credit) is not is_odd(batch[0]))
+    other = next(credit for credit in batch if half_of(credit) != half_of(batch[0]))
     stolen = msgspec.structs.replace(batch[0], player_id=other.player_id)
     outcomes = await LedgerService(Ledger(postgres), MemoryCache()).post([*batch, stolen])
     assert {outcomes[0].code, outcomes[-1].code} == {OutcomeCode.POSTED, OutcomeCode.CONFLICT}
@@ -206,7 +207,7 @@ async def test_half_of_a_large_batch_that_meets_an_outage_leaves_the_other_poste
     post_new = ledger.post_new
 
     async def unavailable_to_the_odd(credits_: Sequence[Credit]) -> Plan | None:
-        if is_odd(credits_[0]):
+        if half_of(credits_[0]):
             raise LedgerUnavailable("the database: gone")
         return await post_new(credits_)
 
@@ -217,7 +218,7 @@ async def test_half_of_a_large_batch_that_meets_an_outage_leaves_the_other_poste
     monkeypatch.undo()
     outcomes = await bookkeeper.post(batch)
     assert [outcome.code for outcome in outcomes] == [
-        OutcomeCode.POSTED if is_odd(credit) else OutcomeCode.REPLAYED for credit in batch
+        OutcomeCode.POSTED if half_of(credit) else OutcomeCode.REPLAYED for credit in batch
     ]
 
 

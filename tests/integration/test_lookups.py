@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from shared.outcome import Holder, Outcome, OutcomeCode
-from shared.wire import Answer, FindPlayer, FindSession, Lookup
+from shared.queries import FindPlayer, FindSession, Query
+from shared.wire import Answer
 from tests.support.crashes import METRICS, UnluckyCache, UnluckyWorker
 from tests.support.credits import WIN
 from tests.support.ledgers import add_players, assert_books_hold
@@ -40,7 +41,7 @@ async def add_half_a_player(engine: AsyncEngine) -> None:
         await connection.execute(insert(wallets).values(wallet | {"balance_minor": 0, "version": 0}))
 
 
-async def told(engine: AsyncEngine, lookups: list[Lookup]) -> list[Answer]:
+async def told(engine: AsyncEngine, lookups: list[Query]) -> list[Answer]:
     """Have a worker answer lookups and, between them, a win; return what it told of the lookups."""
     queues = Queues()
     worker = UnluckyWorker(engine, UnluckyCache(), queues)

@@ -21,10 +21,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.money import Currencies
-from shared.operations import FINGERPRINT, Credit
+from shared.operations import Credit
 from shared.outcome import Outcome, OutcomeCode
+from shared.queries import FindPlayer
 from shared.settings import LedgerSettings
-from shared.wire import Answer, Batch, BatchReply, FindPlayer, Question
+from shared.wire import Answer, Batch, BatchReply, Question
 from tests.support.crashes import UnluckyCache, UnluckyWorker
 from tests.support.credits import WIN
 from tests.support.fault_points import Fault
@@ -126,7 +127,7 @@ class Casino(RuleBasedStateMachine):
         expected = self._expect(live, late) if worker.luck.committed or worker.luck.answered else {}
         self.answered |= expected.keys()
         if lived and worker.luck.struck:
-            expected = {b.number: [Outcome(OutcomeCode.UNAVAILABLE)] * len(b.questions) for b in live}
+            expected = {b.number: [Outcome(OutcomeCode.UNAVAILABLE)] * len(b) for b in live}
         self._assert_told(live, replies, expected)
         assert not lived or len(replies) == len(live)
 
@@ -140,7 +141,9 @@ class Casino(RuleBasedStateMachine):
         for reply_to, reply in replies:
             batch = batches[reply.number]
             assert reply_to == gateway_of(batch)
-            answers = [self._read(q, a) for q, a in zip(batch.questions, reply.answers, strict=True)]
+            answers = [
+                self._read(q, a) for q, a in zip([*batch.operations, *batch.queries], reply.answers, strict=True)
+            ]
             assert answers == expected[reply.number]
         waiting = {batch.number for batch in (*self.queues.live, *self.queues.late)}
         told = [reply.number for _, reply in replies]
@@ -150,14 +153,13 @@ class Casino(RuleBasedStateMachine):
     def _expect(self, live: Sequence[Batch], late: Sequence[Batch]) -> dict[int, list[Answer]]:
         """Return what each batch is to be told: all credits are settled before a balance is looked up."""
         batches = (*live, *late)
-        settled = {b.number: [self.model.post(q) for q in b.questions if isinstance(q, Credit)] for b in batches}
+        settled = {b.number: [self.model.post(q) for q in b.operations if isinstance(q, Credit)] for b in batches}
         found = {
-            b.number: [self.model.holder(q.player_id) for q in b.questions if isinstance(q, FindPlayer)]
-            for b in batches
+            b.number: [self.model.holder(q.player_id) for q in b.queries if isinstance(q, FindPlayer)] for b in batches
         }
         return {number: [*settled[number], *found[number]] for number in settled}
 
-    def _read(self, question: Question, answer: Answer) -> Answer:
+    def _read(self, question: object, answer: Answer) -> Answer:
         """Return an answer as the model would give it: a win always has the same transfer id."""
         if isinstance(question, Credit) and isinstance(answer, Outcome) and answer.receipt is not None:
             transfer_id = answer.receipt.transfer_id
@@ -192,7 +194,7 @@ class Casino(RuleBasedStateMachine):
             row = read.transfers[identity]
             assert self.transfer_ids.get(identity, str(row.id)) == str(row.id)
             assert row.after_round_closed == posted.after_round_closed
-            for name in (*FINGERPRINT, "round_closed", "session_id"):
+            for name in (*Credit.FINGERPRINT, "round_closed", "session_id"):
                 assert getattr(row, name) == getattr(posted.credit, name)
         assert sorted(read.conflicts, key=repr) == sorted(self.model.conflicts, key=repr)
 

@@ -14,10 +14,12 @@ import pytest
 from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from gateway.ledger_client.questions import split
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, OutcomeCode
+from shared.queries import FindPlayer
 from shared.settings import LedgerSettings
-from shared.wire import FindPlayer, Question
+from shared.wire import Question
 from tests.support.caches import cache_on
 from tests.support.credits import WIN
 from tests.support.ledgers import add_players, assert_books_hold, balance_minor
@@ -170,11 +172,11 @@ async def test_epoch_is_asked_for_after_a_question_without_answer(
     url = postgres.url.render_as_string(hide_password=False)
     engine = create_engine(LedgerSettings(database_url=url, statement_seconds_max=1))
     bookkeeper = LedgerService(Ledger(engine), MemoryCache(), epoch_known_until=inf)
-    bookkeeper.backoff.record(well=is_guessed)
+    bookkeeper.backoff.record(success=is_guessed)
     async with postgres.connect() as other:
         await other.execute(text("LOCK TABLE wallets IN ACCESS EXCLUSIVE MODE"))
         with pytest.raises(LedgerUnavailable):
-            await bookkeeper.answer([question])
+            await bookkeeper.answer(*split([question]))
     assert bookkeeper.epoch_known_until == 0
     await engine.dispose()
 

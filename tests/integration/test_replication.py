@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.outcome import Holder, OutcomeCode
+from shared.queries import FindPlayer
 from shared.settings import LedgerSettings
-from shared.wire import FindPlayer
 from tests.support.caches import cache_on
 from tests.support.cluster import Cluster
 from tests.support.credits import WIN, win
@@ -89,7 +89,7 @@ async def test_worker_that_is_only_asked_for_balances_learns_that_replicas_are_w
     ledger = Ledger(hurried)
     await ledger.keyed_epoch()  # as each worker does when it starts
     bookkeeper = LedgerService(ledger, MemoryCache())
-    (holder,) = await bookkeeper.answer([FindPlayer("anna")])
+    _, [holder] = await bookkeeper.answer([], [FindPlayer("anna")])
     assert holder == Holder("anna", "EUR", 0, 0)
     await cluster.wait_for("nobody")
     with pytest.raises(LedgerUnavailable):
@@ -97,7 +97,7 @@ async def test_worker_that_is_only_asked_for_balances_learns_that_replicas_are_w
     assert await count(hurried) == 1  # visible to all, and perhaps to be lost
     bookkeeper.epoch_known_until = 0  # as a moment later
     with pytest.raises(LedgerUnavailable):
-        await bookkeeper.answer([FindPlayer("anna")])
+        await bookkeeper.answer([], [FindPlayer("anna")])
 
 
 async def test_balance_is_not_told_by_a_replica_that_a_name_leads_to_by_now(
@@ -105,11 +105,11 @@ async def test_balance_is_not_told_by_a_replica_that_a_name_leads_to_by_now(
 ) -> None:
     await add_players(postgres)
     bookkeeper = LedgerService(Ledger(postgres), MemoryCache())
-    assert await bookkeeper.answer([FindPlayer("anna")])
+    assert await bookkeeper.answer([], [FindPlayer("anna")]) == ([], [Holder("anna", "EUR", 0, 0)])
     async with running_as_replica(servers, postgres):
         bookkeeper.epoch_known_until = 0  # as a moment later
         with pytest.raises(LedgerUnavailable, match="replica"):
-            await bookkeeper.answer([FindPlayer("anna")])
+            await bookkeeper.answer([], [FindPlayer("anna")])
 
 
 QUESTIONS: dict[str, Act] = {

@@ -25,7 +25,7 @@ from tests.support.servers.server import free_ports
 from tests.support.system import running_system
 from worker.ledger.cache import circuit, sentinels
 from worker.ledger.cache.outcomes import Cache
-from worker.ledger.planner import Transfer
+from worker.ledger.state import Transfer
 
 FOUND_WITHIN_SECONDS = 60.0
 RESEND_AFTER_SECONDS = 1.5

@@ -78,7 +78,7 @@ class _StubLedger(LedgerClient):
         del deadline
         return [self._outcome for _ in questions]
 
-    async def ask(self, question: Question, deadline: float) -> Answer:
+    async def call(self, question: Question, deadline: float) -> Answer:
         del question, deadline
         return Holder("player1", "EUR", 0, 0)
 

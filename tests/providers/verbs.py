@@ -10,7 +10,7 @@ import pytest
 from gateway.providers.base import Callback, CallbackRejected, Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
-from shared.operations import FINGERPRINT, Credit
+from shared.operations import Credit
 from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 from tests.support.dialects.base import KEY, SECRETS, Dialect, Facts
 
@@ -40,7 +40,7 @@ class Verbs:
             for outcome in (
                 Outcome(result),
                 Outcome(result, detail="x" * 1_000),
-                Outcome(result, mismatched_fields=FINGERPRINT),
+                Outcome(result, mismatched_fields=Credit.FINGERPRINT),
             ):
                 response = self.rendered(callback, outcome)
                 self.dialect.assert_error(response, result, tx=facts.provider_tx_id)

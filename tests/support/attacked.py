@@ -13,7 +13,7 @@ from gateway.providers.base import Win
 from shared.broker.topology import shard_of, shard_queue
 from shared.operations import Credit
 from shared.settings import BrokerSettings
-from shared.wire import Batch, encode, unix_ms
+from shared.wire import Batch, encode_batch, unix_ms
 from tests.simulator.history import Said
 from tests.simulator.replies import told
 from tests.support.client import http_bytes, send_all
@@ -50,7 +50,7 @@ def credit(player_id: str = "mallory") -> Credit:
 
 def batch(*credits_: Credit, reply_to: str = "", number: int = 1) -> bytes:
     """Return an unsigned batch."""
-    return encode(Batch(number, unix_ms() + 60_000, list(credits_), reply_to))
+    return encode_batch(Batch(number, unix_ms() + 60_000, credits_, reply_to=reply_to))
 
 
 async def pay(system: System, count: int = 1, player_id: str = "anna", integration: str = "klas") -> int:

@@ -11,7 +11,7 @@ from worker.ledger.cache.circuit import CountFault
 from worker.ledger.cache.outcomes import Cache, RedisCache, uncounted
 from worker.ledger.cache.values import CachedValues
 from worker.ledger.epoch import Epoch
-from worker.ledger.planner import Identity, Transfer
+from worker.ledger.state import Identity, Transfer
 
 KEY = bytes(range(CACHE_KEY_BYTES))
 EPOCH = Epoch("an-epoch", KEY)

@@ -9,15 +9,17 @@ from typing import Any, Final
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.errors import LedgerUnavailable
-from shared.operations import Credit
-from shared.outcome import Holder
-from shared.wire import Answer, Batch, Lookup, Question
+from shared.operations import AnyOperation
+from shared.outcome import Holder, Outcome
+from shared.queries import Query, QueryReply
+from shared.wire import Batch
 from tests.support.fault_points import Died, Fault, FaultPoint
 from tests.support.queues import Queues, UnluckyChannel, batch_in, is_expired
 from tests.support.system import KEYS
 from worker.ledger.cache.outcomes import MemoryCache
-from worker.ledger.planner import Identity, Plan, Transfer
+from worker.ledger.planner import Plan
 from worker.ledger.service import LedgerService
+from worker.ledger.state import Identity, Transfer
 from worker.ledger.transaction import Ledger
 from worker.messaging.batches import BatchProcessor
 from worker.messaging.dead_letter_publisher import DeadLetterPublisher
@@ -61,20 +63,20 @@ class UnluckyLedger(Ledger):
         self._luck = luck
         self._statements = UnluckyStatements(self._statements, luck)  # type: ignore[assignment,misc]
 
-    async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
+    async def post_new(self, credits_: Sequence[AnyOperation]) -> Plan | None:
         planned = await super().post_new(credits_)
         if planned is not None:
             self._luck.committed = True
             self._luck.after("commit", LedgerUnavailable("lost after the commit"))
         return planned
 
-    async def post(self, credits_: Sequence[Credit]) -> Plan:
+    async def post(self, credits_: Sequence[AnyOperation]) -> Plan:
         planned = await super().post(credits_)
         self._luck.committed = True
         self._luck.after("commit", LedgerUnavailable("lost after the commit"))
         return planned
 
-    async def find(self, lookups: Collection[Lookup]) -> dict[Lookup, Holder]:
+    async def find(self, lookups: Collection[Query]) -> dict[Query, Holder]:
         found = await super().find(lookups)
         self._luck.after("find", LedgerUnavailable("lost after a lookup"))
         return found
@@ -87,8 +89,10 @@ class UnluckyBookkeeper(LedgerService):
         super().__init__(ledger, cache)
         self._luck = luck
 
-    async def answer(self, questions: Sequence[Question]) -> list[Answer]:
-        answers = await super().answer(questions)
+    async def answer(
+        self, operations: Sequence[AnyOperation], queries: Sequence[Query]
+    ) -> tuple[list[Outcome], list[QueryReply]]:
+        answers = await super().answer(operations, queries)
         self._luck.answered = True
         return answers
 
@@ -98,7 +102,7 @@ class UnluckyCache(MemoryCache):
 
     luck: FaultPoint
 
-    def recall(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
+    def get_local(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
         found = super().get_local(identities)
         self.luck.after("cache.recall")
         return found

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from gateway.ledger_client.dispatcher import BatchAnswer, BatchDispatcher
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
-from shared.wire import Answer, FindPlayer, Question
+from shared.queries import FindPlayer
+from shared.wire import Answer, Question
 
 NEVER = 60.0
 

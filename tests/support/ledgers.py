@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.money import Currencies
 from shared.operations import Credit
 from shared.outcome import Outcome, OutcomeCode, Receipt
-from shared.wire import FindPlayer
+from shared.queries import FindPlayer
 from worker.ledger.cache.outcomes import MemoryCache
 from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger

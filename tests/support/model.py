@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from shared.operations import FINGERPRINT, Credit, Wallet
+from shared.operations import Credit, Wallet
 from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 
 BALANCE_MAX: Final = 999_999_999_999_999_999
@@ -66,7 +66,7 @@ class Model:
         return None if currency is None else Holder(player_id, currency, *self._pair(player_id, currency))
 
     def _repeat(self, credit: Credit, first: Posted) -> Outcome:
-        differing = tuple(f for f in FINGERPRINT if getattr(credit, f) != getattr(first.credit, f))
+        differing = tuple(f for f in Credit.FINGERPRINT if getattr(credit, f) != getattr(first.credit, f))
         if not differing:
             return Outcome(OutcomeCode.REPLAYED, first.receipt)
         offer = frozenset((f, getattr(credit, f)) for f in differing)

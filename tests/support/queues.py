@@ -10,9 +10,10 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
+from gateway.ledger_client.questions import split
 from shared.broker.topology import DEAD_QUEUE
 from shared.message_keys import Purpose
-from shared.wire import MESSAGE_TYPE, Batch, BatchReply, Question, encode, read_batch, read_replies, unix_ms
+from shared.wire import V2, Batch, BatchReply, Question, encode_batch, read_batch, read_replies, unix_ms
 from tests.support.fault_points import FaultPoint
 from tests.support.system import KEYS
 from worker.messaging.deliveries import Arrival
@@ -44,11 +45,11 @@ class UnluckyChannel:
         while self._source:
             batch, tag = self._source.popleft(), next(self._tags)
             self.unsettled[tag] = batch
-            properties = Basic.Properties(message_type=MESSAGE_TYPE)
+            properties = Basic.Properties(message_type=V2)
             header = ContentHeader(properties=properties)
             deliver = Basic.Deliver(delivery_tag=tag, routing_key="shard")
             channel: Any = self
-            body = KEYS.sign(Purpose.BATCH, encode(batch))
+            body = KEYS.sign(Purpose.BATCH, encode_batch(batch))
             message = DeliveredMessage(deliver, header, body, channel)
             inbox.append(Arrival(message, 0.0 if is_expired(batch) else UNTIL_THE_END))
 
@@ -80,19 +81,21 @@ class UnluckyChannel:
         wait: bool = True,
     ) -> None:
         del wait, timeout
-        assert properties.message_type == MESSAGE_TYPE
+        assert properties.message_type == V2
         if routing_key == DEAD_QUEUE:
             assert mandatory
             self._queues.dead.append(body)
             return
-        replies = read_replies(KEYS, body, MESSAGE_TYPE, routing_key)
+        replies = read_replies(KEYS, body, V2, routing_key)
         self._queues.replies += ((routing_key, reply) for reply in replies.batches)
         self._luck.after("reply")
 
 
 def batch_of(number: int, questions: Sequence[Question], *, expired: bool = False) -> Batch:
     """Return a batch as a gateway sends it."""
-    return Batch(number, unix_ms() if expired else UNTIL_THE_END, list(questions), f"gateway-{number % 2}")
+    operations, queries = split(questions)
+    deadline = unix_ms() if expired else UNTIL_THE_END
+    return Batch(number, deadline, operations, queries, f"gateway-{number % 2}")
 
 
 def is_expired(batch: Batch) -> bool:
@@ -107,4 +110,4 @@ def gateway_of(batch: Batch) -> str:
 
 def batch_in(message: DeliveredMessage) -> Batch:
     """Return the batch that a message holds."""
-    return read_batch(KEYS, message.body, MESSAGE_TYPE, Purpose.BATCH)
+    return read_batch(KEYS, message.body, V2, Purpose.BATCH)

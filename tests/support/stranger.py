@@ -15,7 +15,7 @@ from shared.broker.connection import raw_channel
 from shared.broker.topology import EXCHANGE, shard_queue
 from shared.message_keys import Purpose
 from shared.settings import BrokerSettings
-from shared.wire import MESSAGE_TYPE, Batch, read_batch
+from shared.wire import V2, Batch, read_batch
 from tests.support.system import BROKER_KEY, KEYS, System
 from worker.messaging.dead_letters import DeadLetter, discard, list_all
 
@@ -84,7 +84,7 @@ class Stranger:
         self, body: bytes, to: str, *, exchange: str = "", raw: bytes | None = None, **properties: Any
     ) -> None:
         """Publish anything anywhere; the broker has it when this returns."""
-        honest = {"message_type": MESSAGE_TYPE, "delivery_mode": 2, **properties}
+        honest = {"message_type": V2, "delivery_mode": 2, **properties}
         made = Basic.Properties(**honest) if raw is None else RawProperties(raw)
         await self.channel.basic_publish(body, exchange=exchange, routing_key=to, properties=made)
 
@@ -111,7 +111,7 @@ class Stranger:
         async with asyncio.timeout(WAIT_SECONDS):
             while (body := await self.overheard()) is None:
                 await asyncio.sleep(0.02)
-        return body, read_batch(KEYS, body, MESSAGE_TYPE, Purpose.BATCH)
+        return body, read_batch(KEYS, body, V2, Purpose.BATCH)
 
     async def forget(self) -> None:
         """Forget what was overheard."""

@@ -6,6 +6,7 @@ import weakref
 from collections.abc import Sequence
 from typing import Any, Final
 
+import msgspec
 import pytest
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import DeliveryError, PublishError
@@ -13,26 +14,30 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 from structlog.testing import capture_logs
 
-from shared.broker.topology import UNSIGNED_QUEUE
+from gateway.ledger_client.questions import split
+from shared.broker.topology import DEAD_QUEUE, UNSIGNED_QUEUE
 from shared.errors import LedgerUnavailable
 from shared.message_keys import MessageKeys, Purpose
+from shared.operations import AnyOperation, Operation
 from shared.outcome import Outcome, OutcomeCode
+from shared.queries import FindPlayer, Query, QueryReply
 from shared.wire import (
     MESSAGE_BYTES_MAX,
-    MESSAGE_TYPE,
-    Answer,
+    V2,
+    V3,
     Batch,
     BatchReply,
-    FindPlayer,
     Question,
-    encode,
+    UnknownOperation,
+    encode_batch,
+    read_batch,
     read_replies,
     unix_ms,
 )
-from tests.support.credits import win
+from tests.support.credits import WIN, win
 from tests.support.system import KEYS
 from worker.messaging import batches as turns_module
-from worker.messaging.batches import POISON_BYTES_MAX, POISON_MESSAGES_MAX, BatchProcessor
+from worker.messaging.batches import POISON_BYTES_MAX, POISON_MESSAGES_MAX, BatchProcessor, Delivery
 from worker.messaging.dead_letter_publisher import DeadLetterPublisher
 from worker.messaging.deliveries import Arrival, DeliveryBuffer
 from worker.messaging.metrics import WorkerMetrics
@@ -57,8 +62,8 @@ class Wire:
     async def basic_reject(self, delivery_tag: int, **_: Any) -> None:
         self.rejected.append(delivery_tag)
 
-    def told(self) -> list[BatchReply]:
-        replies = [read_replies(KEYS, b, MESSAGE_TYPE, to) for to, b in self.published if to == REPLY_QUEUE]
+    def told(self, version: str = V2) -> list[BatchReply]:
+        replies = [read_replies(KEYS, b, version, to) for to, b in self.published if to == REPLY_QUEUE]
         return [batch for one in replies for batch in one.batches]
 
 
@@ -69,11 +74,13 @@ class Books:
         self.error: Exception | None = None
         self.asked: list[Question] = []
 
-    async def answer(self, questions: Sequence[Question]) -> list[Answer]:
+    async def answer(
+        self, operations: Sequence[AnyOperation], queries: Sequence[Query]
+    ) -> tuple[list[Outcome], list[QueryReply]]:
         if self.error is not None:
             raise self.error
-        self.asked += questions
-        return [Outcome(OutcomeCode.POSTED) for _ in questions]
+        self.asked += [*operations, *queries]
+        return [Outcome(OutcomeCode.POSTED) for _ in operations], [None for _ in queries]
 
 
 class Worker:
@@ -87,17 +94,18 @@ class Worker:
         aside = DeadLetterPublisher(wire, self.metrics, KEYS)
         self.turns = BatchProcessor(books, self.metrics, self.inbox, wire, aside, KEYS, "worker", 1_000)
 
-    def deliver(self, tag: int, body: bytes, *, late: bool = False, size: int = 0) -> None:
+    def deliver(self, tag: int, body: bytes, *, late: bool = False, size: int = 0, version: str = V2) -> None:
         """Deliver a message, of which only `body` was gathered if `size` is larger."""
         channel: Any = self.wire
-        properties = Basic.Properties(message_type=MESSAGE_TYPE)
+        properties = Basic.Properties(message_type=version)
         header = ContentHeader(body_size=size or len(body), properties=properties)
         message = DeliveredMessage(Basic.Deliver(delivery_tag=tag, routing_key="shard"), header, body, channel)
         (self.inbox.late if late else self.inbox.live).append(Arrival(message))
 
 
 def batch(number: int, *questions: Question) -> bytes:
-    return KEYS.sign(Purpose.BATCH, encode(Batch(number, unix_ms(), list(questions), REPLY_QUEUE)))
+    operations, queries = split(questions)
+    return KEYS.sign(Purpose.BATCH, encode_batch(Batch(number, unix_ms(), operations, queries, REPLY_QUEUE)))
 
 
 @pytest.mark.parametrize("error", [TypeError("unknown option"), RuntimeError("closed"), MemoryError()])
@@ -144,7 +152,7 @@ async def test_late_credit_that_no_ledger_takes_keeps_none_behind_it_waiting() -
 
 async def test_late_queue_takes_what_was_put_aside_and_a_shard_does_not() -> None:
     worker = Worker()
-    put_aside = KEYS.sign(Purpose.DEAD, encode(Batch(0, unix_ms(), [win("sent back")])))
+    put_aside = KEYS.sign(Purpose.DEAD, encode_batch(Batch(0, unix_ms(), [win("sent back")])))
     worker.deliver(1, put_aside)
     worker.deliver(2, put_aside, late=True)
     await worker.turns.process_next()
@@ -231,8 +239,8 @@ async def test_poison_that_the_full_queue_refuses_is_dropped_and_what_is_owed_ne
     dropped = worker.metrics.registry.get_sample_value("credits_worker_dropped_messages_total", {"reason": "full"})
     assert dropped == 1
 
-    stale = Batch(1, 0, [win("owed")], REPLY_QUEUE)
-    worker.deliver(2, KEYS.sign(Purpose.BATCH, encode(stale)))
+    stale = Batch(1, 0, [win("owed")], reply_to=REPLY_QUEUE)
+    worker.deliver(2, KEYS.sign(Purpose.BATCH, encode_batch(stale)))
     with pytest.raises(DeliveryError):
         await worker.turns.process_next()
     assert worker.wire.acked == [1]
@@ -242,7 +250,7 @@ async def test_probes_of_a_gateway_with_other_keys_leave_room_for_its_wins() -> 
     worker, others = Worker(), MessageKeys([b"other keys" * 4])
     sent: list[list[Question]] = [[], [FindPlayer("")], [win("owed")]]
     for tag, questions in enumerate(sent, 1):
-        body = others.sign(Purpose.BATCH, encode(Batch(tag, unix_ms(), questions, REPLY_QUEUE)))
+        body = others.sign(Purpose.BATCH, encode_batch(Batch(tag, unix_ms(), *split(questions), REPLY_QUEUE)))
         worker.deliver(tag, body)
         worker.deliver(10 + tag, body, late=True)
     for _ in range(4):
@@ -280,3 +288,41 @@ async def test_settled_poison_is_held_by_nothing() -> None:
         assert message() is None
     finally:
         gc.enable()
+
+
+class Gift(Operation, frozen=True, array_like=True, tag="gift"):
+    """An operation of a later version, which nobody is owed."""
+
+    IS_OWED = False
+
+
+def batch_of_a_later_version(number: int, *operations: Operation) -> bytes:
+    payload = msgspec.msgpack.encode((number, unix_ms(), operations, [], REPLY_QUEUE))
+    return KEYS.sign(Purpose.BATCH, payload)
+
+
+async def test_operation_of_a_later_version_is_kept_and_the_rest_of_its_batch_is_posted() -> None:
+    worker, gift = Worker(), Gift("klas", "gift", "anna", "EUR")
+    body = batch_of_a_later_version(1, win("first"), gift, win("second"))
+    worker.deliver(1, body, version=V3)
+    worker.deliver(2, body, late=True, version=V3)
+    await worker.turns.process_next()
+    assert worker.books.asked == [win("first"), win("second")] * 2
+    assert sorted(worker.wire.acked) == [1, 2]
+    (reply,) = worker.wire.told(V3)
+    posted, unpostable = Outcome(OutcomeCode.POSTED), Outcome(OutcomeCode.UNPOSTABLE)
+    assert reply == BatchReply(1, [posted, unpostable, posted], [])
+    kept = [body for queue, body in worker.wire.published if queue == DEAD_QUEUE]
+    for letter in kept:
+        (operation,) = read_batch(KEYS, letter, V3, Purpose.DEAD).operations
+        assert operation == UnknownOperation(msgspec.msgpack.encode(gift))
+    assert len(kept) == 2
+
+
+def test_late_batch_has_only_what_is_owed_and_no_queries() -> None:
+    given_up: Any = Gift("klas", "gift", "anna", "EUR")
+    batch = Batch(1, 0, [given_up, WIN, UnknownOperation(b"")], [FindPlayer("anna")])
+    message: Any = None
+    live, late = Delivery(message, batch), Delivery(message, batch, is_late=True)
+    assert (live.operations, live.queries) == (batch.operations, batch.queries)
+    assert (late.operations, list(late.queries)) == ([WIN, UnknownOperation(b"")], [])

@@ -13,7 +13,7 @@ from gateway.ledger_client.concurrency import (
 )
 from gateway.ledger_client.dispatcher import BatchDispatcher
 from shared.errors import LedgerUnavailable
-from shared.wire import FindPlayer
+from shared.queries import FindPlayer
 from tests.support.dispatchers import NEVER, Shard, answer_all, ask, call_all, until_idle
 
 STEP_SECONDS = 0.1

@@ -16,7 +16,7 @@ from gateway.ledger_client.dispatcher import (
 from shared.broker.topology import shard_of
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder
-from shared.wire import BATCH_QUESTIONS_MAX, Question
+from shared.wire import BATCH_OPERATIONS_MAX, Question
 from tests.support.dispatchers import Shard, answer_all, answered_for, ask, call_all, learn_workers, until_idle
 
 
@@ -44,10 +44,10 @@ async def test_questions_that_wait_leave_together_in_their_order() -> None:
 
 async def test_batch_is_bounded() -> None:
     shard = Shard()
-    lanes = BatchDispatcher(shard.send, 1, 10 * BATCH_QUESTIONS_MAX)
-    tasks = await call_all(lanes, [str(n) for n in range(BATCH_QUESTIONS_MAX + 2)])
+    lanes = BatchDispatcher(shard.send, 1, 10 * BATCH_OPERATIONS_MAX)
+    tasks = await call_all(lanes, [str(n) for n in range(BATCH_OPERATIONS_MAX + 2)])
     await answer_all(shard, tasks)
-    assert [len(batch) for batch in shard.batches] == [1, BATCH_QUESTIONS_MAX, 1]
+    assert [len(batch) for batch in shard.batches] == [1, BATCH_OPERATIONS_MAX, 1]
 
 
 async def test_what_is_worth_a_message_does_not_wait_for_the_answer_to_another() -> None:

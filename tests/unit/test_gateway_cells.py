@@ -24,9 +24,10 @@ from shared.http import Request
 from shared.http.reader import RequestReader
 from shared.money import Currencies
 from shared.outcome import Holder
+from shared.queries import FindPlayer, FindSession
 from shared.readiness import Readiness
 from shared.settings import MEMORY, LedgerSettings, Settings
-from shared.wire import Answer, FindPlayer, FindSession, Question
+from shared.wire import Answer, Question
 from tests.support.client import http_bytes
 from tests.support.system import INTEGRATIONS
 from worker.database.engine import create_engine

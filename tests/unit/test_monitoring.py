@@ -21,8 +21,9 @@ from gateway.shed_requests import ShedLog
 from shared.cells import MAIN
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, OutcomeCode
+from shared.queries import FindPlayer
 from shared.remembered import Remembered
-from shared.wire import Answer, FindPlayer, Question
+from shared.wire import Answer, Question
 from tests.support.dispatchers import Shard, answer_all, ask, until_idle
 
 POLLERS = 50

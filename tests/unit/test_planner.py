@@ -1,7 +1,7 @@
 """The arithmetic of a batch: each win is paid once, to its player, and one bad credit costs no other."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 import pytest
@@ -9,20 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.money import MINOR_MAX
-from shared.operations import FINGERPRINT, Credit, Wallet
+from shared.operations import AnyOperation, Credit, Wallet
 from shared.outcome import Outcome, OutcomeCode, Receipt
 from tests.support.credits import OTHER_CONTENT, OTHER_DELIVERY, WIN, win
-from worker.database.schema import SETTLEMENT, entries, transfers
-from worker.ledger.planner import (
-    LedgerState,
-    Plan,
-    PlayerWallets,
-    Transfer,
-    WalletState,
-    plan,
-    replay_or_conflict,
-    settlement_leg,
-)
+from worker.database.schema import SETTLEMENT, conflicts, entries, transfers
+from worker.ledger.planner import Plan, plan
+from worker.ledger.rows import ConflictRow, EntryRow, TransferRow, WalletRow, settlement_entry
+from worker.ledger.rules import RULES, Conflict, Replay, replay_or_conflict
+from worker.ledger.state import LedgerState, PlayerWallets, Transfer, WalletState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 REAL_ID, BONUS_ID = UUID(int=1), UUID(int=2)
@@ -59,11 +53,10 @@ def test_win_is_paid_to_the_wallet_and_taken_from_settlement() -> None:
     paid = receipt(planned.outcomes[0])
     assert (paid.real_minor, paid.bonus_minor) == (1050, 0)
     assert (paid.real_balance_minor, paid.bonus_balance_minor, paid.balance_minor) == (1150, 7, 1157)
-    (leg,) = planned.leg_rows
-    assert str(leg[0]) == paid.transfer_id
-    assert leg[1:] == (Wallet.REAL, REAL_ID, 1050, 1150, 4)
-    assert settlement_leg(leg) == (leg[0], SETTLEMENT, None, -1050, None, None)
-    assert planned.wallet_rows == [(REAL_ID, 1150, 4, 100, 3), (BONUS_ID, 7, 3, 7, 3)]
+    (entry,) = planned.entry_rows
+    assert str(entry.transfer_id) == paid.transfer_id
+    assert entry == EntryRow(entry.transfer_id, Wallet.REAL, REAL_ID, 1050, 1150, 4)
+    assert planned.wallet_rows == [WalletRow(REAL_ID, 1150, 4, 100, 3), WalletRow(BONUS_ID, 7, 3, 7, 3)]
 
 
 def test_bonus_win_goes_to_the_bonus_wallet_alone() -> None:
@@ -75,14 +68,22 @@ def test_bonus_win_goes_to_the_bonus_wallet_alone() -> None:
 
 
 def test_rows_have_the_columns_of_their_tables() -> None:
+    for row_type, table in ((TransferRow, transfers), (EntryRow, entries), (ConflictRow, conflicts)):
+        columns = {column.name for column in table.columns}
+        assert columns - {"posted_at"} == set(row_type._fields), table.name
+
+
+def test_transfer_row_holds_what_the_credit_says() -> None:
     planned = plan([win(details={"a": "ä"}, round_closed=True, session_id="s")], known(), NOW)
-    names = [column.name for column in transfers.columns if column.name != "posted_at"]
-    row = dict(zip(names, planned.transfer_rows[0], strict=True))
-    assert row["provider_tx_id"] == "win-1"
-    assert (row["details"], row["round_closed"], row["session_id"]) == ('{"a":"ä"}', True, "s")
+    (row,) = planned.transfer_rows
+    assert row.provider_tx_id == "win-1"
+    assert (row.details, row.round_closed, row.session_id) == ('{"a":"ä"}', True, "s")
     assert planned.posted_at == NOW
-    (leg,) = planned.leg_rows
-    assert len(leg) == len(settlement_leg(leg)) == len(entries.columns)
+    assert settlement_entry(row.id, -1050) == EntryRow(row.id, SETTLEMENT, None, -1050, None, None)
+
+
+def test_there_is_a_rule_for_each_kind_of_operation() -> None:
+    assert RULES.keys() == set(get_args(AnyOperation) or [AnyOperation])
 
 
 def test_same_win_twice_in_one_batch_is_paid_once_and_answered_alike() -> None:
@@ -109,28 +110,31 @@ def test_repeat_of_a_posted_win_repeats_the_receipt_though_the_balance_moved() -
     later = known(accounts={("anna", "EUR"): account(5_000, version=9)}, transfers={WIN.identity: before})
     planned = plan([WIN], later, NOW)
     assert planned.outcomes == [Outcome(OutcomeCode.REPLAYED, before.receipt)]
-    assert (planned.transfer_rows, planned.leg_rows, planned.wallet_rows) == ([], [], [])
+    assert (planned.transfer_rows, planned.entry_rows, planned.wallet_rows) == ([], [], [])
 
 
-@pytest.mark.parametrize("field", FINGERPRINT)
+@pytest.mark.parametrize("field", Credit.FINGERPRINT)
 def test_conflict_names_the_field_that_differs(field: str) -> None:
-    outcome = replay_or_conflict(win(**{field: OTHER_CONTENT[field]}), posted())
-    assert outcome == Outcome(OutcomeCode.CONFLICT, mismatched_fields=(field,))
+    transfer = posted()
+    decision = replay_or_conflict(win(**{field: OTHER_CONTENT[field]}), transfer)
+    assert decision == Conflict(transfer, (field,))
 
 
 def test_conflict_names_every_field_that_differs() -> None:
-    assert replay_or_conflict(win(**OTHER_CONTENT), posted()).mismatched_fields == FINGERPRINT
+    transfer = posted()
+    assert replay_or_conflict(win(**OTHER_CONTENT), transfer) == Conflict(transfer, Credit.FINGERPRINT)
 
 
 @pytest.mark.parametrize("field", OTHER_DELIVERY)
 def test_repeat_with_another_delivery_is_the_same_win(field: str) -> None:
-    assert replay_or_conflict(win(**{field: OTHER_DELIVERY[field]}), posted()).code is OutcomeCode.REPLAYED
+    transfer = posted()
+    assert replay_or_conflict(win(**{field: OTHER_DELIVERY[field]}), transfer) == Replay(transfer)
 
 
 def test_every_field_of_a_credit_is_content_or_delivery() -> None:
     wallet = {"wallet"}  # it follows from the kind and our own settings, not from the provider
     identity = {"integration", "provider_tx_id", "signed_digest"}
-    assert set(Credit.__struct_fields__) == {*FINGERPRINT, *OTHER_DELIVERY, *wallet, *identity}
+    assert set(Credit.__struct_fields__) == {*Credit.FINGERPRINT, *OTHER_DELIVERY, *wallet, *identity}
 
 
 def test_lost_bet_is_recorded_without_entries() -> None:
@@ -138,7 +142,7 @@ def test_lost_bet_is_recorded_without_entries() -> None:
     told = receipt(planned.outcomes[0])
     assert (told.real_minor, told.bonus_minor, told.balance_minor) == (0, 0, 15)
     assert len(planned.transfer_rows) == 1
-    assert planned.leg_rows == []
+    assert planned.entry_rows == []
     assert planned.wallet_rows == [(REAL_ID, 7, 0, 7, 0), (BONUS_ID, 8, 0, 8, 0)]
 
 
@@ -192,7 +196,7 @@ def test_repeat_is_answered_though_its_session_has_closed() -> None:
 def test_transfers_are_written_in_one_order_whatever_the_order_of_the_batch() -> None:
     batch = [win(f"win-{n}", integration=i) for n in range(5) for i in ("klas", "gpas")]
     rows = plan(batch, known(), NOW).transfer_rows
-    assert [row[1:3] for row in rows] == sorted(credit.identity for credit in batch)
+    assert [(row.integration, row.provider_tx_id) for row in rows] == sorted(credit.identity for credit in batch)
 
 
 wins = st.builds(
@@ -210,8 +214,12 @@ def test_any_batch_moves_exactly_what_its_replies_say(batch: list[Credit]) -> No
     planned = plan(batch, ledger, NOW)
     paid = [receipt(o) for o in planned.outcomes if o.code is OutcomeCode.POSTED]
     assert len(planned.outcomes) == len(batch)
-    assert sum(leg[3] for leg in planned.leg_rows) == sum(r.real_minor + r.bonus_minor for r in paid)
-    assert len({row[1:3] for row in planned.transfer_rows}) == len(planned.transfer_rows) == len(paid)
+    assert sum(entry.amount_minor for entry in planned.entry_rows) == sum(r.real_minor + r.bonus_minor for r in paid)
+    assert (
+        len({(row.integration, row.provider_tx_id) for row in planned.transfer_rows})
+        == len(planned.transfer_rows)
+        == len(paid)
+    )
     balances = ledger.accounts["anna", "EUR"]
     assert balances[Wallet.REAL].balance_minor == sum(r.real_minor for r in paid)
     assert balances[Wallet.BONUS].balance_minor == sum(r.bonus_minor for r in paid)

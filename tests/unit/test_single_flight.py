@@ -19,7 +19,8 @@ from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.operations import Credit, Wallet
 from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
-from shared.wire import Answer, FindPlayer, FindSession, Question
+from shared.queries import FindPlayer, FindSession
+from shared.wire import Answer, Question
 from tests.support.credits import OTHER_CONTENT, OTHER_DELIVERY, win
 from tests.support.dispatchers import NEVER, until_idle
 from tests.support.system import INTEGRATIONS

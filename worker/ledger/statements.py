@@ -1,30 +1,24 @@
-"""What the ledger asks of a database. For each kind of database there is a module that answers."""
+"""The statements that the ledger needs of a database. Each kind of database has a module that implements them."""
 
 from collections.abc import Collection, Sequence
 from typing import Any, Final, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.database.schema import transfers
-from worker.ledger.planner import Identity, Plan, Row, SignedIdentity
+from worker.database.schema import conflicts, entries, transfers
+from worker.ledger.planner import Plan
+from worker.ledger.rows import ConflictRow, EntryRow, TransferRow
+from worker.ledger.state import Identity, SignedIdentity, Transfer
 
 WALLET: Final = ("id", "player_id", "currency", "kind", "balance_minor", "version")
-TRANSFER: Final = (
-    "id",
-    "player_id",
-    "currency",
-    "amount_minor",
-    "kind",
-    "round_id",
-    "game_id",
-    "bet_id",
-    "real_minor",
-    "bonus_minor",
-    "real_balance_minor",
-    "bonus_balance_minor",
-)
-TRANSFER_ROW: Final = tuple(column for column in transfers.columns if column is not transfers.c.posted_at)
-"""A row of a plan: without `posted_at`, which all of a batch share."""
+"""The columns of a wallet as it is read."""
+
+TRANSFER: Final = Transfer.__struct_fields__
+"""The columns of a transfer as it is read."""
+
+TRANSFER_COLUMNS: Final = tuple(transfers.c[name] for name in TransferRow._fields)
+ENTRY_COLUMNS: Final = tuple(entries.c[name] for name in EntryRow._fields)
+CONFLICT_COLUMNS: Final = tuple(conflicts.c[name] for name in ConflictRow._fields)
 
 
 class Statements(Protocol):
@@ -54,5 +48,5 @@ class Statements(Protocol):
         transfer is not new: others came first.
         """
 
-    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[ConflictRow]) -> None:
         """Insert conflicts, the first of each transfer alone; one that was seen before stays as it was."""

@@ -8,9 +8,18 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.database.replication import COPY
-from worker.database.schema import CONFLICTS_MAX, SETTLEMENT, conflicts, entries, wallets
-from worker.ledger.planner import Identity, Plan, Row, SignedIdentity
-from worker.ledger.statements import TRANSFER, TRANSFER_ROW, WALLET, Statements
+from worker.database.schema import CONFLICTS_MAX, SETTLEMENT, wallets
+from worker.ledger.planner import Plan
+from worker.ledger.rows import ConflictRow, WalletRow
+from worker.ledger.state import Identity, SignedIdentity
+from worker.ledger.statements import (
+    CONFLICT_COLUMNS,
+    ENTRY_COLUMNS,
+    TRANSFER,
+    TRANSFER_COLUMNS,
+    WALLET,
+    Statements,
+)
 
 _DIALECT: Final[Dialect] = postgresql.dialect()  # type: ignore[no-untyped-call]
 
@@ -45,15 +54,15 @@ class PostgresStatements(Statements):
         """
         parameters = (
             planned.posted_at,
-            *_arrays(planned.transfer_rows, len(TRANSFER_ROW)),
-            *_arrays(planned.leg_rows, len(entries.columns)),
-            *_arrays(planned.wallet_rows, len(_WALLET_CHANGE)),
+            *_arrays(planned.transfer_rows, len(TRANSFER_COLUMNS)),
+            *_arrays(planned.entry_rows, len(ENTRY_COLUMNS)),
+            *_arrays(planned.wallet_rows, len(_WALLET_COLUMNS)),
         )
         return str((await connection.exec_driver_sql(_INSERT, parameters)).scalar_one())
 
-    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[ConflictRow]) -> None:
         """Insert the whole set, but for those that are there."""
-        await connection.exec_driver_sql(_INSERT_CONFLICTS, _arrays(rows, len(conflicts.columns)))
+        await connection.exec_driver_sql(_INSERT_CONFLICTS, _arrays(rows, len(CONFLICT_COLUMNS)))
 
 
 def _names(columns: Iterable[Column[Any]]) -> str:
@@ -84,16 +93,13 @@ def _find_by(key: str, type_: str) -> str:
 
 _FIND_TRANSFERS: Final = _find_by("provider_tx_id", "text")
 _FIND_SIGNED: Final = _find_by("signed_digest", "bytea")
-_WALLET_CHANGE: Final = (
-    wallets.c.id,
-    wallets.c.balance_minor,
-    wallets.c.version,
-    Column("found_minor", wallets.c.balance_minor.type),
-    Column("found_version", wallets.c.version.type),
+_FOUND: Final = {"found_minor": wallets.c.balance_minor, "found_version": wallets.c.version}
+_WALLET_COLUMNS: Final = tuple(
+    Column(name, _FOUND[name].type) if name in _FOUND else wallets.c[name] for name in WalletRow._fields
 )
 _TRANSFERS_FIRST: Final = 2  # after `posted_at`
-_LEGS_FIRST: Final = _TRANSFERS_FIRST + len(TRANSFER_ROW)
-_WALLETS_FIRST: Final = _LEGS_FIRST + len(entries.columns)
+_ENTRIES_FIRST: Final = _TRANSFERS_FIRST + len(TRANSFER_COLUMNS)
+_WALLETS_FIRST: Final = _ENTRIES_FIRST + len(ENTRY_COLUMNS)
 
 
 # In this form, as with LATERAL above, it is a search by the round's index, whatever the tables' sizes are
@@ -104,28 +110,27 @@ _ROUND_WAS_CLOSED = (
     " WHERE t.integration = n.integration LIMIT 1), false)"
 )
 # `held` is counted before the first row is inserted: wallets are locked before ids, and both in their order.
-# An id that is there is left out, as is a signed message that has paid: then all is refused, and looked at.
-# Of a transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
+# An identity that is posted is left out, as is a signed message that has paid: then the whole statement is
+# refused. Of a transfer's columns the last is `after_round_closed`, of which the batch knows its own part.
 _INSERT: Final = f"""
 WITH held AS (
-    SELECT n.* FROM {_unnested(_WALLET_CHANGE, _WALLETS_FIRST)}
+    SELECT n.* FROM {_unnested(_WALLET_COLUMNS, _WALLETS_FIRST)}
     JOIN wallets AS w ON w.id = n.id AND w.balance_minor = n.found_minor AND w.version = n.found_version
     ORDER BY w.id FOR NO KEY UPDATE OF w
 ), posted AS (
-    INSERT INTO transfers (posted_at, {_names(TRANSFER_ROW)})
-    SELECT $1::timestamptz, {", ".join(f"n.{column.name}" for column in TRANSFER_ROW[:-1])},
+    INSERT INTO transfers (posted_at, {_names(TRANSFER_COLUMNS)})
+    SELECT $1::timestamptz, {", ".join(f"n.{column.name}" for column in TRANSFER_COLUMNS[:-1])},
         n.after_round_closed OR {_ROUND_WAS_CLOSED}
-    FROM {_unnested(TRANSFER_ROW, _TRANSFERS_FIRST)}
+    FROM {_unnested(TRANSFER_COLUMNS, _TRANSFERS_FIRST)}
     WHERE (SELECT count(*) FROM held) = cardinality(${_WALLETS_FIRST}::uuid[])
     ON CONFLICT DO NOTHING
     RETURNING id
 ), legs AS (
-    INSERT INTO entries ({_names(entries.columns)})
-    SELECT leg.* FROM {_unnested(entries.columns, _LEGS_FIRST)}
-    CROSS JOIN LATERAL (
-        VALUES ({", ".join(f"n.{column.name}" for column in entries.columns)}),
-            (n.transfer_id, '{SETTLEMENT}', NULL, -n.amount_minor, NULL, NULL)
-    ) AS leg
+    INSERT INTO entries ({_names(ENTRY_COLUMNS)})
+    SELECT n.* FROM {_unnested(ENTRY_COLUMNS, _ENTRIES_FIRST)}
+    UNION ALL
+    SELECT n.transfer_id, '{SETTLEMENT}', NULL, -sum(n.amount_minor)::bigint, NULL, NULL
+    FROM {_unnested(ENTRY_COLUMNS, _ENTRIES_FIRST)} GROUP BY n.transfer_id
 ), moved AS (
     UPDATE wallets SET balance_minor = held.balance_minor, version = held.version
     FROM held WHERE wallets.id = held.id AND held.version <> held.found_version
@@ -135,10 +140,10 @@ SELECT {COPY}, CASE
 END
 """  # noqa: S608
 _INSERT_CONFLICTS: Final = f"""
-INSERT INTO conflicts ({_names(conflicts.columns)})
-SELECT {_names(conflicts.columns)} FROM (
+INSERT INTO conflicts ({_names(CONFLICT_COLUMNS)})
+SELECT {_names(CONFLICT_COLUMNS)} FROM (
     SELECT *, row_number() OVER (PARTITION BY transfer_id) AS place
-    FROM (SELECT DISTINCT * FROM {_unnested(conflicts.columns)}) AS n
+    FROM (SELECT DISTINCT * FROM {_unnested(CONFLICT_COLUMNS)}) AS n
     WHERE NOT EXISTS (
         SELECT FROM conflicts AS c WHERE c.transfer_id = n.transfer_id AND c.offered = n.offered
     )
@@ -152,6 +157,6 @@ ON CONFLICT DO NOTHING
 """  # noqa: S608
 
 
-def _arrays(rows: Sequence[Row], width: int) -> tuple[Sequence[Any], ...]:
+def _arrays(rows: Sequence[tuple[Any, ...]], width: int) -> tuple[Sequence[Any], ...]:
     """Return rows of a width as one array a column, empty ones if there are none."""
     return tuple(zip(*rows, strict=True)) if rows else ((),) * width

@@ -1,15 +1,18 @@
 """The ledger's statements on SQLite, which takes its rows one by one."""
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Column, TextualSelect, bindparam, func, insert, select, text, update
+from sqlalchemy import BindParameter, TextualSelect, bindparam, func, insert, select, text, update
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from worker.database.schema import CONFLICTS_MAX, conflicts, entries, transfers, wallets
-from worker.ledger.planner import Identity, Plan, Row, SignedIdentity, settlement_leg
-from worker.ledger.statements import TRANSFER, TRANSFER_ROW, WALLET, Statements
+from worker.ledger.planner import Plan
+from worker.ledger.rows import ConflictRow, EntryRow, Id, TransferRow, settlement_entry
+from worker.ledger.state import Identity, SignedIdentity
+from worker.ledger.statements import TRANSFER, WALLET, Statements
 
 
 class SqliteStatements(Statements):
@@ -42,40 +45,58 @@ class SqliteStatements(Statements):
         Which rounds were closed is asked before: row by row, a win would see those of its own batch, which
         are in the order of their ids and not in the order in which they came.
         """
-        new = _dicts(TRANSFER_ROW, planned.transfer_rows)
-        closed = await _closed_rounds(connection, {_round(row) for row in new})
-        for row in new:
-            row["after_round_closed"] |= _round(row) in closed
-            row["posted_at"] = planned.posted_at
-        await connection.execute(insert(transfers), new)
-        if planned.leg_rows:
-            legs = [leg for row in planned.leg_rows for leg in (row, settlement_leg(row))]
-            await connection.execute(insert(entries), _dicts(entries.columns, legs))
-            names = ("wallet_id", "balance_minor", "version")
+        closed = await _closed_rounds(connection, {_round(row) for row in planned.transfer_rows})
+        await connection.execute(
+            insert(transfers),
+            [
+                row._asdict()
+                | {
+                    "after_round_closed": row.after_round_closed or _round(row) in closed,
+                    "posted_at": planned.posted_at,
+                }
+                for row in planned.transfer_rows
+            ],
+        )
+        if planned.entry_rows:
+            rows = [*planned.entry_rows, *_settlements(planned.entry_rows)]
+            await connection.execute(insert(entries), [row._asdict() for row in rows])
             await connection.execute(
-                _SET_WALLET, [dict(zip(names, row[:3], strict=True)) for row in planned.wallet_rows]
+                _SET_WALLET,
+                [
+                    {"wallet_id": row.id, "balance_minor": row.balance_minor, "version": row.version}
+                    for row in planned.wallet_rows
+                ],
             )
         return await self.read_copy(connection)
 
-    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[Row]) -> None:
+    async def insert_conflicts(self, connection: AsyncConnection, rows: Sequence[ConflictRow]) -> None:
         """Insert, but for those that are there."""
-        names = ("kept_id", "offered_now", "seen_at")
-        await connection.execute(_INSERT_CONFLICT, [dict(zip(names, row, strict=True)) for row in rows])
+        await connection.execute(
+            _INSERT_CONFLICT,
+            [{"kept_id": row.transfer_id, "offered_now": row.offered, "seen_at": row.first_seen_at} for row in rows],
+        )
 
 
-def _round(row: dict[str, Any]) -> Row:
-    return row["integration"], row["round_id"], row["player_id"]
+_PlayerRound = tuple[str, str | None, str]
+"""Integration, round and player."""
 
 
-async def _closed_rounds(connection: AsyncConnection, rounds: Collection[Row]) -> set[Row]:
+def _round(row: TransferRow) -> _PlayerRound:
+    return row.integration, row.round_id, row.player_id
+
+
+async def _closed_rounds(connection: AsyncConnection, rounds: Collection[_PlayerRound]) -> set[Any]:
     named = [one for one in rounds if one[1] is not None]
     found = await connection.execute(_FIND_CLOSED_ROUNDS, {"keys": named}) if named else ()
     return {tuple(row) for row in found}
 
 
-def _dicts(columns: Iterable[Column[Any]], rows: Sequence[Row]) -> list[dict[str, Any]]:
-    names = [column.name for column in columns]
-    return [dict(zip(names, row, strict=True)) for row in rows]
+def _settlements(rows: Iterable[EntryRow]) -> list[EntryRow]:
+    """Return the settlement account's entry of each transfer."""
+    sums = Counter[Id]()
+    for row in rows:
+        sums[row.transfer_id] += row.amount_minor
+    return [settlement_entry(transfer_id, -amount_minor) for transfer_id, amount_minor in sums.items()]
 
 
 _KEPT = select(func.count()).where(conflicts.c.transfer_id == bindparam("kept_id")).scalar_subquery()
@@ -93,7 +114,7 @@ _INSERT_CONFLICT = (
 )
 _SET_WALLET = update(wallets).where(wallets.c.id == bindparam("wallet_id"))
 # Joined with a list of keys, because SQLite before 3.41 looks up `(a, b) IN (VALUES ...)` in no index.
-_KEYS: Final[BindParameter[Sequence[Row]]] = bindparam("keys", expanding=True)
+_KEYS: Final[BindParameter[Sequence[Any]]] = bindparam("keys", expanding=True)
 
 
 def _find_by_row(key: str) -> TextualSelect:

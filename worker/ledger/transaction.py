@@ -1,19 +1,19 @@
-"""The ledger: credits become transfers in one transaction, and questions are answered from what is posted."""
+"""The ledger's transactions: a batch of operations is posted in one, queries are answered from what is posted."""
 
 import secrets
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Table, and_, select, tuple_, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from uuid_utils.compat import uuid7
 
 from shared.errors import LedgerUnavailable
-from shared.operations import Credit, Wallet
+from shared.operations import AnyOperation
 from shared.outcome import Holder
-from shared.wire import FindPlayer, FindSession, Lookup
+from shared.queries import Query
 from worker.database.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database.engine import autocommit, read_only
 from worker.database.faults import is_transient, outages_as_unavailable
@@ -26,26 +26,28 @@ from worker.database.replication import (
     read_state,
     require_confirmed,
 )
-from worker.database.schema import CACHE_KEY_BYTES, ledger, players, sessions, wallets
+from worker.database.schema import CACHE_KEY_BYTES, ledger
 from worker.database.transactions import transaction
 from worker.ledger.epoch import Epoch
-from worker.ledger.planner import AccountKey, LedgerState, Plan, PlayerWallets, SignedIdentity, Transfer, plan
+from worker.ledger.lookups import existing_players, find_all, open_sessions
+from worker.ledger.planner import Plan, plan
+from worker.ledger.state import LedgerState, SignedIdentity, Transfer
 from worker.ledger.statements_postgres import PostgresStatements
 from worker.ledger.statements_sqlite import SqliteStatements
 from worker.ledger.wallet_cache import WalletCache, read_accounts
 
 ATTEMPTS_MAX: Final = 4
-"""How often one batch is tried when others get in its way."""
+"""The number of attempts at one batch when other workers interfere."""
 
 EPOCH_SECONDS_MAX: Final = 1.0
-"""How long after an epoch was bumped a worker may still believe what its cache knew before."""
+"""The time for which a worker may still believe its cache after another process has bumped the epoch."""
 
 
 class Ledger:
-    """The books, in one database."""
+    """The ledger in one database."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """Take the database's engine. Of connections that it has already, no loss is noticed."""
+        """Take the database's engine. The loss of a connection that it already has is not noticed."""
         self._engine: Final = engine
         self._reading: Final = read_only(engine)
         on_postgresql = engine.dialect.name == "postgresql"
@@ -55,11 +57,11 @@ class Ledger:
         self._accounts: Final = WalletCache()
         self._opened: Final = uuid7().hex
         self._is_replicated = on_postgresql
-        """Whether replicas may have to hold what is told, as of when the epoch was last asked for."""
+        """Whether replicas may have to confirm what is replied, as of the last read of the epoch."""
         self._copy: str | None = None
-        """Which copy of the books there was then."""
+        """The copy of the books at that time."""
         self.connections_lost = 0
-        """How many connections have ended, by whichever side: the books may be another copy since."""
+        """The number of connections that have ended: since then the books may be another copy."""
         note_losses(engine, self._note_loss)
 
     def _note_loss(self) -> None:
@@ -67,33 +69,33 @@ class Ledger:
 
     @property
     def posts_side_by_side(self) -> bool:
-        """Whether two batches of different players hold each other up nowhere."""
+        """Whether batches of different players can be posted concurrently."""
         return self._single_statements is not None
 
     def is_of_epoch(self, planned: Plan) -> bool:
-        """Tell whether a plan was carried out on the books whose epoch was last asked for.
+        """Tell whether a plan was carried out on the books whose epoch was last read.
 
-        After a failover, or while there are two primaries, other connections may lead to other books.
+        After a failover, or while there are two primaries, another connection may lead to other books.
         """
         return planned.copy == self._copy
 
-    async def post_new(self, credits_: Sequence[Credit]) -> Plan | None:
-        """Post in one statement what is probably new, to wallets that probably are as remembered.
+    async def post_new(self, operations: Sequence[AnyOperation]) -> Plan | None:
+        """Post a batch optimistically: all operations are probably new, and the wallets as they are remembered.
 
-        The statement is refused, and writes nothing, unless both are so. Returns None if it was, or if there
-        is more to be asked: of sessions, or why a credit is rejected. Raises as `post` does.
+        One statement checks both, and writes nothing unless both are true. Returns None if it wrote nothing, or
+        if an outcome needs more than the wallets: posted transfers, players, sessions. Raises as `post` does.
         """
         if self._single_statements is None:
             return None
-        keys = {(c.player_id, c.currency) for c in credits_}
+        keys = {(c.player_id, c.currency) for c in operations}
         accounts = self._accounts.pop(keys)
         try:
             with outages_as_unavailable():
                 async with self._single_statements.connect() as connection:
                     if unknown := {player_id for player_id, _ in keys - accounts.keys()}:
                         accounts |= read_accounts(await self._statements.read_wallets(connection, unknown))
-                    planned = plan(credits_, LedgerState(accounts), datetime.now(UTC))
-                    if any(outcome.receipt is None for outcome in planned.outcomes):
+                    planned = plan(operations, LedgerState(accounts), datetime.now(UTC))
+                    if planned.needs_reading:
                         return None
                     planned.copy = await self._statements.insert(connection, planned)
                     if self._has_to_commit:
@@ -106,54 +108,54 @@ class Ledger:
         self._accounts.store(planned.accounts)
         return planned
 
-    async def post(self, credits_: Sequence[Credit]) -> Plan:
-        """Post a batch in one transaction; the plan that was carried out has an outcome for each credit.
+    async def post(self, operations: Sequence[AnyOperation]) -> Plan:
+        """Post a batch in one transaction; the plan that was carried out has an outcome for each operation.
 
-        Raises LedgerUnavailable when the database can't be reached or others get in the way too often: the
-        batch may or may not be posted. Other exceptions mean that a credit of the batch can't be stored.
+        Raises LedgerUnavailable when the database can't be reached or other workers interfere too often: the
+        batch may or may not be posted. Other exceptions mean that an operation of the batch can't be stored.
         """
         for _ in range(ATTEMPTS_MAX):
             try:
                 with outages_as_unavailable():
-                    return await self._post_locked(credits_)
+                    return await self._post_locked(operations)
             except DBAPIError as error:
                 if not is_transient(error):
                     raise
         raise LedgerUnavailable(f"other workers got in the way {ATTEMPTS_MAX} times")
 
-    async def _post_locked(self, credits_: Sequence[Credit]) -> Plan:
+    async def _post_locked(self, operations: Sequence[AnyOperation]) -> Plan:
         """Begin, lock, read, insert, update, commit.
 
-        Locking and reading are statements of their own: each sees what was committed while the one before
-        it waited. In one statement they would share a snapshot older than the locks. A batch of repeats has
+        Locking and reading are separate statements, so that each sees what was committed while the one before
+        it waited: in one statement they would share a snapshot older than the locks. A batch of repeats has
         nothing to commit, and so waits for no disk.
         """
         async with self._engine.connect() as connection:  # which begins; unless told to commit, it rolls back
-            locked = await self._statements.lock_wallets(connection, {c.player_id for c in credits_})
+            locked = await self._statements.lock_wallets(connection, {c.player_id for c in operations})
             accounts = read_accounts(locked)
-            found = await self._statements.find_transfers(connection, {c.identity for c in credits_})
+            found = await self._statements.find_transfers(connection, {c.identity for c in operations})
             known = LedgerState(
                 accounts,
                 transfers={(row[0], row[1]): _read_transfer(row[2:]) for row in found},
-                signed=await self._signed_transfers(connection, credits_),
-                players=await _existing_players(connection, credits_, accounts),
-                open_sessions=await _open_sessions(connection, credits_),
+                signed=await self._signed_transfers(connection, operations),
+                players=await existing_players(connection, operations, accounts),
+                open_sessions=await open_sessions(connection, operations),
             )
-            planned = plan(credits_, known, datetime.now(UTC))
+            planned = plan(operations, known, datetime.now(UTC))
             planned.copy = await self._statements.read_copy(connection)
             if planned.writes:
                 await self._write(connection, planned)
                 await commit(connection)
-            elif self._is_replicated:  # what is refused is told, too
+            elif self._is_replicated:  # refusals and replays are replied, too
                 await confirm(connection)
         self._accounts.store(planned.accounts)
         return planned
 
     async def _signed_transfers(
-        self, connection: AsyncConnection, credits_: Sequence[Credit]
+        self, connection: AsyncConnection, operations: Sequence[AnyOperation]
     ) -> dict[SignedIdentity, Transfer]:
-        """Return what the batch's signed messages have paid; asks only when a credit carries a digest."""
-        signed = {key for c in credits_ if (key := c.signed_identity) is not None}
+        """Return the transfers of the batch's signed messages. Executes nothing unless there are some."""
+        signed = {key for c in operations if (key := c.signed_identity) is not None}
         if not signed:
             return {}
         found = await self._statements.find_signed(connection, signed)
@@ -165,14 +167,11 @@ class Ledger:
         if planned.conflict_rows:
             await self._statements.insert_conflicts(connection, planned.conflict_rows)
 
-    async def find(self, lookups: Collection[Lookup]) -> dict[Lookup, Holder]:
-        """Answer lookups; one that has no answer is not in the result. Raises LedgerUnavailable."""
+    async def find(self, queries: Collection[Query]) -> dict[Query, Holder]:
+        """Return the replies to queries; one without a reply is not in the result. Raises LedgerUnavailable."""
         with outages_as_unavailable():
             async with self._reading.connect() as connection:
-                found = {
-                    **await _find_players(connection, [q for q in lookups if isinstance(q, FindPlayer)]),
-                    **await _find_sessions(connection, [q for q in lookups if isinstance(q, FindSession)]),
-                }
+                found = await find_all(connection, queries)
                 if self._is_replicated:
                     await confirm(connection)
                 return found
@@ -186,9 +185,9 @@ class Ledger:
     async def keyed_epoch(self) -> Epoch:
         """Return the ledger's epoch with the key of its cached values. Raises LedgerUnavailable.
 
-        The database may be replaced by an older copy of itself, which lacks what was told: by a promoted
-        replica, a backup, a dump. So the epoch's name ends with that of the copy. A SQLite file has none, and
-        must not be replaced under a process that has it open: each process has an epoch of its own.
+        The database may be replaced by an older copy of itself, a promoted replica, a backup or a dump, which
+        lacks transfers that were replied. So the epoch's name ends with the name of the copy. A SQLite file has
+        none, and must not be replaced while a process has it open: each process has an epoch of its own.
         """
         with outages_as_unavailable():
             async with self._reading.connect() as connection:
@@ -198,18 +197,15 @@ class Ledger:
         return Epoch(f"{row.epoch}.{state.copy or self._opened}", row.cache_key)
 
     async def find_weaknesses(self) -> list[str]:
-        """Return by which settings of the database wins may be lost that were told as paid.
-
-        Raises LedgerUnavailable.
-        """
+        """Return the database's settings by which a posted win may be lost. Raises LedgerUnavailable."""
         with outages_as_unavailable():
             async with self._reading.connect() as connection:
                 return await find_weaknesses(connection)
 
     async def bump_epoch(self, *, by: Actor = PROCESS) -> str:
-        """Begin a new epoch with a new key, and return its name.
+        """Begin a new epoch with a new key, and return its name. Raises LedgerUnavailable.
 
-        The old key is in every backup, and known to whoever has one. Raises LedgerUnavailable.
+        The old key is in every backup, and so known to everyone who has one.
         """
         with outages_as_unavailable():
             async with transaction(self._engine) as connection:
@@ -221,71 +217,3 @@ class Ledger:
 
 def _read_transfer(row: Sequence[Any]) -> Transfer:
     return Transfer(str(row[0]), *row[1:])
-
-
-async def _existing_players(
-    connection: AsyncConnection, credits_: Sequence[Credit], accounts: dict[AccountKey, PlayerWallets]
-) -> set[str]:
-    """Return the players that exist; asks only when a credit found no wallet."""
-    without = {c.player_id for c in credits_ if (c.player_id, c.currency) not in accounts}
-    if not without:
-        return set()
-    return set((await connection.execute(select(players.c.id).where(players.c.id.in_(without)))).scalars())
-
-
-async def _open_sessions(connection: AsyncConnection, credits_: Sequence[Credit]) -> set[tuple[str, str]]:
-    """Return the open sessions; asks only when a credit needs its session open."""
-    needed = {(c.integration, c.session_id or "") for c in credits_ if c.open_session_only}
-    if not needed:
-        return set()
-    key = tuple_(sessions.c.integration, sessions.c.id)
-    statement = select(sessions.c.integration, sessions.c.id).where(key.in_(needed), sessions.c.closed_at.is_(None))
-    return {(row.integration, row.id) for row in await connection.execute(statement)}
-
-
-async def _find_players(connection: AsyncConnection, lookups: Sequence[FindPlayer]) -> dict[Lookup, Holder]:
-    if not lookups:
-        return {}
-    statement = (
-        select(players.c.id, players.c.currency, wallets.c.kind, wallets.c.balance_minor)
-        .join_from(players, wallets, _own(players, players.c.id))
-        .where(players.c.id.in_({q.player_id for q in lookups}))
-    )
-    holders = _holders((FindPlayer(row[0]), row[0], *row[1:]) for row in await connection.execute(statement))
-    found = ((lookup, holders.get(FindPlayer(lookup.player_id))) for lookup in lookups)
-    return {lookup: holder for lookup, holder in found if holder is not None}
-
-
-async def _find_sessions(connection: AsyncConnection, lookups: Sequence[FindSession]) -> dict[Lookup, Holder]:
-    if not lookups:
-        return {}
-    key = tuple_(sessions.c.integration, sessions.c.id)
-    statement = (
-        select(
-            sessions.c.integration,
-            sessions.c.id,
-            sessions.c.player_id,
-            sessions.c.currency,
-            wallets.c.kind,
-            wallets.c.balance_minor,
-        )
-        .join_from(sessions, wallets, _own(sessions, sessions.c.player_id))
-        .where(key.in_({(q.integration, q.session_id) for q in lookups}))
-    )
-    return _holders((FindSession(row[0], row[1]), *row[2:]) for row in await connection.execute(statement))
-
-
-def _own(holder: Table, player_id: Any) -> Any:
-    """Join a player, or a session, with the wallets in its currency."""
-    return and_(wallets.c.player_id == player_id, wallets.c.currency == holder.c.currency)
-
-
-def _holders(rows: Iterable[tuple[Any, ...]]) -> dict[Lookup, Holder]:
-    """Read (lookup, player_id, currency, kind, balance_minor), one row for each of a holder's wallets."""
-    balances: dict[Lookup, tuple[str, str, dict[str, int]]] = {}
-    for lookup, player_id, currency, kind, balance_minor in rows:
-        balances.setdefault(lookup, (player_id, currency, {}))[2][kind] = balance_minor
-    return {
-        lookup: Holder(player_id, currency, by_kind[Wallet.REAL], by_kind[Wallet.BONUS])
-        for lookup, (player_id, currency, by_kind) in balances.items()
-    }

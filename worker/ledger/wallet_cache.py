@@ -1,32 +1,32 @@
-"""Accounts as this process last left them, so that a batch need not ask for what it wrote itself."""
+"""A cache of wallets as this process last left them, which spares a batch reading what was written here."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from shared.operations import Wallet
 from shared.runtime import evict_oldest
-from worker.ledger.planner import AccountKey, PlayerWallets, WalletState
+from worker.ledger.state import AccountKey, PlayerWallets, WalletState
 
 ACCOUNTS_MAX: Final = 10_000
-"""How many are remembered, some 10 MB; of others, the batch reads the wallets first."""
+"""The number of accounts that are kept, some 10 MB; the wallets of others are read before they are planned."""
 
 
 class WalletCache:
-    """What is remembered proves nothing: the ledger writes only if it is what the wallets still hold."""
+    """Proves nothing: the ledger writes only if the wallets still are as they are remembered."""
 
     def __init__(self) -> None:
-        """Remember nothing yet."""
+        """Begin empty."""
         self._accounts: Final[dict[AccountKey, PlayerWallets]] = {}
 
     def pop(self, keys: Collection[AccountKey]) -> dict[AccountKey, PlayerWallets]:
-        """Return those that are remembered, and forget them until they are kept again."""
+        """Return the accounts that are here, and forget them until they are stored again."""
         return {key: self._accounts.pop(key) for key in keys if key in self._accounts}
 
     def store(self, accounts: Mapping[AccountKey, PlayerWallets]) -> None:
-        """Remember accounts that were written; beyond the bound, those kept longest ago are forgotten."""
+        """Remember accounts that were written. Beyond the bound, those stored longest ago are forgotten."""
         for account in accounts.values():
             for wallet in account.values():
-                wallet.written()
+                wallet.mark_written()
         self._accounts.update(accounts)
         evict_oldest(self._accounts, ACCOUNTS_MAX)
 

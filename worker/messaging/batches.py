@@ -1,14 +1,14 @@
-"""One turn of a worker: take deliveries, answer them in one transaction, reply, settle.
+"""Processing a batch of deliveries: collect, post in one transaction, reply, settle.
 
-Ack after commit and reply: a redelivery is harmless, a lost credit is not. What is past its deadline, or
-meets a ledger that can't be reached, is rejected, whereupon the broker moves it to the late queue: it will
-be posted with nobody waiting. Only what a gateway has signed is posted, or answered at all.
+Ack after commit and reply: a redelivery is harmless, a lost operation is not. A delivery that is past its deadline,
+or meets a ledger that can't be reached, is rejected, whereupon the broker moves it to the late queue: what is owed
+is posted from there, with nobody waiting. Only batches that a gateway has signed are posted or replied to.
 """
 
 import asyncio
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final, NamedTuple
@@ -22,18 +22,17 @@ from shared.broker.bodies import is_cut
 from shared.errors import LedgerUnavailable, PoisonMessage
 from shared.log_limit import LimitedLog
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
-from shared.operations import Credit
 from shared.outcome import Outcome, OutcomeCode
+from shared.queries import Query, QueryReply
 from shared.runtime import let_go
 from shared.wire import (
     MESSAGE_BYTES_MAX,
-    MESSAGE_TYPE,
-    Answer,
     Batch,
     BatchReply,
-    Question,
+    ReceivedOperation,
     Replies,
-    encode,
+    UnknownOperation,
+    encode_replies,
     is_fit,
     read_batch,
     refuse_size,
@@ -45,15 +44,16 @@ from worker.messaging.deliveries import Arrival, DeliveryBuffer
 from worker.messaging.metrics import WorkerMetrics
 
 LATE_REST_SECONDS: Final = 1.0
-"""How long late credits wait after the ledger could not be reached."""
+"""The time that late batches wait after the ledger could not be reached."""
 
 POISON_MESSAGES_MAX: Final = 100
-"""In one turn: a flood of them must not keep what was signed from being posted."""
+"""The bound on poison in one batch of deliveries: a flood of it must not keep signed batches from being posted."""
 
 POISON_BYTES_MAX: Final = 4 << 20
-"""In one turn, as soon as there are more: so much is copied, and waits for the broker's confirmation."""
+"""The number of bytes of poison after which no more is collected: they are copied, and wait for confirmation."""
 
 _UNAVAILABLE: Final = Outcome(OutcomeCode.UNAVAILABLE)
+_UNPOSTABLE: Final = Outcome(OutcomeCode.UNPOSTABLE)
 _log = structlog.get_logger()
 
 
@@ -63,15 +63,28 @@ class Delivery:
 
     message: DeliveredMessage
     batch: Batch
+    is_late: bool = False
 
     @property
     def tag(self) -> int:
-        """What the delivery is settled by."""
+        """The delivery tag, by which it is settled."""
         return self.message.delivery_tag or 0
+
+    @property
+    def operations(self) -> Sequence[ReceivedOperation]:
+        """The operations to post. Of a late delivery only those that are owed: the others are given up by now."""
+        if not self.is_late:
+            return self.batch.operations
+        return [o for o in self.batch.operations if isinstance(o, UnknownOperation) or o.IS_OWED]
+
+    @property
+    def queries(self) -> Sequence[Query]:
+        """The queries to reply to. Nobody waits for those of a late delivery."""
+        return () if self.is_late else self.batch.queries
 
 
 class Poison(NamedTuple):
-    """A delivered message that is not to be acted on, and why."""
+    """A delivered message that must not be acted on, and why."""
 
     message: DeliveredMessage
     fault: PoisonMessage
@@ -79,7 +92,7 @@ class Poison(NamedTuple):
 
 @dataclass(slots=True)
 class DeliveryBatch:
-    """What is answered together, and what is put aside beside it."""
+    """The deliveries that are processed together, and the poison that was found among them."""
 
     live: list[Delivery] = field(default_factory=list)
     late: list[Delivery] = field(default_factory=list)
@@ -87,33 +100,33 @@ class DeliveryBatch:
     poison_bytes: int = 0
 
     def __len__(self) -> int:
-        return sum(len(delivery.batch.questions) for delivery in (*self.live, *self.late))
+        return sum(len(delivery.batch) for delivery in (*self.live, *self.late))
 
     def add_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
-        """Note what is to be put aside."""
+        """Take a message that is to be kept as a dead letter."""
         let_go(fault)
         self.poison.append(Poison(message, fault))
         self.poison_bytes += len(message.body)
 
     @property
     def is_full_of_poison(self) -> bool:
-        """Whether no more is taken for what was put aside."""
+        """Whether no more may be collected because of the poison."""
         return len(self.poison) >= POISON_MESSAGES_MAX or self.poison_bytes > POISON_BYTES_MAX
 
     @property
-    def questions(self) -> list[Question]:
-        """Everything to be answered. Nobody waits for what a late lookup would find."""
-        waiting = [q for delivery in self.live for q in delivery.batch.questions]
-        return waiting + [q for delivery in self.late for q in _credits(delivery)]
+    def operations(self) -> list[ReceivedOperation]:
+        """All operations to post, the live ones first."""
+        return [o for delivery in (*self.live, *self.late) for o in delivery.operations]
 
-
-def _credits(delivery: Delivery) -> list[Credit]:
-    return [q for q in delivery.batch.questions if isinstance(q, Credit)]
+    @property
+    def queries(self) -> list[Query]:
+        """All queries to reply to."""
+        return [query for delivery in self.live for query in delivery.queries]
 
 
 @dataclass(frozen=True, slots=True)
 class BatchProcessor:
-    """The turns on one connection to the broker."""
+    """Processes the deliveries of one connection to the broker."""
 
     ledger: LedgerService
     metrics: WorkerMetrics
@@ -129,126 +142,143 @@ class BatchProcessor:
     unavailable_log: LimitedLog = field(default_factory=lambda: LimitedLog("ledger unavailable", "warning"))
 
     def flush_logs(self) -> None:
-        """Log what has not been."""
+        """Write the log lines that are held back."""
         self.dead_letters.log.flush()
         self.deferred_log.flush()
         self.unavailable_log.flush()
 
     async def process_next(self) -> None:
-        """Do one turn."""
+        """Process what has been delivered, up to the bound."""
         began = time.monotonic()
-        taken = await self._collect()
-        if taken.poison:
-            await self._dead_letter_poison(taken.poison)
-        questions = taken.questions
+        collected = await self._collect()
+        if collected.poison:
+            await self._dead_letter_poison(collected.poison)
+        operations, queries = collected.operations, collected.queries
         try:
-            answers = await self.ledger.answer(questions)
+            outcomes, replies = await self._answer(operations, queries)
         except LedgerUnavailable as error:
             self.unavailable_log.record("batch", reason=str(error))
-            await self._release(taken)
+            await self._release(collected)
             return
-        except Exception:  # noqa: BLE001  (a defect, but the credits are owed: they are tried again, later)
-            _log.exception("ledger failed", questions=len(questions))
-            await self._release(taken)
+        except Exception:  # noqa: BLE001  (a defect of ours, but operations may be owed: they are posted later)
+            _log.exception("ledger failed", questions=len(operations) + len(queries))
+            await self._release(collected)
             return
-        await self._dead_letter_unpostable(questions, answers)
-        await self._reply(taken.live, iter(answers))
-        await self._settle(taken)
-        self._count(questions, answers, time.monotonic() - began)
+        await self._dead_letter_unpostable(operations, outcomes)
+        await self._reply(collected.live, iter(outcomes), iter(replies))
+        await self._settle(collected)
+        self._count(outcomes, len(queries), time.monotonic() - began)
+
+    async def _answer(
+        self, operations: Sequence[ReceivedOperation], queries: Sequence[Query]
+    ) -> tuple[list[Outcome], list[QueryReply]]:
+        """Post the operations that this version knows, and reply to the queries. Others can't be posted here."""
+        known = [o for o in operations if not isinstance(o, UnknownOperation)]
+        outcomes, replies = await self.ledger.answer(known, queries)
+        if len(known) == len(operations):
+            return outcomes, replies
+        of_known = iter(outcomes)
+        return [_UNPOSTABLE if isinstance(o, UnknownOperation) else next(of_known) for o in operations], replies
 
     async def _collect(self) -> DeliveryBatch:
         """Take live deliveries up to the bound, and one late delivery: neither starves the other."""
-        taken = DeliveryBatch()
+        collected = DeliveryBatch()
         live = self.deliveries.live
-        while live and len(taken) < self.batch_credits_max and not taken.is_full_of_poison:
-            message, waited_for_until = self.deliveries.next_live()
+        while live and len(collected) < self.batch_credits_max and not collected.is_full_of_poison:
+            message, expires_at = self.deliveries.next_live()
             if is_cut(message) and is_fit(message.header.body_size or 0):
                 await self._defer(message)
                 continue
             try:
                 delivery = self._decode(message, Purpose.BATCH)
             except PoisonMessage as fault:
-                taken.add_poison(message, fault)
+                collected.add_poison(message, fault)
                 continue
-            if waited_for_until < time.monotonic():
+            if expires_at < time.monotonic():
                 await self.channel.basic_reject(delivery.tag, requeue=False, wait=False)
             else:
-                taken.live.append(delivery)
+                collected.live.append(delivery)
         if self.deliveries.late and time.monotonic() >= self.deliveries.late_rests_until:
             message = self.deliveries.late.popleft().message
             try:
-                taken.late.append(self._decode(message, Purpose.BATCH, Purpose.DEAD))
+                collected.late.append(self._decode(message, Purpose.BATCH, Purpose.DEAD, is_late=True))
                 self.metrics.late.inc()
             except PoisonMessage as fault:
-                taken.add_poison(message, fault)
-        return taken
+                collected.add_poison(message, fault)
+        return collected
 
-    def _decode(self, message: DeliveredMessage, *purposes: Purpose) -> Delivery:
+    def _decode(self, message: DeliveredMessage, *purposes: Purpose, is_late: bool = False) -> Delivery:
         """Read a delivery. Raises PoisonMessage."""
         refuse_size(message.header.body_size or 0)
         batch = read_batch(self.keys, message.body, message.header.properties.message_type, *purposes)
         refuse_stale(batch)
-        return Delivery(message, batch)
+        return Delivery(message, batch, is_late)
 
     async def _defer(self, message: DeliveredMessage) -> None:
-        """Leave a message, of which too many bytes waited to gather it, to the late queue."""
+        """Leave a message to the late queue whose body was not kept, because too many bytes were waiting."""
         self.metrics.deferred.inc()
         self.deferred_log.record("bytes", queue=message.routing_key)
         await self.channel.basic_reject(message.delivery_tag or 0, requeue=False, wait=False)
 
     async def _dead_letter_poison(self, poison: Iterable[Poison]) -> None:
-        """Keep poison for a person: it is neither lost nor delivered for ever. Waits for all at once."""
+        """Keep poison as dead letters: it is neither lost nor delivered for ever. Waits for all at once."""
         await asyncio.gather(*(self.dead_letters.publish_poison(*each) for each in poison))
 
-    async def _dead_letter_unpostable(self, questions: list[Question], answers: list[Answer]) -> None:
-        """Keep each credit that the ledger can't take for a person; the provider is told to ask again."""
-        for question, answer in zip(questions, answers, strict=True):
-            if isinstance(answer, Outcome) and answer.code is OutcomeCode.UNPOSTABLE and isinstance(question, Credit):
-                await self.dead_letters.publish_unpostable(question)
+    async def _dead_letter_unpostable(
+        self, operations: Sequence[ReceivedOperation], outcomes: Sequence[Outcome]
+    ) -> None:
+        """Keep each operation that the ledger can't post as a dead letter. Its provider is told to retry."""
+        for operation, outcome in zip(operations, outcomes, strict=True):
+            if outcome.code is OutcomeCode.UNPOSTABLE:
+                await self.dead_letters.publish_unpostable(operation)
 
-    async def _reply(self, deliveries: Iterable[Delivery], answers: Iterator[Answer]) -> None:
-        """Send one message to each gateway, or several if it would be too large."""
-        replies: dict[str, list[BatchReply]] = defaultdict(list)
+    async def _reply(
+        self, deliveries: Iterable[Delivery], outcomes: Iterator[Outcome], replies: Iterator[QueryReply]
+    ) -> None:
+        """Send one message to each gateway for each version, or several if it would be too large."""
+        batches: dict[tuple[str, str], list[BatchReply]] = defaultdict(list)
         for delivery in deliveries:
             batch = delivery.batch
-            replies[batch.reply_to].append(BatchReply(batch.number, list(islice(answers, len(batch.questions)))))
-        for reply_to, batch_replies in replies.items():
-            await self._send_replies(reply_to, batch_replies)
+            reply = BatchReply(
+                batch.number,
+                list(islice(outcomes, len(batch.operations))),
+                list(islice(replies, len(batch.queries))),
+                batch.positions,
+            )
+            batches[batch.reply_to, batch.version].append(reply)
+        for (reply_to, version), batch_replies in batches.items():
+            await self._send_replies(Replies(reply_to, self.worker_id, batch_replies, version))
 
-    async def _send_replies(self, reply_to: str, batch_replies: list[BatchReply]) -> None:
-        payload = encode(Replies(reply_to, self.worker_id, batch_replies))
-        if MAC_BYTES + len(payload) > MESSAGE_BYTES_MAX and len(batch_replies) > 1:
-            half = len(batch_replies) // 2
-            await self._send_replies(reply_to, batch_replies[:half])
-            await self._send_replies(reply_to, batch_replies[half:])
+    async def _send_replies(self, replies: Replies) -> None:
+        payload, batches = encode_replies(replies), replies.batches
+        if MAC_BYTES + len(payload) > MESSAGE_BYTES_MAX and len(batches) > 1:
+            half = len(batches) // 2
+            for part in (batches[:half], batches[half:]):
+                await self._send_replies(Replies(replies.reply_to, self.worker_id, part, replies.version))
             return
         body = self.keys.sign(Purpose.REPLY, payload)
-        properties = Basic.Properties(message_type=MESSAGE_TYPE)
-        await self.channel.basic_publish(body, routing_key=reply_to, properties=properties, wait=False)
+        properties = Basic.Properties(message_type=replies.version)
+        await self.channel.basic_publish(body, routing_key=replies.reply_to, properties=properties, wait=False)
 
-    async def _settle(self, taken: DeliveryBatch) -> None:
-        if taken.live:
-            await self.channel.basic_ack(taken.live[-1].tag, multiple=True, wait=False)
-        for delivery in taken.late:
+    async def _settle(self, collected: DeliveryBatch) -> None:
+        if collected.live:
+            await self.channel.basic_ack(collected.live[-1].tag, multiple=True, wait=False)
+        for delivery in collected.late:
             await delivery.message.channel.basic_ack(delivery.tag, wait=False)
 
-    async def _release(self, taken: DeliveryBatch) -> None:
-        """Tell the gateways at once, and leave the credits, which may be posted or not, to the late queue."""
-        await self._reply(taken.live, iter([_UNAVAILABLE] * len(taken.questions)))
-        for delivery in taken.live:
+    async def _release(self, collected: DeliveryBatch) -> None:
+        """Reply UNAVAILABLE at once, and leave the operations, which may be posted or not, to the late queue."""
+        outcomes, replies = len(collected.operations), len(collected.queries)
+        await self._reply(collected.live, iter([_UNAVAILABLE] * outcomes), iter([_UNAVAILABLE] * replies))
+        for delivery in collected.live:
             await self.channel.basic_reject(delivery.tag, requeue=False, wait=False)
-        # Behind the others: what no ledger can take must not keep them from being paid.
-        self.deliveries.late.extend(Arrival(delivery.message) for delivery in taken.late)
+        # Behind the others: one that no ledger can post must not keep them from being posted.
+        self.deliveries.late.extend(Arrival(delivery.message) for delivery in collected.late)
         self.deliveries.late_rests_until = time.monotonic() + LATE_REST_SECONDS
 
-    def _count(self, questions: list[Question], answers: list[Answer], seconds: float) -> None:
-        results = Counter(
-            answer.code
-            for question, answer in zip(questions, answers, strict=True)
-            if isinstance(question, Credit) and isinstance(answer, Outcome)
-        )
-        for result, number in results.items():
-            self.metrics.credits.labels(result.value).inc(number)
-        if answers:
-            self.metrics.batch_credits.observe(len(answers))
+    def _count(self, outcomes: Sequence[Outcome], queries: int, seconds: float) -> None:
+        for code, number in Counter(outcome.code for outcome in outcomes).items():
+            self.metrics.credits.labels(code.value).inc(number)
+        if outcomes or queries:
+            self.metrics.batch_credits.observe(len(outcomes) + queries)
             self.metrics.batch_seconds.observe(seconds)

@@ -18,9 +18,8 @@ from shared.broker.topology import DEAD_QUEUE, UNSIGNED_QUEUE
 from shared.errors import PoisonMessage
 from shared.log_limit import LimitedLog
 from shared.message_keys import MessageKeys, Purpose
-from shared.operations import Credit
 from shared.runtime import let_go
-from shared.wire import MESSAGE_TYPE, Batch, encode, unix_ms
+from shared.wire import Batch, ReceivedOperation, encode_batch, unix_ms, version_for
 from worker.messaging.metrics import WorkerMetrics
 
 CONFIRM_SECONDS_MAX: Final = 10
@@ -47,10 +46,10 @@ class DeadLetterPublisher:
             self.metrics.dropped.labels("full").inc()
         await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
 
-    async def publish_unpostable(self, credit: Credit) -> None:
-        """Keep a credit that the ledger can't take."""
-        body = self.keys.sign(Purpose.DEAD, encode(Batch(0, unix_ms(), [credit])))
-        await self._publish(DEAD_QUEUE, body, "unpostable", MESSAGE_TYPE)
+    async def publish_unpostable(self, operation: ReceivedOperation) -> None:
+        """Keep an operation that the ledger can't post."""
+        batch = Batch(0, unix_ms(), [operation], version=version_for([operation]))
+        await self._publish(DEAD_QUEUE, self.keys.sign(Purpose.DEAD, encode_batch(batch)), "unpostable", batch.version)
         self.metrics.dead.labels("unpostable").inc()
 
     async def _keep_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> bool:

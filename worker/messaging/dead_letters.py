@@ -38,10 +38,11 @@ from shared.runtime import let_go
 from shared.settings import MEMORY, BrokerSettings
 from shared.wire import (
     BATCH_BYTES_MAX,
-    BATCH_QUESTIONS_MAX,
-    MESSAGE_TYPE,
+    BATCH_OPERATIONS_MAX,
+    V2,
+    V3,
     Batch,
-    encode,
+    encode_batch,
     read_batch,
     read_unsigned_batch,
     unix_ms,
@@ -212,7 +213,7 @@ async def _settle(  # noqa: PLR0913, PLR0917  (a message, its fate, and what tha
     if fate is _Disposition.STAYS:
         copies = [(message.queue, message.message_type, message.body)]
     elif fate is _Disposition.SENT_BACK:
-        copies = [(LATE_QUEUE, MESSAGE_TYPE, body) for body in _signed(keys, message.credits)]
+        copies = [(LATE_QUEUE, V2, body) for body in _signed(keys, message.credits)]
     try:
         for queue, message_type, body in copies:
             properties = Basic.Properties(
@@ -237,8 +238,8 @@ async def _settle(  # noqa: PLR0913, PLR0917  (a message, its fate, and what tha
 
 def _signed(keys: MessageKeys, credits_: Sequence[Credit]) -> Iterator[bytes]:
     """Return the messages that ask for the credits, each within the bounds that workers keep to."""
-    payload = encode(Batch(0, unix_ms(), list(credits_)))
-    fits = len(credits_) <= BATCH_QUESTIONS_MAX and len(payload) <= BATCH_BYTES_MAX
+    payload = encode_batch(Batch(0, unix_ms(), list(credits_)))
+    fits = len(credits_) <= BATCH_OPERATIONS_MAX and len(payload) <= BATCH_BYTES_MAX
     if fits or len(credits_) == 1:
         yield keys.sign(Purpose.DEAD, payload)
         return
@@ -257,7 +258,7 @@ def _read(keys: MessageKeys, taken: DeliveredMessage, queue: str) -> DeadLetter:
         put_aside_at=properties.timestamp and properties.timestamp.astimezone(UTC),
         message_type=properties.message_type,
         authentic=authentic,
-        credits=[question for question in batch.questions if isinstance(question, Credit)],
+        credits=[operation for operation in batch.operations if isinstance(operation, Credit)],
         defect=defect,
         body=body,
         queue=queue,
@@ -270,7 +271,7 @@ def _batch_of(keys: MessageKeys, body: bytes, message_type: str | None) -> tuple
         return read_batch(keys, body, message_type, Purpose.BATCH, Purpose.DEAD), True, ""
     except PoisonMessage:
         verified = keys.verify(body, Purpose.BATCH, Purpose.DEAD)
-        authentic = message_type == MESSAGE_TYPE and verified is not None
+        authentic = message_type in {V2, V3} and verified is not None
     try:
         return read_unsigned_batch(body, message_type), authentic, ""
     except PoisonMessage as poison:

@@ -16,7 +16,7 @@ from pamqp.commands import Basic
 
 from shared.broker.topology import SHARDS_MAX, consumer_priority, shard_queue
 from shared.message_keys import MessageKeys, Purpose
-from shared.wire import MESSAGE_TYPE, Batch, encode, unix_ms
+from shared.wire import Batch, encode_batch, unix_ms
 
 _EXPIRATION_MS: Final = 1_000
 """Of the empty batch that looks for a queue: nobody waits for it."""
@@ -74,10 +74,10 @@ class ShardConsumers:
         To declare the queue passively would close the channel, and the broker would log an error each time.
         """
         batch = Batch(0, unix_ms() + _EXPIRATION_MS, [])
-        properties = Basic.Properties(delivery_mode=2, message_type=MESSAGE_TYPE, expiration=str(_EXPIRATION_MS))
+        properties = Basic.Properties(delivery_mode=2, message_type=batch.version, expiration=str(_EXPIRATION_MS))
         try:
             await looking.basic_publish(
-                self.keys.sign(Purpose.BATCH, encode(batch)),
+                self.keys.sign(Purpose.BATCH, encode_batch(batch)),
                 routing_key=shard_queue(shard),
                 properties=properties,
                 mandatory=True,

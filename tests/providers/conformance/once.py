@@ -7,7 +7,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 
-from shared.operations import FINGERPRINT
+from shared.operations import Credit
 from tests.providers.conformance.certificate import Certificate
 from tests.support.dialects.base import Facts, Paid
 from tests.support.stack import Stack
@@ -81,7 +81,7 @@ class PaysOnce(Certificate):
     def test_every_field_of_the_fingerprint_is_tried_or_can_not_be_said(self) -> None:
         facts = Facts("player1", "session-1")
         tried = {altered.field for altered in self.dialect.altered(facts, facts.but(player_id="player2"))}
-        assert tried | self.dialect.silent_about == set(FINGERPRINT)
+        assert tried | self.dialect.silent_about == set(Credit.FINGERPRINT)
         assert not tried & self.dialect.silent_about
 
     async def test_same_win_delivered_otherwise_is_answered_with_the_original(self, stack: Stack, facts: Facts) -> None:

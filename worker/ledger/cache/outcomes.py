@@ -24,7 +24,7 @@ from worker.ledger.cache.connection import CacheServer
 from worker.ledger.cache.sentinels import PrimaryUnknown
 from worker.ledger.cache.values import VALUE_BYTES_MAX, VALUES_BYTES_MAX, CachedValues
 from worker.ledger.epoch import Epoch
-from worker.ledger.planner import Identity, Transfer
+from worker.ledger.state import Identity, Transfer
 
 GATHER_SECONDS: Final = 0.05
 """How long what is put waits for what the next batches put: a message costs more than ten transfers in it."""

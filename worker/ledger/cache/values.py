@@ -20,7 +20,7 @@ from typing import Final
 import msgspec
 
 from worker.ledger.epoch import Epoch
-from worker.ledger.planner import Identity, Transfer
+from worker.ledger.state import Identity, Transfer
 
 MAC_BYTES: Final = 16
 """128 bits: a guess is one question of a worker, and there is no way to try guesses without one."""

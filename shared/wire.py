@@ -168,7 +168,7 @@ def refuse_size(size: int) -> None:
 
 
 def _unknown_type(message_type: str | None) -> PoisonMessage:
-    return PoisonMessage(f"message type {message_type!r} is not {V2!r} or {V3!r}")
+    return PoisonMessage(f"message type {message_type!r} is neither {V2!r} nor {V3!r}")
 
 
 def _decode_batch(payload: memoryview, version: str, keep: PoisonKeep = "unsigned") -> Batch:

@@ -91,7 +91,11 @@ async def test_poison_is_kept_and_fails_nobody_else(system: System, publish: Pub
     await publish(SHARD, batch(win("of another version")), "credits.v0")
     await publish(SHARD, batch(win("good"), UNPOSTABLE, win("as good", player_id="ben")))
     found = {message["reason"].split(":")[0]: message for message in await until_dead(system, 3)}
-    assert set(found) == {"unsigned", "message type 'credits.v0' is neither 'credits.v2' nor 'operations.v3'", "unpostable"}
+    assert set(found) == {
+        "unsigned",
+        "message type 'credits.v0' is neither 'credits.v2' nor 'operations.v3'",
+        "unpostable",
+    }
     assert [reason for reason, message in found.items() if message["authentic"]] == ["unpostable"]
     assert all(message["put_aside_at"] for message in found.values())
     assert await system.balances() == {"anna": 1050, "ben": 1050}

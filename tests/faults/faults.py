@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Final
 
-from tests.faults import failover, holding, injections, poison, resharding
+from tests.faults import failover, holding, injections, poison, resharding, upgrading
 from tests.faults.crashing import STEPS
 from tests.faults.experiment import Fault
 from tests.faults.rig import Rig
@@ -49,7 +49,13 @@ _kinds = [
     Fault("workers grow from 2 to 4 and shrink to 2", injections.scaling),
     *(
         Fault(f"shards grow from 16 to 32 and shrink to 8, {first} first", resharding.reshard(first))
-        for first in resharding.ORDERS
+        for first in upgrading.ORDERS
+    ),
+    *(
+        Fault(
+            f"the last release takes this one's place and is upgraded, {first} first", strike, in_ci=first == "gateways"
+        )
+        for first, strike in ((first, upgrading.replace_release(first)) for first in upgrading.ORDERS)
     ),
     Fault("the broker is killed", injections.crash_server(_broker), in_ci=True),
     Fault("the broker is restarted", injections.restart_server(_broker)),

@@ -1,7 +1,6 @@
 """Another number of shards on a running system: every process is restarted with it, one after the other."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import httpx
@@ -9,17 +8,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.faults.experiment import Strike
 from tests.faults.rig import Rig
+from tests.faults.upgrading import ORDERS, WITHIN_SECONDS, restart
 from tests.support.system import Process
 
 NUMBERS: Final = (32, 8)
-SERVING: Final = '"worker serves"'
-WITHIN_SECONDS: Final = 30.0
-
-ORDERS: Final[Mapping[str, Callable[[Rig], Sequence[Process]]]] = {
-    "gateways": lambda rig: [rig.system.gateway, *rig.system.workers],
-    "workers": lambda rig: [*rig.system.workers, rig.system.gateway],
-}
-"""By who is first."""
 
 
 def reshard(first: str) -> Strike:
@@ -39,14 +31,7 @@ def reshard(first: str) -> Strike:
 async def _restart(rig: Rig, process: Process, shards: int) -> None:
     """Restart a process with so many shards; return when it serves, as an operator waits for that."""
     process.environment = {**process.environment, "CREDITS_BROKER__SHARDS": str(shards)}
-    before = process.log.read_text().count(SERVING)
-    await rig.restart(process)
-    if process is rig.system.gateway:
-        await rig.system.until_ready()
-        return
-    async with asyncio.timeout(WITHIN_SECONDS):
-        while process.log.read_text().count(SERVING) == before:
-            await asyncio.sleep(0.1)
+    await restart(rig, process)
 
 
 async def _in_use(rig: Rig) -> int:

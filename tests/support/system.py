@@ -69,13 +69,15 @@ class Process:
     log: Path
     reaper: Reaper
     popen: subprocess.Popen[bytes] | None = None
+    tree: Path = ROOT
+    """The checkout whose code it runs."""
 
     def start(self) -> None:
         """Start it, in a process group of its own."""
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", *self.arguments],
-                cwd=ROOT,
+                cwd=self.tree,
                 env={**os.environ, **self.environment},
                 stdout=log,
                 stderr=log,

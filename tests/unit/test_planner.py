@@ -78,6 +78,10 @@ def test_transfer_row_holds_what_the_credit_says() -> None:
     (row,) = planned.transfer_rows
     assert row.provider_tx_id == "win-1"
     assert (row.details, row.round_closed, row.session_id) == ('{"a":"ä"}', True, "s")
+    transfer = planned.transfers[WIN.identity]
+    assert str(row.id) == transfer.id
+    for name in Transfer.__struct_fields__[1:]:
+        assert getattr(row, name) == getattr(transfer, name)
     assert planned.posted_at == NOW
     assert settlement_entry(row.id, -1050) == EntryRow(row.id, SETTLEMENT, None, -1050, None, None)
 

@@ -154,26 +154,26 @@ def _post(operation: AnyOperation, movements: tuple[Movement, ...], state: Ledge
 
 def _transfer_row(transfer_id: Id, operation: AnyOperation, transfer: Transfer, made: Plan) -> TransferRow:
     player_round = operation.integration, operation.round_id, operation.player_id
-    row = TransferRow(
-        id=transfer_id,
-        integration=operation.integration,
-        provider_tx_id=operation.provider_tx_id,
-        player_id=transfer.player_id,
-        currency=transfer.currency,
-        amount_minor=transfer.amount_minor,
-        kind=transfer.kind,
-        round_id=transfer.round_id,
-        game_id=transfer.game_id,
-        bet_id=transfer.bet_id,
-        real_minor=transfer.real_minor,
-        bonus_minor=transfer.bonus_minor,
-        real_balance_minor=transfer.real_balance_minor,
-        bonus_balance_minor=transfer.bonus_balance_minor,
-        round_closed=operation.round_closed,
-        session_id=operation.session_id,
-        details=_json.encode(operation.details).decode(),
-        signed_digest=operation.signed_digest,
-        after_round_closed=player_round in made.closed_rounds,
+    row = TransferRow(  # in the order of its fields: keywords would take as long as the rest of a plan
+        transfer_id,
+        operation.integration,
+        operation.provider_tx_id,
+        transfer.player_id,
+        transfer.currency,
+        transfer.amount_minor,
+        transfer.kind,
+        transfer.round_id,
+        transfer.game_id,
+        transfer.bet_id,
+        transfer.real_minor,
+        transfer.bonus_minor,
+        transfer.real_balance_minor,
+        transfer.bonus_balance_minor,
+        operation.round_closed,
+        operation.session_id,
+        _json.encode(operation.details).decode(),
+        operation.signed_digest,
+        player_round in made.closed_rounds,
     )
     if operation.round_closed and operation.round_id is not None:
         made.closed_rounds.add(player_round)

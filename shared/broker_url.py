@@ -1,4 +1,4 @@
-"""Reads the broker's URL, `amqp://user:password@host:5672/vhost`; a cluster has one for each node, by commas.
+"""Reads the broker's URL, `amqp://user:password@host:5672/vhost`; for a cluster, one per node between commas.
 
 >>> node_urls("amqp://a:5672/credits,amqp://b:5672/credits")
 ('amqp://a:5672/credits', 'amqp://b:5672/credits')

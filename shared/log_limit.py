@@ -23,7 +23,7 @@ class SummedLog(ABC, Generic[Kind]):
     """
 
     def __init__(self) -> None:
-        """Begin with nothing to write."""
+        """Start without any events."""
         self._unlogged: Final = Counter[Kind]()
 
     def add(self, kind: Kind, number: int = 1) -> None:

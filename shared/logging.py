@@ -84,7 +84,7 @@ def set_up_logging(settings: LogSettings) -> None:
 
 
 def is_new(record: logging.LogRecord) -> bool:
-    """Return whether a record of aiormq's adds something to our own lines.
+    """Return whether a record of aiormq's is not already covered by our own lines.
 
     We log failed connections, with the node, and consumers that the broker ended. For a lost connection aiormq
     logs a traceback, of which only the error is kept.

@@ -15,7 +15,7 @@ def read_secret(named: str, where: str) -> bytes:
     """Return the secret that the setting `where` names. Raises SettingsError for a missing one.
 
     White space around the content of a variable or file is stripped: editors and shells end it with a newline.
-    Around a literal it is refused: there it stands inside quotes, so it is a slip, and every signature would fail.
+    Around a literal, where it stands inside quotes, it is refused: it is a mistake that would break every signature.
     """
     if named.startswith("env:"):
         secret = os.environb.get(os.fsencode(named.removeprefix("env:")), b"").strip()

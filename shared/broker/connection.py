@@ -32,7 +32,7 @@ PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 1.0
 
 DEFECT_PAUSES: Final = 10
-"""After a defect of ours the pause is as long as after this many vain rounds of all nodes: PAUSE_SECONDS_MAX."""
+"""The pause after a defect of ours is that of this many failed rounds over all nodes: PAUSE_SECONDS_MAX."""
 
 BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
 """The exceptions that a lost broker causes. aiormq raises RuntimeError for a connection that is closing, and
@@ -80,9 +80,9 @@ async def keep_connected(
 ) -> None:
     """Run `serve` on a connection, and again on one to the next node whenever it ends, until `stop` is set.
 
-    `serve` returns, or raises one of BROKER_FAULTS, when the connection can't be used any longer. Pauses grow
-    only when all nodes were tried in vain. Any other exception is logged as a defect, and the next connection is
-    made: the broker redelivers messages that were not acknowledged. Raises CreditsError if `serve` does.
+    `serve` returns, or raises one of BROKER_FAULTS, when the connection can't be used any longer. Pauses grow only
+    after all nodes have failed. Any other exception is logged as a defect, and the next connection is made: the
+    broker redelivers messages that were not acknowledged. Raises CreditsError if `serve` does.
     """
     losses = LossLog()
     try:
@@ -143,7 +143,7 @@ def _shuffled(urls: Sequence[str]) -> list[str]:
 
 
 def _pause_seconds(rounds: int) -> float:
-    """Return the pause after so many vain rounds of all nodes, with jitter."""
+    """Return the pause after `rounds` failed rounds over all nodes, with jitter."""
     seconds = min(PAUSE_SECONDS_MIN * 2 ** min(rounds, 10), PAUSE_SECONDS_MAX)
     return uniform(seconds / 2, seconds)  # noqa: S311  (jitter)
 

@@ -28,7 +28,7 @@ class LossLog:
     """Logs the lost connections of one process. Its owner calls `flush` when it stops."""
 
     def __init__(self) -> None:
-        """Begin with nothing to write."""
+        """Start without any losses."""
         self._timer: asyncio.TimerHandle | None = None
         self._nodes: Final[dict[str, int]] = {}
         self._error: BaseException | None = None

@@ -12,7 +12,7 @@ class Outbox:
     """The unsent bytes of one port's connections."""
 
     def __init__(self) -> None:
-        """Begin with nothing to send."""
+        """Start empty."""
         self._unsent: Final[list[tuple[asyncio.Transport, bytes]]] = []
 
     def add(self, transport: asyncio.Transport, data: bytes) -> None:

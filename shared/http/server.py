@@ -160,7 +160,7 @@ def raise_file_limit() -> None:
 
 
 def below_file_limit(bounds: HttpBounds, share: Fraction) -> HttpBounds:
-    """Return bounds whose connections use at most `share` of the file limit: without files nothing is accepted."""
+    """Return bounds whose connections use at most `share` of the file limit: without free files none is accepted."""
     files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if files_max == resource.RLIM_INFINITY:
         return bounds

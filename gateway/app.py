@@ -24,7 +24,7 @@ from gateway.providers.registry import build_all
 from gateway.rejections import RejectionLog
 from gateway.shed_requests import ShedLog
 from shared.errors import SettingsError
-from shared.http import Door
+from shared.http import Interceptor
 from shared.money import Currencies
 from shared.settings import Settings
 
@@ -96,7 +96,7 @@ class CallbackRouter(Router):
 
     def __init__(  # noqa: PLR0913, PLR0917  (what it leads to)
         self,
-        door: Door,
+        door: Interceptor,
         callbacks: Mapping[str, CallbackEndpoint],
         not_found: ASGIApp,
         operations: MonitoringApp,

@@ -20,7 +20,7 @@ from gateway.ledger_client.client import LedgerClient
 from gateway.load_shedding import LoadShedder
 from shared.cells import Part, cell_of, naming_cell, settings_of
 from shared.errors import CreditsError, LedgerUnavailable, SettingsError
-from shared.http import Door, Request
+from shared.http import Interceptor, Request
 from shared.settings import MEMORY, Settings
 
 START_SECONDS_MAX: Final = 1.0
@@ -112,7 +112,7 @@ async def _stop(start: asyncio.Task[None], client: LedgerClient) -> None:
         await client.__aexit__(None, None, None)
 
 
-class CellLoadShedder(Door):
+class CellLoadShedder(Interceptor):
     """Has each cell's own door answer, so that the overload of one turns nobody of another away."""
 
     def __init__(self, doors: Iterable[LoadShedder]) -> None:

@@ -10,10 +10,10 @@ from typing import Final
 
 from gateway.endpoint import CallbackEndpoint
 from gateway.ledger_client.client import LedgerClient
-from shared.http import Door, Request
+from shared.http import Interceptor, Request
 
 
-class LoadShedder(Door):
+class LoadShedder(Interceptor):
     """Tells callbacks to ask again while the ledger is overloaded."""
 
     def __init__(self, ledger: LedgerClient, callbacks: Mapping[str, CallbackEndpoint]) -> None:

@@ -17,11 +17,11 @@ from starlette.types import Receive, Scope, Send
 from gateway.ledger_client.client import LedgerClient
 from gateway.metrics import GatewayMetrics
 from gateway.shed_requests import ShedLog
+from shared.cached_call import READINESS_TTL_SECONDS, CachedCall
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome
 from shared.queries import FindPlayer
 from shared.readiness import Readiness, states_of
-from shared.remembered import READINESS_STANDS_SECONDS, Remembered
 
 READY_SECONDS_MAX: Final = 1.0
 """How long the ledger may take to answer a gateway that is ready."""
@@ -72,8 +72,8 @@ class MonitoringApp(Router):
         readiness = Readiness({name: partial(_find_obstacle, each) for name, each in ledgers.items()})
         self._metrics: Final = metrics
         self._turned_away: Final = turned_away
-        self._obstacles: Final = Remembered(readiness.look, READINESS_STANDS_SECONDS)
-        self._exposed: Final = Remembered(self._expose, METRICS_STAND_SECONDS)
+        self._obstacles: Final = CachedCall(readiness.check, READINESS_TTL_SECONDS)
+        self._exposed: Final = CachedCall(self._expose, METRICS_STAND_SECONDS)
         self._pace: Final = Pace()
         self._is_stopping = False
 

@@ -24,7 +24,7 @@ from shared.log_limit import LimitedLog
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
 from shared.outcome import Outcome, OutcomeCode
 from shared.queries import Query, QueryReply
-from shared.runtime import let_go
+from shared.runtime import drop_traceback
 from shared.wire import (
     MESSAGE_BYTES_MAX,
     Batch,
@@ -104,7 +104,7 @@ class DeliveryBatch:
 
     def add_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
         """Take a message that is to be kept as a dead letter."""
-        let_go(fault)
+        drop_traceback(fault)
         self.poison.append(Poison(message, fault))
         self.poison_bytes += len(message.body)
 

@@ -18,7 +18,7 @@ from shared.broker.topology import DEAD_QUEUE, UNSIGNED_QUEUE
 from shared.errors import PoisonMessage
 from shared.log_limit import LimitedLog
 from shared.message_keys import MessageKeys, Purpose
-from shared.runtime import let_go
+from shared.runtime import drop_traceback
 from shared.wire import Batch, ReceivedOperation, encode_batch, unix_ms, version_for
 from worker.messaging.metrics import WorkerMetrics
 
@@ -63,7 +63,7 @@ class DeadLetterPublisher:
         except PublishError:  # returned: the queue is gone, and comes back with the next connection
             raise
         except DeliveryError as refused:
-            let_go(refused)
+            drop_traceback(refused)
             return False
         return True
 

@@ -19,10 +19,10 @@ from worker.database.faults import is_no_text
 from worker.database.migrate import require_migrated
 from worker.integrations import Assignment
 from worker.ledger.cache.circuit import CountFault
-from worker.ledger.cache.outcomes import Cache, create_cache, uncounted
+from worker.ledger.cache.outcomes import Cache, create_cache, ignore_fault
 from worker.ledger.planner import Identity, Plan, Transfer, replay_or_conflict
 from worker.ledger.transaction import EPOCH_SECONDS_MAX, Ledger
-from worker.ledger.weaknesses import TellNumber, Weaknesses, untold
+from worker.ledger.weaknesses import ReportCount, Weaknesses, ignore_count
 
 BACKOFF_BATCHES_MAX: Final = 64
 """How many batches go the long way before a guess that kept failing is made again."""
@@ -227,7 +227,7 @@ def _replays(credits_: Sequence[Credit], remembered: Mapping[Identity, Transfer]
 
 @asynccontextmanager
 async def open_ledger_service(
-    settings: Settings, count_cache_fault: CountFault = uncounted, tell_weaknesses: TellNumber = untold
+    settings: Settings, count_cache_fault: CountFault = ignore_fault, tell_weaknesses: ReportCount = ignore_count
 ) -> AsyncIterator[LedgerService]:
     """Open the ledger and the cache that the settings name.
 
@@ -242,7 +242,7 @@ async def open_ledger_service(
         await assignment.require()
         cache.set_epoch(await ledger.keyed_epoch())
         weaknesses = Weaknesses(ledger, tell_weaknesses)
-        await weaknesses.look()
+        await weaknesses.check()
         try:
             async with weaknesses.watched():
                 yield LedgerService(ledger, cache, assignment=assignment)

@@ -89,7 +89,7 @@ class Assignment:
         self._foreign_log.flush()
 
     def refusals(self, credits_: Sequence[Credit]) -> list[Outcome | None] | None:
-        """Return a refusal for each credit that may not be posted here, else None; None in all if all may be."""
+        """Return for each credit a refusal, or None if it may be posted here. Return None if all may be."""
         own = self._own
         if own is None or all(credit.integration in own for credit in credits_):
             return None
@@ -105,7 +105,7 @@ class Assignment:
         return found
 
     def _log_foreign(self, numbers: Mapping[str, int]) -> None:
-        """Log at most a line a second for each integration; there are few, because gateways sign what they send."""
+        """Log at most a line a second for each integration. Only gateways with our keys can name one: so few occur."""
         for integration, number in numbers.items():
             self._foreign_log.record(integration, number, cell=self._cell, integration=integration, instead=_HINT)
 

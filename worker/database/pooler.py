@@ -84,7 +84,7 @@ def refusal_as_settings_error() -> Iterator[None]:
 
 
 async def require_pooler_as_set(engine: AsyncEngine) -> None:
-    """Raise SettingsError if there is a pooler that `[ledger] pooler` does not name."""
+    """Raise SettingsError if the pooler, or its mode, is another than `[ledger] pooler` names."""
     options = engine.get_execution_options()
     if options.get(_POOLER, "transaction") == "transaction":  # in this mode, and on SQLite, nothing can be wrong
         return

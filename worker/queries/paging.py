@@ -39,7 +39,7 @@ View = TypeVar("View")
 class Page(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A request for a part of a list."""
 
-    limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX, description="At most so many.")] = LIMIT_DEFAULT
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LIMIT_MAX, description="The most rows of a page.")] = LIMIT_DEFAULT
     cursor: (
         Annotated[
             str,

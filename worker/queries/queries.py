@@ -39,7 +39,7 @@ from worker.queries.views import (
 async def show_player(
     engine: AsyncEngine, currencies: Currencies, player_id: str, transfers_max: int = 10
 ) -> PlayerView | None:
-    """Return a player with at most `transfers_max` transfers, newest first; None if there is no such."""
+    """Return a player with at most `transfers_max` transfers, newest first; None if there is no such player."""
     with outages_as_unavailable():
         async with confirmed_snapshot(engine) as connection:
             player = await _player(connection, player_id)

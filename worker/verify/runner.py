@@ -1,8 +1,8 @@
 """An audit run executes the queries of one audit on one snapshot: in which slices, and with which query plans.
 
 On PostgreSQL the queries of a full audit that read everything use no indexes, because a damaged index hides the
-rows that it has lost. Slices are found by index; at the end, the rows that they held are compared in number
-with those of the tables.
+rows that it has lost. The slices are found by index, so at the end the number of their rows is compared with
+the number of rows in the tables.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping

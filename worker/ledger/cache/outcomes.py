@@ -86,7 +86,7 @@ class MemoryCache:
         self._transfers: Final[dict[Identity, Transfer]] = {}
 
     def get_local(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
-        """Return the transfers that are here."""
+        """Return the stored transfers."""
         return {i: self._transfers[i] for i in identities if i in self._transfers}
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:  # noqa: ARG002

@@ -1,7 +1,7 @@
 """The rights that each role needs in PostgreSQL, and no others, as SQL that grants them.
 
 The role that migrates owns the tables. Only an owner can alter or truncate a table or disable its triggers;
-and no role is granted to change or delete rows that were posted.
+and no role has the right to change or delete rows that were posted.
 
 Every list has every table, and a test checks that, so that nobody forgets to decide on the rights of a new one.
 """

@@ -12,9 +12,9 @@ from worker.database.faults import outages_as_unavailable
 from worker.database.migration_lock import (
     WAIT_SECONDS,
     Notify,
+    acquire_migration_lock,
     lock_timeouts_as_unavailable,
     log_wait,
-    take_migration_lock,
 )
 from worker.database.pooler import refusal_as_settings_error, require_pooler_as_set
 from worker.database.replication import commit
@@ -32,7 +32,7 @@ async def migrate(
     with refusal_as_settings_error(), outages_as_unavailable():
         async with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
-                await take_migration_lock(connection, wait_seconds, notify)
+                await acquire_migration_lock(connection, wait_seconds, notify)
             with lock_timeouts_as_unavailable("somebody holds a lock on our tables", wait_seconds):
                 before = await connection.run_sync(_revision)
                 await connection.run_sync(_upgrade, before)

@@ -40,8 +40,8 @@ def log_wait(message: str) -> None:
     _log.warning("waiting to migrate", reason=message)
 
 
-async def take_migration_lock(connection: AsyncConnection, wait_seconds: int, notify: Notify) -> None:
-    """Take the lock until the transaction ends, and limit how long its statements wait for any other lock.
+async def acquire_migration_lock(connection: AsyncConnection, wait_seconds: int, notify: Notify) -> None:
+    """Acquire the lock until the transaction ends, and limit how long its statements wait for any other lock.
 
     Reports the process that holds the lock before waiting for it. Raises LedgerUnavailable if it is not free in
     time.

@@ -51,7 +51,10 @@ class ShardConsumers:
             _log.info("more shards served", worker=self.worker_id, shards=number, setting=self.own)
 
     def can_do_without(self, tag: str) -> bool:
-        """Forget a consumer that the broker has canceled; return whether its shard is beyond the setting."""
+        """Forget a consumer that the broker has canceled; return whether the channel may stay open without it.
+
+        It may if the consumer's shard is beyond the setting.
+        """
         return self.consumed.pop(tag, 0) >= self.own
 
     def _next(self) -> int:

@@ -2,7 +2,7 @@
 
 Every worker consumes every shard that has a queue. The broker makes a single consumer active on each, and
 priorities spread the shards over the workers. That is only an optimization: if two workers ever get the same
-credit, the ledger's unique index and locks prevent that it is posted twice.
+credit, the ledger's unique index and locks keep it from being posted twice.
 """
 
 import asyncio
@@ -101,9 +101,9 @@ class Consumer:
                 await bind_shards(binding, self.shards)
 
     async def _process(self, processor: BatchProcessor, deliveries: DeliveryBuffer, closed: Awaitable[None]) -> None:
-        """Process batch after batch, until the connection is closed or `stop` is set; then process a last one.
+        """Process batch after batch, until the connection is closed, or until `stop` is set and a last one is done.
 
-        Closing the connection returns the other deliveries to the broker. Consumers are not canceled first: a
+        Closing the connection then returns the other deliveries to the broker. Consumers are not canceled first: a
         canceled one may overlap with its successor on a quorum queue.
         """
         closing, stopping = asyncio.ensure_future(closed), asyncio.ensure_future(self.stop.wait())

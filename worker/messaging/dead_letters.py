@@ -8,8 +8,8 @@ the other messages were processed, which makes room. Returned at once it would b
 again, until the broker drops it.
 
 Anyone with the broker's password can publish to these queues. A message that a gateway or worker has signed is
-authentic. Any other may be forged, whatever it asks to be paid, or be of a version that did not sign. Workers
-publish those to a queue of their own; earlier versions did not.
+authentic. Any other may be forged, or be of a version that did not sign. Workers publish those to a queue of
+their own; earlier versions did not.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence

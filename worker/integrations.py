@@ -1,13 +1,12 @@
-"""Which integrations the books of a cell serve, as the database itself remembers it.
+"""Stores in each cell's database which integrations the cell serves, so that its workers post no others.
 
-An integration's NAME is part of a win's identity, and each cell's books know only their own wins: an
-integration that is moved to another cell by editing the settings would be paid there again, whatever it
-repeats. So `migrate`, which reaches the databases of all cells, writes down in each which integrations are
-its own, unless another cell has them already; and a worker of a cell posts no others. What it refuses is put
-aside and not lost. Each database remembers the integrations of the other cells, too: the settings may name
-such a cell no more.
+An integration's NAME is part of a win's identity, and each cell's ledger knows only its own wins. If somebody
+moved an integration to another cell by editing the settings, repeated wins would be paid there again. So
+`migrate`, which reaches the databases of all cells, stores in each the integrations of its cell, unless another
+cell has them already. A worker refuses wins of other integrations; they become dead letters, and are not lost.
+Each database also has the integrations of the other cells, because the settings may no longer name such a cell.
 
-Books that belong to no cell, because there are none, serve whatever comes.
+A ledger without a cell, as where there are no cells, serves every integration.
 """
 
 import asyncio
@@ -35,50 +34,50 @@ from worker.database.transactions import transaction
 
 _HINT: Final = "run `python -m worker migrate` with the settings of all cells"
 
-FOLLOWED_SECONDS: Final = 3.0
-"""After so long no worker posts any more what it might before its books became a cell's: it reads that within
-a second, and then may have a batch under way."""
+PROPAGATION_SECONDS: Final = 3.0
+"""How long workers may go on posting other cells' wins after their ledger was assigned to a cell: they read that
+within a second, and may then have a batch in progress."""
 
 
 class Assigned(NamedTuple):
-    """What a database says of its cell."""
+    """The cell and the integrations that a database has stored."""
 
     cell: str | None
-    """None: there are no cells, as far as it knows."""
+    """The cell of this ledger; None if there are no cells, as far as the database knows."""
 
     integrations: frozenset[str]
 
     elsewhere: Mapping[str, str] = {}
-    """Integrations that other cells serve, with the cell of each."""
+    """The integrations that other cells serve, with the cell of each."""
 
 
 class Assignment:
-    """The integrations of one cell, for a worker: what it may post."""
+    """The integrations of a worker's cell, whose wins it may post."""
 
     def __init__(self, engine: AsyncEngine, cell: str) -> None:
-        """Take the cell's database, and the name that the settings give the cell."""
+        """Take the engine of the cell's database, and the cell's name in the settings."""
         self._engine: Final = engine
         self._cell: Final = cell
         self._own: frozenset[str] | None = None
-        """None: any."""
+        """The integrations of the cell; None if any may be posted."""
         self._elsewhere: Collection[str] = ()
-        """What another cell serves."""
+        """The integrations of other cells."""
         self._foreign_log: Final = LimitedLog("integration is not this cell's", "error")
 
     async def require(self) -> None:
-        """Read it. Raises SettingsError if the database is no cell's yet, or another's; LedgerUnavailable."""
+        """Read the assignment. Raises SettingsError if the database is of no cell or of another; LedgerUnavailable."""
         found = await read_assigned(self._engine)
         if found.cell is None and self._cell != MAIN:
             raise SettingsError(f"the database does not know yet that it is cell {self._cell!r}: {_HINT}")
         if found.cell is not None:
             _require_cell(found.cell, self._cell)
-        self._take(found)
+        self._apply(found)
 
     async def refresh(self) -> None:
-        """Read it again. Raises LedgerUnavailable."""
-        self._take(await read_assigned(self._engine))
+        """Read the assignment again. Raises LedgerUnavailable."""
+        self._apply(await read_assigned(self._engine))
 
-    def _take(self, found: Assigned) -> None:
+    def _apply(self, found: Assigned) -> None:
         if found.cell in {None, self._cell}:
             self._own = None if found.cell is None else found.integrations
             self._elsewhere = found.elsewhere
@@ -86,11 +85,11 @@ class Assignment:
             self._own, self._elsewhere = frozenset(), {*found.integrations, *found.elsewhere}
 
     def flush_log(self) -> None:
-        """Log what has not been."""
+        """Write the log lines that are pending."""
         self._foreign_log.flush()
 
     def refusals(self, operations: Sequence[AnyOperation]) -> list[Outcome | None] | None:
-        """Return an outcome for each operation that is not to be posted here; None where all may be."""
+        """Return for each operation a refusal, or None if it may be posted here. Return None if all may be."""
         own = self._own
         if own is None or all(operation.integration in own for operation in operations):
             return None
@@ -98,7 +97,7 @@ class Assignment:
         return [None if o.integration in own else Outcome(OutcomeCode.UNPOSTABLE) for o in operations]
 
     def foreign(self, queries: Sequence[Query]) -> frozenset[Query]:
-        """Return the queries that another cell is to answer: its players may have the same ids."""
+        """Return the queries that only another cell may answer, because its players may have the same ids."""
         if not self._elsewhere:
             return frozenset()
         found = frozenset(query for query in queries if query.integration in self._elsewhere)
@@ -106,7 +105,7 @@ class Assignment:
         return found
 
     def _log_foreign(self, numbers: Mapping[str, int]) -> None:
-        """Log a line a second for each integration, of which the gateways that have our keys know few."""
+        """Log at most a line a second for each integration. Only gateways with our keys can name one: so few occur."""
         for integration, number in numbers.items():
             self._foreign_log.record(integration, number, cell=self._cell, integration=integration, instead=_HINT)
 
@@ -118,7 +117,7 @@ def _require_cell(found: str, cell: str) -> None:
 
 
 async def read_assigned(engine: AsyncEngine) -> Assigned:
-    """Return what a database says. Raises LedgerUnavailable."""
+    """Return the cell and the integrations that a database has stored. Raises LedgerUnavailable."""
     with outages_as_unavailable():
         async with read_only(engine).connect() as connection:
             cell = (await connection.execute(select(ledger.c.cell))).scalar_one_or_none()
@@ -131,12 +130,12 @@ async def read_assigned(engine: AsyncEngine) -> Assigned:
 
 
 async def find_other_cell(engine: AsyncEngine, integration: str) -> str | None:
-    """Return the other cell that serves an integration, as the books know. Raises LedgerUnavailable."""
+    """Return the other cell that serves an integration, according to this database. Raises LedgerUnavailable."""
     return (await read_assigned(engine)).elsewhere.get(integration)
 
 
 async def find_posted(engine: AsyncEngine) -> frozenset[str]:
-    """Return the integrations that have transfers, by a walk over the unique index, a step for each.
+    """Return the integrations that have transfers, by one search in the unique index for each.
 
     Raises LedgerUnavailable.
     """
@@ -158,26 +157,26 @@ _POSTED: Final = text(
 async def assign(
     engines: Mapping[str, AsyncEngine], wanted: Mapping[str, Collection[str]], *, by: Actor = PROCESS
 ) -> dict[str, list[str]]:
-    """Write down which integrations each cell serves: those wanted, and those that it has paid wins of.
+    """Store which integrations each cell serves: those of `wanted`, and those of which it has paid wins.
 
-    Returns those that are new, by cell. Raises SettingsError, and writes nothing, when an integration is
-    wanted in one cell and another's books have it; LedgerUnavailable.
+    Returns the new ones by cell. Raises SettingsError, and stores nothing, if an integration is wanted in one
+    cell and another cell's database has it; LedgerUnavailable.
     """
     known = {cell: await read_assigned(engine) for cell, engine in engines.items()}
     for cell, found in known.items():
         _require_cell(found.cell or cell, cell)
     posted = {cell: await find_posted(engine) for cell, engine in engines.items()}
-    _require_apart(wanted, known, posted)
+    _require_disjoint(wanted, known, posted)
     new = {cell: sorted({*wanted.get(cell, ()), *posted[cell]} - known[cell].integrations) for cell in engines}
     served = {cell: known[cell].integrations.union(new[cell]) for cell in engines}
-    was_open = MAIN in known and known[MAIN].cell is None
+    was_unassigned = MAIN in known and known[MAIN].cell is None
     for cell in sorted(engines, key=lambda cell: cell != MAIN):
         elsewhere = {name: other for other in engines if other != cell for name in served[other]}
         elsewhere = {name: other for name, other in elsewhere.items() if name not in served[cell]}
         is_known = known[cell].cell is not None and elsewhere.items() <= known[cell].elsewhere.items()
         if new[cell] or not is_known:
             await _write(engines[cell], cell, known[cell], new[cell], elsewhere, by)
-        if cell == MAIN and was_open and any(new[other] for other in engines if other != cell):
+        if cell == MAIN and was_unassigned and any(new[other] for other in engines if other != cell):
             await _require_unpaid(engines[cell], wanted, known, posted)
     return new
 
@@ -188,29 +187,29 @@ async def _require_unpaid(
     known: Mapping[str, Assigned],
     posted: Mapping[str, frozenset[str]],
 ) -> None:
-    """Look again at what was posted in the books that served whatever came until now.
+    """Check again which wins the main ledger has paid, which has served every integration until now.
 
-    Their workers go on with that for a moment. Raises SettingsError and LedgerUnavailable.
+    Its workers may go on doing so for PROPAGATION_SECONDS. Raises SettingsError and LedgerUnavailable.
     """
     with outages_as_unavailable():
         async with read_only(main).connect() as connection:
             if (await connection.execute(select(players.c.id).limit(1))).first() is None:
-                return  # there was nobody to be paid
-    await asyncio.sleep(FOLLOWED_SECONDS)
-    _require_apart(wanted, known, {**posted, MAIN: await find_posted(main)})
+                return  # without players, no win can have been paid
+    await asyncio.sleep(PROPAGATION_SECONDS)
+    _require_disjoint(wanted, known, {**posted, MAIN: await find_posted(main)})
 
 
-def _require_apart(
+def _require_disjoint(
     wanted: Mapping[str, Collection[str]],
     known: Mapping[str, Assigned],
     posted: Mapping[str, frozenset[str]],
 ) -> None:
     for cell, names in wanted.items():
         for name in names:
-            _require_nowhere_else(name, cell, known, posted)
+            _require_in_no_other_cell(name, cell, known, posted)
 
 
-def _require_nowhere_else(
+def _require_in_no_other_cell(
     name: str, cell: str, known: Mapping[str, Assigned], posted: Mapping[str, frozenset[str]]
 ) -> None:
     for other, found in known.items():
@@ -230,7 +229,7 @@ def _require_nowhere_else(
             raise SettingsError(f"[integrations.{name}] cell: cell {other!r} serves it; see docs/operations/cells.md")
 
 
-async def _write(  # noqa: PLR0913, PLR0917  (what there is, and what is to be)
+async def _write(  # noqa: PLR0913, PLR0917  (the present state, and the new one)
     engine: AsyncEngine,
     cell: str,
     known: Assigned,
@@ -238,9 +237,9 @@ async def _write(  # noqa: PLR0913, PLR0917  (what there is, and what is to be)
     elsewhere: Mapping[str, str],
     by: Actor,
 ) -> None:
-    """Write down that the books are a cell's, what is new there, and what other cells serve.
+    """Store the cell of a ledger, its new integrations, and those of other cells.
 
-    Raises SettingsError if somebody has written otherwise since `known` was read.
+    Raises SettingsError if another process has stored something else since `known` was read.
     """
     table, now = served_integrations, datetime.now(UTC)
     rows = [{"integration": name, "since": now, "cell": None} for name in new]

@@ -1,7 +1,7 @@
-"""Who holds money: players, their wallets, and the sessions in which they play.
+"""Adds players with their wallets, and opens and closes the sessions in which they play.
 
-Every call may be repeated: what is there already is left as it is, and the answer says so. What changes, and
-what is refused, is in the audit log, written in the same transaction.
+Every call may be repeated: existing rows are left unchanged, and the answer says that they exist. Changes and
+refusals are recorded in the audit log, in the same transaction.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,38 +25,38 @@ from worker.queries.views import Moment
 
 
 class Added(StrEnum):
-    """What `add_player` had to add."""
+    """What `add_player` has added."""
 
     PLAYER = "player"
     WALLETS = "wallets"
-    """The player was there, without wallets in this currency."""
+    """The player existed, without wallets in this currency."""
 
     NOTHING = "nothing"
 
 
 class PlayerAdded(msgspec.Struct, frozen=True):
-    """The answer to `add_player`."""
+    """The result of `add_player`."""
 
     player_id: str
     currency: str
-    """The player's own, which the first call decided; the wallets may be in another."""
+    """The player's own currency, which the first call has set; the wallets may be in another."""
 
     wallets_currency: str
     added: Added
 
 
 class SessionResult(StrEnum):
-    """Every end of `open_session` and `close_session`."""
+    """The results of `open_session` and `close_session`."""
 
     OPENED = "opened"
     ALREADY_OPEN = "already_open"
     CLOSED = "closed"
     ALREADY_CLOSED = "already_closed"
     ENDED = "ended"
-    """Closed earlier, and not opened again: an id names one session, and a late repeat must not revive it."""
+    """The session was closed earlier. It can't be reopened, because a late repeat of the request must not do so."""
 
     ANOTHERS = "anothers"
-    """The id names a session of another player or in another currency, which never changes."""
+    """The id is that of another player's session, or of one in another currency; neither ever changes."""
 
     UNKNOWN_SESSION = "unknown_session"
     UNKNOWN_PLAYER = "unknown_player"
@@ -76,14 +76,14 @@ class Session(msgspec.Struct, frozen=True):
 
 
 class SessionAnswer(msgspec.Struct, frozen=True):
-    """The answer to `open_session` and `close_session`: the session as it is now, if there is one."""
+    """The result of `open_session` and `close_session`, with the session as it is now if there is one."""
 
     result: SessionResult
     session: Session | None = None
 
 
-_UNCHANGED = {SessionResult.ALREADY_OPEN, SessionResult.ALREADY_CLOSED}
-_CHANGED = {SessionResult.OPENED, SessionResult.CLOSED}
+_CHANGES = {SessionResult.OPENED, SessionResult.CLOSED}
+_REPEATS = {SessionResult.ALREADY_OPEN, SessionResult.ALREADY_CLOSED}
 
 
 def _always() -> bool:
@@ -91,12 +91,12 @@ def _always() -> bool:
 
 
 def _is_recorded(result: SessionResult, records_refusal: Callable[[], bool]) -> bool:
-    """Tell whether an answer is written down: each change is, and a refusal if the caller says so."""
-    return result in _CHANGED or (result not in _UNCHANGED and records_refusal())
+    """Return whether a result goes to the audit log: every change does, and a refusal if the caller wants that."""
+    return result in _CHANGES or (result not in _REPEATS and records_refusal())
 
 
 async def add_player(engine: AsyncEngine, player_id: str, currency: str, *, by: Actor = PROCESS) -> PlayerAdded:
-    """Add a player with a REAL and a BONUS wallet in `currency`, or whatever of that is missing.
+    """Add a player with a REAL and a BONUS wallet in `currency`, or only those of these rows that are missing.
 
     Raises LedgerUnavailable.
     """
@@ -115,7 +115,7 @@ async def add_player(engine: AsyncEngine, player_id: str, currency: str, *, by: 
     return PlayerAdded(player_id, own_currency, currency, added)
 
 
-async def open_session(  # noqa: PLR0913  (who acts comes last, and may be left out)
+async def open_session(  # noqa: PLR0913  (the session's four fields, and two of the audit log)
     engine: AsyncEngine,
     integration: str,
     session_id: str,
@@ -141,23 +141,23 @@ async def _open_session(
     own_currency = (await connection.execute(_OWN_CURRENCY, {"player_id": player_id})).scalar_one_or_none()
     if own_currency is None:
         return SessionAnswer(SessionResult.UNKNOWN_PLAYER)
-    wanted = currency or own_currency
-    if not await _has_wallets(connection, player_id, wanted):
+    currency = currency or own_currency
+    if not await _has_wallets(connection, player_id, currency):
         return SessionAnswer(SessionResult.NO_WALLETS)
-    session = {
+    row = {
         "integration": integration,
         "id": session_id,
         "player_id": player_id,
-        "currency": wanted,
+        "currency": currency,
         "opened_at": datetime.now(UTC),
     }
-    new = await _insert_missing(connection, sessions, session)
-    there = await _find_session(connection, integration, session_id)
-    if there is None or (there.player_id, there.currency) != (player_id, wanted):
-        return SessionAnswer(SessionResult.ANOTHERS, there)
-    if there.closed_at is not None:
-        return SessionAnswer(SessionResult.ENDED, there)
-    return SessionAnswer(SessionResult.OPENED if new else SessionResult.ALREADY_OPEN, there)
+    is_new = await _insert_missing(connection, sessions, row)
+    session = await _find_session(connection, integration, session_id)
+    if session is None or (session.player_id, session.currency) != (player_id, currency):
+        return SessionAnswer(SessionResult.ANOTHERS, session)
+    if session.closed_at is not None:
+        return SessionAnswer(SessionResult.ENDED, session)
+    return SessionAnswer(SessionResult.OPENED if is_new else SessionResult.ALREADY_OPEN, session)
 
 
 async def close_session(
@@ -168,7 +168,7 @@ async def close_session(
     by: Actor = PROCESS,
     records_refusal: Callable[[], bool] = _always,
 ) -> SessionAnswer:
-    """Close a session. Wins of its rounds are owed, and paid, all the same. Raises LedgerUnavailable."""
+    """Close a session. Later wins of its rounds are still owed, and paid. Raises LedgerUnavailable."""
     subject = session_subject(integration, session_id)
     with outages_as_unavailable():
         async with transaction(engine) as connection:
@@ -184,15 +184,15 @@ async def _close_session(connection: AsyncConnection, integration: str, session_
         .where(sessions.c.integration == integration, sessions.c.id == session_id, sessions.c.closed_at.is_(None))
         .values(closed_at=datetime.now(UTC))
     )
-    closed = (await connection.execute(closing)).rowcount == 1
-    there = await _find_session(connection, integration, session_id)
-    if there is None:
+    is_closed_now = (await connection.execute(closing)).rowcount == 1
+    session = await _find_session(connection, integration, session_id)
+    if session is None:
         return SessionAnswer(SessionResult.UNKNOWN_SESSION)
-    return SessionAnswer(SessionResult.CLOSED if closed else SessionResult.ALREADY_CLOSED, there)
+    return SessionAnswer(SessionResult.CLOSED if is_closed_now else SessionResult.ALREADY_CLOSED, session)
 
 
 async def show_session(engine: AsyncEngine, integration: str, session_id: str) -> Session | None:
-    """Return a session; None if there is no such. Raises LedgerUnavailable."""
+    """Return a session; None if there is none with this id. Raises LedgerUnavailable."""
     with outages_as_unavailable():
         async with confirmed_snapshot(engine) as connection:
             return await _find_session(connection, integration, session_id)
@@ -210,7 +210,7 @@ def _empty_wallet(player_id: str, currency: str, kind: Wallet) -> dict[str, Any]
 
 
 async def _insert_missing(connection: AsyncConnection, table: Table, row: Mapping[str, Any]) -> bool:
-    """Insert unless it is there, or is being inserted by somebody else; tell whether it is new."""
+    """Insert a row unless it exists or a concurrent transaction inserts it; return whether it was inserted."""
     on_postgresql = connection.dialect.name == "postgresql"
     insert = postgresql.insert(table) if on_postgresql else sqlite.insert(table)
     return (await connection.execute(insert.values(row).on_conflict_do_nothing())).rowcount == 1

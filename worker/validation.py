@@ -1,4 +1,4 @@
-"""What may be named to the books beside ids: each rule returns what is wrong with a name, or None."""
+"""Rules for the names in a request other than ids: each returns the defect of a name, or None."""
 
 from typing import Final
 
@@ -7,16 +7,16 @@ from shared.money import Currencies
 from shared.settings import Settings
 
 ID_PATTERN: Final = r"^[^\x00-\x1F\x7F]+$"
-"""An id, as a JSON schema tells it; `shared.ids` has the rule."""
+"""The pattern of an id in a JSON schema; the full rule is in `shared.ids`."""
 
 ROUND_ID_PATTERN: Final = r"^[^\x00]+$"
-"""An id of a round, likewise."""
+"""The pattern of a round's id, likewise."""
 
 CURRENCY_PATTERN: Final = r"^[A-Z0-9]{3,10}$"
 
 
 def refuse_currency(currencies: Currencies, currency: str) -> str | None:
-    """Tell what is wrong with a currency for new wallets or sessions."""
+    """Return why a currency can't be that of new wallets or sessions, or None if it can."""
     try:
         currencies.exponent(currency)
     except MoneyError as error:
@@ -25,7 +25,7 @@ def refuse_currency(currencies: Currencies, currency: str) -> str | None:
 
 
 def refuse_integration(settings: Settings, integration: str) -> str | None:
-    """Tell what is wrong with an integration's name. Where none is configured, any will do."""
+    """Return why an integration can't be used, or None if it can. Any can if none is configured."""
     if not settings.integrations or integration in settings.integrations:
         return None
     return f"{integration!r} is not configured; configured: {', '.join(sorted(settings.integrations))}"

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.errors import LedgerRefused, LedgerUnavailable
 from shared.settings import LedgerSettings
 from tests.faults.proxy import Proxy
-from worker.database.connecting import AGAIN_SECONDS
+from worker.database.connecting import RETRY_SECONDS
 from worker.database.engine import create_engine
 from worker.database.faults import outages_as_unavailable
 
@@ -77,7 +77,7 @@ async def test_replica_that_is_promoted_is_found_though_another_server_stays_sil
     await late.cut()
     try:
         asked = asyncio.create_task(ask(among(postgres, silent_port, late.ports[0])))
-        await asyncio.sleep(2 * AGAIN_SECONDS)
+        await asyncio.sleep(2 * RETRY_SECONDS)
         assert not asked.done()
         await late.mend()
         async with asyncio.timeout(SECONDS_MAX / 2):

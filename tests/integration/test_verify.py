@@ -163,7 +163,7 @@ async def test_clean_books_hold_and_are_summed(books: AsyncEngine) -> None:
     # The earlier transfers are read again: they are of the minutes before the verified point.
     assert (audit.transfers, audit.entries, audit.wallets) == (9, 14, 4)
     assert [(str(s.paid), s.transfers) for s in audit.sums] == [("38.77 EUR", 9)]
-    asked = [i.name for i in INVARIANTS if audit.coverage.mode == "full" or i.asked is not Scope.IN_FULL]
+    asked = [i.name for i in INVARIANTS if audit.coverage.mode == "full" or i.scope is not Scope.IN_FULL]
     assert [finding.invariant for finding in audit.findings] == asked
 
 
@@ -186,7 +186,7 @@ async def test_audit_finds_that(books: AsyncEngine, statement: str, expected: di
 
 
 def test_every_invariant_is_broken_by_some_test() -> None:
-    asked_always = {i.name for i in INVARIANTS if i.asked is not Scope.IN_FULL}
+    asked_always = {i.name for i in INVARIANTS if i.scope is not Scope.IN_FULL}
     assert {name for _, found in BREAKAGES.values() for name in found} == asked_always
 
 

@@ -95,7 +95,7 @@ async def test_wins_of_many_slow_clocks_are_not_passed_over(
     books: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("worker.verify.runner.GAPS_MAX", 1)
-    monkeypatch.setattr("worker.verify.runner.BEGINNINGS_MAX", 2)
+    monkeypatch.setattr("worker.verify.runner.RESTARTS_MAX", 2)
     for n in range(8):
         await add_player(books, f"player {n}", "EUR")
         set_worker_clock(monkeypatch, timedelta(days=n + 1))

@@ -59,7 +59,7 @@ async def test_replica_that_no_commit_waits_for_is_named_at_the_start(
 async def test_weakness_that_comes_and_goes_while_a_worker_runs_is_logged_and_counted(
     servers: Servers, cluster: Cluster, postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.ledger.weaknesses.LOOK_EVERY_SECONDS", 0.05)
+    monkeypatch.setattr("worker.ledger.weaknesses.CHECK_INTERVAL_SECONDS", 0.05)
     url, metrics = postgres.url.render_as_string(hide_password=False), WorkerMetrics()
     settings = Settings.model_validate({"ledger": {"database_url": url}})
 
@@ -88,7 +88,7 @@ async def test_weakness_that_comes_and_goes_while_a_worker_runs_is_logged_and_co
 
 
 async def test_look_that_fails_is_followed_by_others(postgres: AsyncEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worker.ledger.weaknesses.LOOK_EVERY_SECONDS", 0.01)
+    monkeypatch.setattr("worker.ledger.weaknesses.CHECK_INTERVAL_SECONDS", 0.01)
     looked = asyncio.Event()
     faults: list[Exception] = [LedgerUnavailable("away"), ValueError("a defect of ours")]
 

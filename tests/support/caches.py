@@ -8,7 +8,7 @@ from uuid import uuid4
 from shared.settings import CacheSettings
 from worker.database.schema import CACHE_KEY_BYTES
 from worker.ledger.cache.circuit import CountFault
-from worker.ledger.cache.outcomes import Cache, RedisCache, uncounted
+from worker.ledger.cache.outcomes import Cache, RedisCache, ignore_fault
 from worker.ledger.cache.values import CachedValues
 from worker.ledger.epoch import Epoch
 from worker.ledger.state import Identity, Transfer
@@ -47,7 +47,7 @@ TWO: Identity = ("klas", "2")
 
 @asynccontextmanager
 async def cache_on(
-    url: str, epoch: Epoch = EPOCH, count: CountFault = uncounted, **different: int
+    url: str, epoch: Epoch = EPOCH, count: CountFault = ignore_fault, **different: int
 ) -> AsyncIterator[RedisCache]:
     settings = {"ttl_seconds": 60, "timeout_ms": 1_000, **different}  # a busy machine is not a slow Redis
     cache = RedisCache(CacheSettings(url=url, **settings), count)

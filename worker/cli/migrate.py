@@ -27,7 +27,7 @@ def migrate_cells(settings: Settings, cell: str | None, by: Actor, *, wait_secon
         with collecting(answers, own.broker.cell):
             before, after = ask(
                 own.ledger,
-                lambda engine: migrate(engine, by=by, wait_seconds=wait_seconds, tell=warn),
+                lambda engine: migrate(engine, by=by, wait_seconds=wait_seconds, notify=warn),
                 migrated=False,
                 patient=True,
             )

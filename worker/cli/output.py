@@ -173,7 +173,7 @@ def audit_text(audit: Audit) -> str:
     )
     sums = [("paid", s.paid, f"in {counted(s.transfers, 'transfer')}") for s in audit.sums]
     blocks = [_coverage(audit.coverage), totals, *([aligned(sums, right={1, 2})] if sums else []), ""]
-    blocks.append(aligned((f.broken or "holds", f.invariant, f.promise) for f in audit.findings))
+    blocks.append(aligned((f.broken or "holds", f.invariant, f.description) for f in audit.findings))
     for finding in audit.findings:
         if finding.broken:
             told = "" if finding.broken == len(finding.cases) else f", the first {len(finding.cases)}"

@@ -1,11 +1,11 @@
-"""The audit log: who changed what, or was refused, in a table that only grows.
+"""The audit log records who changed what, and whose request was refused, in an append-only table.
 
-An entry is written in the transaction of its change: where the entry can't be written, the change does not
-happen. A repeat that changes nothing leaves no entry. PostgreSQL itself sets when an entry was written and by
-which of its logins: whoever may write entries dates none back, and writes none as another login.
+An entry is written in the transaction of its change: if the entry can't be written, the change does not
+happen. A repeat that changes nothing leaves no entry. PostgreSQL itself sets the time and the login of an
+entry, so a user who may insert entries can neither backdate one nor write one as another login.
 
-A session's id opens a wallet to whoever knows it, so a session is named by a fingerprint, by which entries
-about the same session can be matched.
+Anyone who knows a session's id can use its wallet, so the log has a fingerprint instead, by which entries about
+the same session can be matched.
 
 >>> subject_of({"player_id": "anna"}), subject_of({"integration": "klas", "round_id": "r"})
 ('player:anna', 'round:klas:r')
@@ -27,38 +27,38 @@ from uuid_utils.compat import uuid7
 from worker.database.schema import audit_log
 
 TEXT_CHARACTERS_MAX: Final = 256
-"""Longer texts in a detail are cut: what is acted on may come from a stranger's message."""
+"""Longer texts in a detail are cut, because they may come from a message that anybody has sent."""
 
 LEDGER: Final = "ledger"
-"""The subject of what concerns the books as a whole."""
+"""The subject of actions on the ledger as a whole."""
 
 _FINGERPRINT_DIGITS: Final = 16
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Via(StrEnum):
-    """How somebody acted."""
+    """The way in which an action was taken."""
 
     API = "api"
     CLI = "cli"
     PROCESS = "process"
-    """Nobody in particular: a process made what it needs, as the demonstration does."""
+    """No user: a process created what it needs, as the demonstration does."""
 
 
 class Actor(NamedTuple):
-    """Who acts."""
+    """The user or process that takes an action."""
 
     name: str
     via: Via
     os_user: str | None = None
-    """Who the system says it is, where `name` is what somebody on the command line says."""
+    """The user according to the operating system, if `name` was given on the command line."""
 
 
 PROCESS: Final = Actor("credits", Via.PROCESS)
 
 
 class Action(StrEnum):
-    """What is done. The set is closed: an action is never renamed."""
+    """The actions that are recorded. An action is never renamed, because the log keeps old entries."""
 
     PLAYER_ADD = "player.add"
     SESSION_OPEN = "session.open"
@@ -66,15 +66,15 @@ class Action(StrEnum):
     EPOCH_BUMP = "ledger.epoch"
     MIGRATE = "ledger.migrate"
     GRANTS = "ledger.grants"
-    """Somebody's rights in the database were set."""
+    """The rights of roles in the database were set."""
 
     ASSIGN = "ledger.assign"
-    """The books became a cell's, or integrations were assigned to it."""
+    """The ledger was assigned to a cell, or integrations were assigned to that cell."""
 
     DEAD_SEND_BACK = "dead.send_back"
     DEAD_DROP = "dead.drop"
     ACCESS = "access"
-    """A request to the operator API for which the user's role is too low."""
+    """A request to the operator API was refused, because the user's role is too low for it."""
 
 
 async def record(  # noqa: PLR0913, PLR0917  (the columns of an entry)
@@ -85,9 +85,9 @@ async def record(  # noqa: PLR0913, PLR0917  (the columns of an entry)
     outcome: str,
     detail: Mapping[str, Any],
 ) -> None:
-    """Write an entry within the transaction of what it is about."""
+    """Write an entry within the transaction of the action."""
     entry_id = uuid7()
-    said = {**detail, "os_user": actor.os_user} if actor.os_user is not None else detail
+    full_detail = {**detail, "os_user": actor.os_user} if actor.os_user is not None else detail
     await connection.execute(
         audit_log.insert().values(
             id=entry_id,
@@ -97,13 +97,13 @@ async def record(  # noqa: PLR0913, PLR0917  (the columns of an entry)
             action=action.value,
             subject=subject,
             outcome=outcome,
-            detail=msgspec.json.encode(said).decode(),
+            detail=msgspec.json.encode(full_detail).decode(),
         )
     )
 
 
 def moment_of(entry_id: UUID) -> datetime:
-    """Return when an entry was written, in milliseconds, so that a list by id is a list by time."""
+    """Return when an entry was written, to the millisecond as its id has it: so a list by id is sorted by time."""
     return _EPOCH + timedelta(milliseconds=entry_id.int >> 80)
 
 
@@ -118,27 +118,27 @@ def first_id_at(moment: datetime) -> UUID:
 
 
 def subject_of(ids: Mapping[str, str]) -> str:
-    """Return what the ids of a request name, as the audit log and the process log have it."""
-    named = dict(ids)
-    integration = named.pop("integration", None)
-    if integration is not None and "session_id" in named:
-        return session_subject(integration, named["session_id"])
+    """Return the subject that the ids of a request identify, for the audit log and the process log."""
+    others = dict(ids)
+    integration = others.pop("integration", None)
+    if integration is not None and "session_id" in others:
+        return session_subject(integration, others["session_id"])
     kinds = {
         "player_id": "player",
         "transfer_id": "transfer",
         "provider_tx_id": "transfer",
         "round_id": "round",
     }
-    parts = (part for name, value in named.items() for part in (kinds[name], integration, value))
+    parts = (part for name, value in others.items() for part in (kinds[name], integration, value))
     return ":".join(part for part in parts if part is not None)
 
 
 def session_subject(integration: str, session_id: str) -> str:
-    """Return what stands for a session wherever its id must not."""
+    """Return the subject for a session, with a fingerprint in place of its id."""
     digest = sha256(f"credits session\0{integration}\0{session_id}".encode()).hexdigest()
     return f"session:{integration}:{digest[:_FINGERPRINT_DIGITS]}"
 
 
 def clipped(text: str) -> str:
-    """Return a text for a detail, no longer than its bound."""
+    """Return a text for a detail, cut to TEXT_CHARACTERS_MAX."""
     return text[:TEXT_CHARACTERS_MAX]

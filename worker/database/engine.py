@@ -1,4 +1,4 @@
-"""Engines: how this process connects to PostgreSQL or SQLite, and with which settings."""
+"""Creates the engines by which a process connects to PostgreSQL or SQLite, with their settings."""
 
 import sqlite3
 from datetime import UTC, datetime
@@ -20,36 +20,37 @@ from worker.database.pooler import (
     is_pooled_by_transaction,
     with_settings,
 )
-from worker.database.replication import heed_warnings
+from worker.database.replication import watch_unconfirmed_commits
 from worker.database.url import SQLITE, read_postgres, read_url
 
 _READ_ONLY: Final = "credits_read_only"
 
 _SETTINGS: Final = {"jit": "off", "client_min_messages": "warning"}
-"""Also for a role that is to hear no warnings: one says that a commit is not confirmed, see `replication`."""
+"""Warnings are on, also for roles that have them off: one reports an unconfirmed commit (see `replication`)."""
 
-_BY_INDEX: Final = {"enable_seqscan": "off"}
-"""All but an audit asks by key: a plan from when a table was small must not scan it when it is large."""
+_INDEX_SCANS: Final = {"enable_seqscan": "off"}
+"""All but audits look rows up by key: a plan that was made for a small table must not scan it once it is large."""
 
 
 def create_engine(settings: LedgerSettings, *, no_statement_timeout: bool = False) -> AsyncEngine:
     """Return an engine for `[ledger]`. Connects to nothing yet. Raises SettingsError for a bad URL.
 
-    A patient one has no time limit on statements: for migrations and audits, which nobody's window bounds.
+    `no_statement_timeout` is for migrations and audits, which take as long as the ledger is large and answer
+    no request.
     """
     url = read_url(settings.database_url)
-    return (
-        _sqlite_engine(settings) if url.drivername == SQLITE else _postgres_engine(settings, url, no_statement_timeout)
-    )
+    if url.drivername == SQLITE:
+        return _sqlite_engine(settings)
+    return _postgres_engine(settings, url, no_statement_timeout=no_statement_timeout)
 
 
-def _postgres_engine(settings: LedgerSettings, url: URL, patient: bool) -> AsyncEngine:  # noqa: FBT001
+def _postgres_engine(settings: LedgerSettings, url: URL, *, no_statement_timeout: bool) -> AsyncEngine:
     postgres = read_postgres(url)
-    in_force = _SETTINGS if patient else _SETTINGS | _BY_INDEX
-    connecting = {
+    server_settings = _SETTINGS if no_statement_timeout else _SETTINGS | _INDEX_SCANS
+    arguments = {
         "timeout": settings.statement_seconds_max,
-        "command_timeout": None if patient else settings.statement_seconds_max,
-        **connect_arguments(settings.pooler, postgres.application_name or "credits", in_force),
+        "command_timeout": None if no_statement_timeout else settings.statement_seconds_max,
+        **connect_arguments(settings.pooler, postgres.application_name or "credits", server_settings),
         **postgres.arguments,
         "async_creator_fn": connect,
     }
@@ -57,23 +58,23 @@ def _postgres_engine(settings: LedgerSettings, url: URL, patient: bool) -> Async
         engine = create_async_engine(
             postgres.url,
             hide_parameters=True,
-            # An audit writes down what it reads: with two connections.
-            pool_size=max(settings.pool_connections_max, 2 if patient else 1),
+            # An audit needs two connections: one to read, and one to write its point.
+            pool_size=max(settings.pool_connections_max, 2 if no_statement_timeout else 1),
             max_overflow=0,
             pool_timeout=settings.statement_seconds_max,
-            connect_args=connecting,
+            connect_args=arguments,
         )
     except (ArgumentError, ValueError):  # hosts and ports of several servers
         raise SettingsError("[ledger] database_url: each host is HOST:PORT, and they don't fit") from None
-    heed_warnings(engine)
-    return with_settings(engine, settings.pooler, in_force)
+    watch_unconfirmed_commits(engine)
+    return with_settings(engine, settings.pooler, server_settings)
 
 
 def _sqlite_engine(settings: LedgerSettings) -> AsyncEngine:
     if path := make_url(settings.database_url).database:
         try:
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-            # Tried here, because a thread of the driver outlives a failed connection, and prints a trace.
+            # Tried here first: if the driver fails to connect, its thread stays and prints a traceback.
             sqlite3.connect(path).close()
         except (OSError, sqlite3.Error) as error:
             raise SettingsError(f"[ledger] database_url: {path}: {error}") from None
@@ -85,14 +86,14 @@ def _sqlite_engine(settings: LedgerSettings) -> AsyncEngine:
 
     @event.listens_for(engine.sync_engine, "connect")
     def durable(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # transactions begin where `begin` below says, not where the driver guesses
+        connection.isolation_level = None  # only `begin` below begins transactions, never the driver by itself
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine.sync_engine, "begin")
     def begin(connection: Connection) -> None:
-        # SQLite's lock is the whole file: taking it first means that what a transaction reads stays true.
-        # Who only reads takes none, and sees the file as it was at the first statement.
+        # SQLite locks the whole file: a transaction that takes the lock first reads nothing that others change
+        # before it commits. One that only reads takes no lock, and sees the file as of its first statement.
         read_only = connection.get_execution_options().get(_READ_ONLY, False)
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
@@ -100,14 +101,14 @@ def _sqlite_engine(settings: LedgerSettings) -> AsyncEngine:
 
 
 def utc(moment: datetime) -> datetime:
-    """Return a stored moment with its time zone: SQLite, which is given UTC, keeps none."""
+    """Return a stored moment in UTC: SQLite, to which moments are written in UTC, stores no time zone."""
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def read_only(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine for who only reads: on SQLite too, they hold nobody up and wait for nobody.
+    """Return the engine for transactions that only read: on SQLite too, they block nothing and wait for nothing.
 
-    On PostgreSQL each statement is its own transaction, for which the server need not be told twice more,
+    On PostgreSQL each statement is a transaction by itself, which saves the round trips of BEGIN and COMMIT,
     unless a pooler may change the connection between statements.
     """
     if engine.dialect.name == "postgresql":
@@ -116,7 +117,7 @@ def read_only(engine: AsyncEngine) -> AsyncEngine:
 
 
 def autocommit(engine: AsyncEngine) -> AsyncEngine:
-    """Return the engine for statements that are transactions by themselves where the pooler lets them."""
+    """Return the engine in which each statement is a transaction by itself, unless the pooler rules that out."""
     if is_pooled_by_transaction(engine):
         return engine
     return engine.execution_options(isolation_level="AUTOCOMMIT")

@@ -1,9 +1,9 @@
-"""What each role needs of PostgreSQL, and nothing more: the SQL that grants it.
+"""The rights that each role needs in PostgreSQL, and no others, as SQL that grants them.
 
-Tables belong to the role that migrates. The others can't alter or empty a table, nor switch its triggers off,
-because only an owner can; they can't change or delete what was posted, because they are never granted it.
+The role that migrates owns the tables. Only an owner can alter or truncate a table or disable its triggers;
+and no role has the right to change or delete rows that were posted.
 
-Every table is in every list, so that a new one is decided on; a test demands it.
+Every list has every table, and a test checks that, so that nobody forgets to decide on the rights of a new one.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,11 +17,11 @@ from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import transaction
 
 Rights = Mapping[str, tuple[str, ...]]
-"""By table: what may be done to it, in SQL's words."""
+"""The privileges on each table, in SQL."""
 
 _READ: Final = ("SELECT",)
 _EPOCH_ONLY: Final = ("SELECT (id, epoch, cell)",)
-"""Not the key of cached values: whoever can read that can forge them."""
+"""Without the key of cached values: a user who can read it can forge them."""
 
 WORKER: Final[Rights] = {
     "alembic_version": _READ,
@@ -37,7 +37,7 @@ WORKER: Final[Rights] = {
     "verified_wallets": _READ,
     "audit_log": (),
 }
-"""`worker run`: it posts."""
+"""For `worker run`, which posts."""
 
 OPERATOR: Final[Rights] = {
     "alembic_version": _READ,
@@ -53,7 +53,7 @@ OPERATOR: Final[Rights] = {
     "verified_wallets": (),
     "audit_log": ("SELECT", "INSERT"),
 }
-"""`worker operator`, and the commands `player`, `session` and `dead`: what they change is written down."""
+"""For `worker operator`, and the commands `player`, `session` and `dead`, whose changes go to the audit log."""
 
 READER: Final[Rights] = {
     "alembic_version": _READ,
@@ -69,14 +69,14 @@ READER: Final[Rights] = {
     "verified_wallets": _READ,
     "audit_log": _READ,
 }
-"""Support's own SQL, and every command that shows something."""
+"""For support's own SQL, and every command that shows something."""
 
 AUDITOR: Final[Rights] = {
     **READER,
     "verified_points": ("SELECT", "INSERT"),
     "verified_wallets": ("SELECT", "INSERT", "UPDATE (version, balance_minor)"),
 }
-"""`verify`, which keeps where it was: a worker that could would tell it what to pass over."""
+"""For `verify`, which saves its point. A worker may not: it could mark rows as verified that no audit has read."""
 
 
 KINDS: Final[Mapping[str, Rights]] = {
@@ -88,7 +88,7 @@ KINDS: Final[Mapping[str, Rights]] = {
 
 
 def grants(rights_by_role: Mapping[str, Rights]) -> Iterator[str]:
-    """Yield the statements, for the tables' owner, that give each role these rights and take all others."""
+    """Yield the statements, to be run by the tables' owner, that grant each role its rights and revoke all others."""
     yield "REVOKE CREATE ON SCHEMA public FROM PUBLIC"
     yield f"REVOKE ALL ON {', '.join(WORKER)} FROM PUBLIC"
     for name, rights in rights_by_role.items():
@@ -105,9 +105,9 @@ def _quoted(name: str) -> str:
 
 
 async def grant(engine: AsyncEngine, rights_by_role: Mapping[str, Rights], *, by: Actor = PROCESS) -> None:
-    """Carry the statements out, and write that down, in one transaction.
+    """Execute the statements and record that in the audit log, in one transaction.
 
-    Raises LedgerUnavailable, or DBAPIError if refused.
+    Raises LedgerUnavailable, or DBAPIError if the database refuses.
     """
     kinds = {role: _kind(rights) for role, rights in rights_by_role.items()}
     with outages_as_unavailable():

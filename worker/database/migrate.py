@@ -1,4 +1,4 @@
-"""Brings the tables to this version, and tells whether they are."""
+"""Migrates the tables to this version of the code, and checks whether they are."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from worker.database.engine import read_only
 from worker.database.faults import outages_as_unavailable
 from worker.database.migration_lock import (
     WAIT_SECONDS,
-    Tell,
+    Notify,
+    acquire_migration_lock,
     lock_timeouts_as_unavailable,
     log_wait,
-    take_migration_lock,
 )
 from worker.database.pooler import refusal_as_settings_error, require_pooler_as_set
 from worker.database.replication import commit
@@ -22,17 +22,17 @@ from worker.database.schema import REVISION
 
 
 async def migrate(
-    engine: AsyncEngine, *, by: Actor = PROCESS, wait_seconds: int = WAIT_SECONDS, tell: Tell = log_wait
+    engine: AsyncEngine, *, by: Actor = PROCESS, wait_seconds: int = WAIT_SECONDS, notify: Notify = log_wait
 ) -> tuple[str | None, str]:
-    """Bring the tables to this version, keeping what is in them. Returns the revisions before and after.
+    """Migrate the tables, keeping their rows. Returns the revisions before and after.
 
-    Several may call it at once: one does it and the others wait, for so long. Raises LedgerUnavailable, or
-    SettingsError when the tables are a later version's.
+    Of several concurrent callers one migrates, and the others wait for it, up to `wait_seconds`. Raises
+    LedgerUnavailable, or SettingsError if the tables are of a later version.
     """
     with refusal_as_settings_error(), outages_as_unavailable():
         async with engine.connect() as connection:
             if engine.dialect.name == "postgresql":
-                await take_migration_lock(connection, wait_seconds, tell)
+                await acquire_migration_lock(connection, wait_seconds, notify)
             with lock_timeouts_as_unavailable("somebody holds a lock on our tables", wait_seconds):
                 before = await connection.run_sync(_revision)
                 await connection.run_sync(_upgrade, before)
@@ -44,7 +44,10 @@ async def migrate(
 
 
 async def require_migrated(engine: AsyncEngine) -> None:
-    """Raise SettingsError unless tables and pooler are as they must be. Raises LedgerUnavailable."""
+    """Raise SettingsError if the tables are not migrated, or the pooler is not the one that `[ledger] pooler` names.
+
+    Raises LedgerUnavailable.
+    """
     with refusal_as_settings_error(), outages_as_unavailable():
         await require_pooler_as_set(engine)
     if await pending_migration(engine):
@@ -52,19 +55,19 @@ async def require_migrated(engine: AsyncEngine) -> None:
 
 
 async def pending_migration(engine: AsyncEngine) -> bool:
-    """Tell whether the tables still have to be brought to this version. Raises LedgerUnavailable."""
+    """Return whether the tables still have to be migrated. Raises LedgerUnavailable."""
     with outages_as_unavailable():
         async with read_only(engine).connect() as connection:
             return await connection.run_sync(_revision) != head_revision()
 
 
 def head_revision() -> str:
-    """Return the revision that this version of the code works with."""
+    """Return the revision of the tables that this version of the code needs."""
     return REVISION
 
 
 def _revision(connection: Connection) -> str | None:
-    """Read it without Alembic: to import that takes longer than most commands take to answer."""
+    """Read the revision without Alembic, whose import takes longer than most commands."""
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
@@ -76,7 +79,7 @@ def _upgrade(connection: Connection, before: str | None) -> None:
     from alembic.script import ScriptDirectory  # noqa: PLC0415
 
     config = Config()
-    migrations = str(Path(__file__).parent / "migrations").replace("%", "%%")  # which begins a reference
+    migrations = str(Path(__file__).parent / "migrations").replace("%", "%%")  # a single % begins a reference
     config.set_main_option("script_location", migrations)
     known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
     if before is not None and before not in known:

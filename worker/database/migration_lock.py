@@ -1,7 +1,7 @@
-"""The lock under which tables are migrated, and how long anything is waited for meanwhile.
+"""The lock under which tables are migrated, and the time limit on every lock that a migration waits for.
 
-Whoever migrates holds an advisory lock, so that several may try at once. Somebody may hold it for long, or
-forever: that is said at once, with the number of the process, and the wait has an end.
+A migration holds an advisory lock, so several may be started at once. Another process may hold it for long or
+forever: so its process number is reported at once, and the wait is limited.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,10 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from shared.errors import LedgerUnavailable
 
 WAIT_SECONDS: Final = 60
-"""How long `migrate` waits for a lock unless it is told otherwise."""
+"""How long `migrate` waits for a lock by default."""
 
 MIGRATION_LOCK: Final = 4_707_713_206_834_229_325
-"""PostgreSQL's advisory lock under which tables are migrated: any number that nobody else uses."""
+"""The number of PostgreSQL's advisory lock: an arbitrary one that nobody else uses."""
 
 _NOT_AVAILABLE: Final = "55P03"
 
@@ -31,34 +31,35 @@ _HOLDER: Final = text(
     " AND l.classid::bigint = :high AND l.objid::bigint = :low"
 ).bindparams(high=MIGRATION_LOCK >> 32, low=MIGRATION_LOCK & 0xFFFFFFFF)
 
-Tell = Callable[[str], None]
+Notify = Callable[[str], None]
 _log = structlog.get_logger()
 
 
 def log_wait(message: str) -> None:
-    """Log that somebody is waited for."""
+    """Log that a migration waits for another process."""
     _log.warning("waiting to migrate", reason=message)
 
 
-async def take_migration_lock(connection: AsyncConnection, wait_seconds: int, tell: Tell) -> None:
-    """Take the lock until the transaction ends, and let none of its statements wait longer for any lock.
+async def acquire_migration_lock(connection: AsyncConnection, wait_seconds: int, notify: Notify) -> None:
+    """Acquire the lock until the transaction ends, and limit how long its statements wait for any other lock.
 
-    Says at once who holds it. Raises LedgerUnavailable when it is not free in time.
+    Reports the process that holds the lock before waiting for it. Raises LedgerUnavailable if it is not free in
+    time.
     """
-    # 0 would be without end; a table's lock is not waited for at all then, but for a millisecond.
+    # lock_timeout = 0 would mean no limit, so for a wait of 0 it is set to its least, a millisecond.
     await connection.execute(text(f"SET LOCAL lock_timeout = {max(wait_seconds * 1_000, 1)}"))
     if await connection.scalar(text(f"SELECT pg_try_advisory_xact_lock({MIGRATION_LOCK})")):
         return
     holder = await _holder(connection)
     if wait_seconds:
-        tell(f"somebody else migrates: {holder} holds the lock; waiting for up to {wait_seconds} s")
+        notify(f"somebody else migrates: {holder} holds the lock; waiting for up to {wait_seconds} s")
     with lock_timeouts_as_unavailable(f"{holder} holds the lock of migrations", wait_seconds):
         await connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
 
 
 @contextmanager
 def lock_timeouts_as_unavailable(reason: str, wait_seconds: int) -> Iterator[None]:
-    """Raise LedgerUnavailable, with a reason, where a lock was waited for in vain."""
+    """Raise LedgerUnavailable, with a reason, if the wait for a lock timed out."""
     try:
         yield
     except DBAPIError as error:
@@ -69,8 +70,11 @@ def lock_timeouts_as_unavailable(reason: str, wait_seconds: int) -> Iterator[Non
 
 async def _holder(connection: AsyncConnection) -> str:
     row = (await connection.execute(_HOLDER)).first()
-    if row is None:  # it has let go meanwhile
+    if row is None:  # the lock was released meanwhile
         return "another process"
-    told = [f"user {row[1]}", row[2], f"from {row[3]}" if row[3] else "on a Unix socket"]
-    known = [fact for fact in told if fact] if row[1] else []  # of other users' only a superuser is told
-    return f"process {row[0]} of the database" + (f" ({', '.join(known)})" if known else "")
+    process, user, application, address = row
+    description = f"process {process} of the database"
+    if not user:  # only a superuser is shown the users of other roles' processes
+        return description
+    facts = [f"user {user}", application, f"from {address}" if address else "on a Unix socket"]
+    return f"{description} ({', '.join(filter(None, facts))})"

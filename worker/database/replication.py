@@ -1,10 +1,10 @@
-"""What the database's replicas hold: nothing else is told to anyone.
+"""Makes sure that the database's replicas have what we reply, before we reply it.
 
-Where `synchronous_standby_names` is set, a commit is confirmed once the replicas have it. But a time limit,
-or somebody's pg_cancel_backend, ends the wait and not the commit: from then on every transaction sees it,
-though perhaps no replica has it, and it is lost with the primary. So whoever answers from what it has read
-commits a transaction of its own before, which waits like any other. Replicas receive commits in their order:
-once they have this one, they have all that was visible before it.
+With `synchronous_standby_names` set, a commit is confirmed once the replicas have it. But a time limit or a
+pg_cancel_backend ends the wait and not the commit: from then on every transaction sees it, although perhaps no
+replica has it, and it would be lost with the primary. So a reader commits a small transaction of its own before
+it replies, and that commit waits like any other. Replicas receive commits in order: once they have this one,
+they have everything that was visible before it.
 """
 
 from collections.abc import Callable
@@ -19,19 +19,19 @@ from shared.errors import LedgerUnavailable
 COPY: Final = (
     "concat_ws('-', left(pg_walfile_name(pg_current_wal_insert_lsn()), 8),"
     " to_hex((extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint),"
-    # Which a server does that restarts its processes because one has crashed, and else an administrator.
+    # Reset when the server restarts its processes because one has crashed, or by an administrator.
     " to_hex((extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::bigint),"
     " (SELECT oid FROM pg_database WHERE datname = current_database()), pg_relation_filenode('ledger'))"
 )
-"""Names the copy of the books that a server has, unless it is a replica; see `State`."""
+"""SQL for the name of a server's copy of the ledger, unless the server is a replica; see `State`."""
 
-# The least that makes a commit wait. A replica can't write it, and has itself what it shows.
+# The smallest write that makes a commit wait. A replica can't write it, and need not: it has what it shows.
 _CONFIRM: Final = text(
     "SELECT CASE WHEN NOT pg_is_in_recovery() AND current_setting('synchronous_standby_names') <> ''"
     " THEN pg_logical_emit_message(true, 'credits', '') END"
 )
 _WAITING: Final = "SyncRepWaitForLSN"
-"""The function of PostgreSQL that warns when its wait is canceled, in words of any language."""
+"""The function of PostgreSQL that warns if its wait is canceled. The warning's text depends on the language."""
 
 _UNCONFIRMED: Final = "credits_unconfirmed"
 
@@ -48,24 +48,25 @@ _DURABILITY: Final = text(
     " WHERE state IS DISTINCT FROM 'backup'"
     " AND application_name IS DISTINCT FROM 'pg_basebackup') AS receivers"
 )
-"""A base backup, which is sent by one process and its log by another, is no replica. An account without the
-rights of pg_read_all_stats is not shown what a process does: it counts that one."""
+"""Receivers are replicas and archivers, not base backups, whose files and log are sent by a process each. An
+account without the rights of pg_read_all_stats is not shown the state of the one that sends the files, and may
+count it."""
 
 
 class State(NamedTuple):
-    """What a server is among its replicas."""
+    """The state of a primary: its copy of the ledger, and whether that is replicated."""
 
     copy: str = ""
-    """Names the copy of the books that the server has; empty on SQLite.
+    """The name of the server's copy of the ledger; empty on SQLite.
 
-    It is another after a promotion or a restore to a moment, which begin a timeline; after the server was
-    started, perhaps on an older snapshot of its disk; after it has recovered from a crash of one of its
-    processes, which with synchronous_commit = off loses the last commits, and resets its statistics; and
-    after a database or its tables were made, as by pg_restore.
+    The name changes whenever the copy may lack commits: after a promotion or a restore to a point in time, which
+    begin a timeline; after a start of the server, perhaps from an older snapshot of its disk; after a recovery
+    from the crash of one of its processes, which resets its statistics, and with synchronous_commit = off loses
+    the last commits; and after the database or its tables were created, as by pg_restore.
     """
 
     is_replicated: bool = False
-    """Whether its commits wait for replicas."""
+    """Whether commits wait for replicas."""
 
 
 async def read_state(connection: AsyncConnection) -> State:
@@ -79,7 +80,7 @@ async def read_state(connection: AsyncConnection) -> State:
 
 
 async def find_weaknesses(connection: AsyncConnection) -> list[str]:
-    """Return by which settings of a connection's server wins may be lost that were told as paid."""
+    """Return the weaknesses of a connection's server: settings by which wins may be lost after the reply."""
     if connection.dialect.name != "postgresql":
         return []
     row = (await connection.execute(_DURABILITY)).one()
@@ -98,20 +99,20 @@ async def find_weaknesses(connection: AsyncConnection) -> list[str]:
     return found
 
 
-def heed_warnings(engine: AsyncEngine) -> None:
-    """Note on each connection when PostgreSQL warns that replicas may lack what it has just committed."""
+def watch_unconfirmed_commits(engine: AsyncEngine) -> None:
+    """Mark a connection when PostgreSQL warns on it that replicas may lack its last commit."""
 
     @event.listens_for(engine.sync_engine, "connect")
     def listen(connection: Any, record: Any) -> None:
-        def note(_connection: object, warning: asyncpg.PostgresLogMessage) -> None:
+        def on_warning(_connection: object, warning: asyncpg.PostgresLogMessage) -> None:
             if warning.server_source_function == _WAITING:
                 record.info[_UNCONFIRMED] = True
 
-        connection.driver_connection.add_log_listener(note)
+        connection.driver_connection.add_log_listener(on_warning)
 
 
-def note_losses(engine: AsyncEngine, note: Callable[[], None]) -> None:
-    """Have `note` called when a connection to PostgreSQL that is made from now on ends, also between uses.
+def note_losses(engine: AsyncEngine, callback: Callable[[], None]) -> None:
+    """Call `callback` whenever a connection to PostgreSQL that is made from now on ends, in use or idle.
 
     A server that is replaced, fails over or recovers from a crash ends its connections. One that freezes does
     not, and a pooler may keep its clients' connections.
@@ -121,26 +122,26 @@ def note_losses(engine: AsyncEngine, note: Callable[[], None]) -> None:
 
     @event.listens_for(engine.sync_engine, "connect")
     def listen(connection: Any, _record: Any) -> None:
-        connection.driver_connection.add_termination_listener(lambda _connection: note())
+        connection.driver_connection.add_termination_listener(lambda _connection: callback())
 
 
 def require_confirmed(connection: AsyncConnection) -> None:
-    """Raise LedgerUnavailable if replicas may lack what has just been committed on a connection."""
+    """Raise LedgerUnavailable if replicas may lack the last commit of a connection."""
     sync_connection = connection.sync_connection
     if sync_connection is not None and sync_connection.info.pop(_UNCONFIRMED, False):
         raise LedgerUnavailable("the database: the wait for its replicas was canceled")
 
 
 async def commit(connection: AsyncConnection) -> None:
-    """Commit. Raises LedgerUnavailable where it is not known that the replicas have it."""
+    """Commit. Raises LedgerUnavailable if the wait for the replicas was canceled, so that they may lack it."""
     await connection.commit()
     require_confirmed(connection)
 
 
 async def confirm(connection: AsyncConnection) -> None:
-    """Commit, and return when the replicas hold all that this connection has seen.
+    """Commit, and return when the replicas have everything that this connection has read.
 
-    Raises what the database raises when they don't within its time limit, or LedgerUnavailable.
+    Raises the database's error if that takes longer than its time limit, or LedgerUnavailable.
     """
     if connection.dialect.name == "postgresql":
         await connection.execute(_CONFIRM)

@@ -1,11 +1,11 @@
-"""The tables. `migrations/` makes them; a test holds the two against each other.
+"""The tables of the ledger. `migrations/` creates them, and a test compares the two.
 
-A transfer is one credit posted; its entries are its double-entry legs and sum to zero: a player's wallet is
-credited, the integration's settlement account debited. The settlement account has no balance row, which
-would be everyone's lock: its balance is the sum of its entries.
+A transfer is a posted credit. Its entries are its double-entry legs and sum to zero: they credit the player's
+wallets and debit the integration's settlement account. The settlement account has no row with its balance,
+because every credit would have to lock it: its balance is the sum of its entries.
 
-On PostgreSQL triggers check what transfers and entries refer to, for all rows of a statement at once.
-Foreign keys would ask row by row, and every credit would write to its player's row.
+On PostgreSQL triggers check the references of transfers and entries, for all rows of a statement at once.
+Foreign keys would check row by row, and lock the player's row, which is a write, for every credit.
 """
 
 from typing import Final
@@ -33,20 +33,21 @@ from sqlalchemy import (
 from shared.money import MINOR_MAX
 
 SETTLEMENT: Final = "SETTLEMENT"
-"""The account that an integration's wins are paid from; the other legs are on REAL and BONUS wallets."""
+"""The account from which an integration's wins are paid; the other legs are on REAL and BONUS wallets."""
 
 CONFLICTS_MAX: Final = 100
-"""Of a transfer: those that are kept, the first ones. What is not signed can be altered without end."""
+"""The most conflicts that are stored of a transfer, the first ones: unsigned fields can be varied without end."""
 
 CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
 
 CACHE_KEY_BYTES: Final = 32
 
 REVISION: Final = "0012"
-"""The migration that brings a database's tables to these: the last of `migrations/versions`."""
+"""The last migration of `migrations/versions`, after which a database has these tables."""
 
 _TEXT: Final = Text(collation="C").with_variant(Text(), "sqlite")
-"""Compared byte by byte: a language's order changes with the system, and an index would lose its rows."""
+"""Text that is compared byte by byte: a language's sort order may change with an update of the operating system,
+and an index in the old order would no longer find all its rows."""
 
 metadata: Final = MetaData(
     naming_convention={
@@ -150,7 +151,7 @@ transfers = Table(
     ForeignKeyConstraint(["player_id"], ["players.id"]).ddl_if(dialect="sqlite"),
     Index("ix_transfers_round", "round_id", "player_id"),
     Index("ix_transfers_player", "player_id", "id"),
-    # Partial, so that the wins of other integrations, which have no digest, cost it nothing.
+    # Partial, so that it has no entries for the wins of other integrations, which have no digest.
     Index(
         "uq_transfers_signed_digest",
         "integration",
@@ -212,7 +213,7 @@ verified_points = Table(
     comment="states of the books in which everything held",
 )
 
-# No foreign key: what was verified must outlive what is lost, and locks no wallet.
+# Without a foreign key: the row has to survive the loss of its wallet, and must not lock it.
 verified_wallets = Table(
     "verified_wallets",
     metadata,

@@ -1,4 +1,4 @@
-"""Transactions as a whole: what they read is one state of the books, and what they tell the replicas hold."""
+"""Transactions as context managers: to write, to read one snapshot, and to read what the replicas have, too."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from worker.database.replication import commit, confirm
 
 @asynccontextmanager
 async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Write in one transaction, which commits with the block. Raises LedgerUnavailable as `commit` does."""
+    """Yield a connection in a transaction that commits at the end. Raises LedgerUnavailable as `commit` does."""
     async with engine.connect() as connection:
         yield connection
         await commit(connection)
@@ -19,7 +19,7 @@ async def transaction(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Read one state of the books, whatever is posted meanwhile, and without holding that up."""
+    """Yield a connection that reads one snapshot of the ledger, and blocks no writer."""
     async with read_only(engine).connect() as connection:
         if engine.dialect.name == "postgresql":
             await connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -28,7 +28,7 @@ async def snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
 
 @asynccontextmanager
 async def confirmed_snapshot(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    """Read one state of the books that somebody is told of: the block ends when the replicas hold it."""
+    """Yield a connection that reads one snapshot, for a reply: at the end it waits until the replicas have it."""
     async with snapshot(engine) as connection:
         yield connection
         await confirm(connection)

@@ -1,7 +1,8 @@
-"""`[ledger] database_url`: what it may say, as the drivers take it.
+"""Reads `[ledger] database_url` and translates it for the drivers.
 
-For PostgreSQL it may have libpq's options, which asyncpg takes under other names or not at all. Every problem
-is one line that repeats no value, for a misread password may stand anywhere.
+A URL of PostgreSQL may have libpq's options, some of which asyncpg has under other names or not at all. Every
+defect is reported in one line that quotes no value of the URL, because any of them may be a part of the
+password, if the URL is malformed.
 """
 
 import re
@@ -24,8 +25,8 @@ from shared.server_url import (
 POSTGRESQL: Final = "postgresql+asyncpg"
 SQLITE: Final = "sqlite+aiosqlite"
 
-_PLACE_OPTIONS: Final = frozenset({"host", "port", "user", "password", "database", "passfile"})
-"""asyncpg takes these as they are."""
+_ADDRESS_OPTIONS: Final = frozenset({"host", "port", "user", "password", "database", "passfile"})
+"""The options that asyncpg takes as they are."""
 
 _TLS_FILES: Final = ("sslrootcert", "sslcert", "sslkey")
 _OWN_OPTIONS: Final = frozenset(
@@ -39,13 +40,13 @@ _NAME: Final = re.compile("[ -~]{1,63}")
 
 
 class Postgres(NamedTuple):
-    """How to connect to PostgreSQL."""
+    """The parameters of a connection to PostgreSQL."""
 
     url: URL
-    """Where it is, without the options that follow."""
+    """The URL without the options that are in the other fields."""
 
     arguments: dict[str, Any]
-    """What asyncpg's `connect` takes beside the place."""
+    """Further arguments of asyncpg's `connect`."""
 
     application_name: str | None
 
@@ -58,7 +59,7 @@ def read_url(database_url: str) -> URL:
         url = make_url(database_url)
     except (ArgumentError, NoSuchModuleError):
         raise _wrong(f"is no URL; it must start with {POSTGRESQL}:// or {SQLITE}:///") from None
-    except ValueError:  # its message would quote a part of the URL, which may be of the password
+    except ValueError:  # its message would quote a part of the URL, perhaps of the password
         raise _wrong(f"is no URL; is the port a number? {ACCOUNT_HINT}") from None
     if url.drivername not in {POSTGRESQL, SQLITE}:
         raise _wrong(f"must start with {POSTGRESQL}:// or {SQLITE}:///")
@@ -71,7 +72,7 @@ def read_postgres(url: URL) -> Postgres:
     """Return how to connect to PostgreSQL. Raises SettingsError."""
     if "@" in f"{url.host} {url.database} {' '.join(url.query)}":
         raise _wrong(f"an @ stands where none may; {ACCOUNT_HINT}")
-    if defect := refuse_options(url.query, _PLACE_OPTIONS | _OWN_OPTIONS) or _refuse_places(url):
+    if defect := refuse_options(url.query, _ADDRESS_OPTIONS | _OWN_OPTIONS) or _refuse_addresses(url):
         raise _wrong(defect)
     own = {name: _single(name, url.query[name]) for name in _OWN_OPTIONS & url.query.keys()}
     arguments: dict[str, Any] = {}
@@ -87,10 +88,10 @@ def read_postgres(url: URL) -> Postgres:
     return Postgres(url.difference_update_query(_OWN_OPTIONS), arguments, name)
 
 
-def _refuse_places(url: URL) -> str | None:
-    """Return what is wrong with the hosts and ports, of which the options may name several, or None.
+def _refuse_addresses(url: URL) -> str | None:
+    """Return the defect of the hosts and ports, or None. The options may have several of them.
 
-    Without a host there is the variable PGHOST, or else this machine.
+    A URL may have no host: then asyncpg uses the environment variable PGHOST, or else this machine.
     """
     if url.host == "" or (url.host is None and url.port is not None and "host" not in url.query):
         return "there is no host"
@@ -99,14 +100,14 @@ def _refuse_places(url: URL) -> str | None:
         hosts.append(f"[{url.host}]" if ":" in url.host else url.host)
     if url.port is not None:
         ports.append(str(url.port))
-    for place in hosts:
-        if place.startswith(("/", "@")):  # the directory of a Unix socket
+    for address in hosts:
+        if address.startswith(("/", "@")):  # the directory of a Unix socket
             continue
-        is_bracketed, end = place.startswith("["), place.find("]") + 1
-        host = place[1 : end - 1] if is_bracketed else place.partition(":")[0]
+        is_bracketed, end = address.startswith("["), address.find("]") + 1
+        host = address[1 : end - 1] if is_bracketed else address.partition(":")[0]
         if defect := refuse_host(host, is_bracketed=is_bracketed):
             return defect
-        _, colon, port = place[end:].partition(":")
+        _, colon, port = address[end:].partition(":")
         ports += [port] if colon else []
     if not all(port.isascii() and port.isdecimal() and 0 < int(port[:6]) <= PORT_MAX for port in ports):
         return f"the port must be a number from 1 to {PORT_MAX}"
@@ -119,7 +120,7 @@ def _listed(url: URL, option: str) -> list[str]:
 
 
 def _tls(own: dict[str, str]) -> ssl.SSLContext | str | bool | None:
-    """Return what asyncpg calls `ssl`, or None where the URL says nothing of it."""
+    """Return asyncpg's argument `ssl`, or None if the URL has no option for it."""
     if "ssl" in own and "sslmode" in own:
         raise _wrong("ssl and sslmode are two names of one option")
     option = "ssl" if "ssl" in own else "sslmode"
@@ -130,14 +131,14 @@ def _tls(own: dict[str, str]) -> ssl.SSLContext | str | bool | None:
         return False if mode == "disable" else mode
     if own.get("sslrootcert") == "system":
         own = {name: value for name, value in own.items() if name != "sslrootcert"}
-        mode = "verify-full"  # as libpq has it: those authorities certify anybody
+        mode = "verify-full"  # as in libpq: the system's authorities certify anybody, so the name has to be checked
     if defect := refuse_tls_files(own, *_TLS_FILES):
         raise _wrong(defect)
     return _context(mode, own)
 
 
 def _context(mode: str, own: dict[str, str]) -> ssl.SSLContext:
-    """Return libpq's meaning of a mode: 'require' verifies only where the authorities are given."""
+    """Return the TLS context for a mode as in libpq, where 'require' verifies only if authorities are given."""
     context = ssl.create_default_context(cafile=own.get("sslrootcert"))
     context.check_hostname = mode == "verify-full"
     if mode == "require" and "sslrootcert" not in own:

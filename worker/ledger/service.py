@@ -19,12 +19,12 @@ from worker.database.faults import is_no_text
 from worker.database.migrate import require_migrated
 from worker.integrations import Assignment
 from worker.ledger.cache.circuit import CountFault
-from worker.ledger.cache.outcomes import Cache, create_cache, uncounted
+from worker.ledger.cache.outcomes import Cache, create_cache, ignore_fault
 from worker.ledger.planner import Plan
 from worker.ledger.rules import Replay, replay_or_conflict
 from worker.ledger.state import Identity, Transfer
 from worker.ledger.transaction import EPOCH_SECONDS_MAX, Ledger
-from worker.ledger.weaknesses import TellNumber, Weaknesses, untold
+from worker.ledger.weaknesses import ReportCount, Weaknesses, ignore_count
 
 BACKOFF_BATCHES_MAX: Final = 64
 """The most batches that are posted under locks before the optimistic statement is tried again."""
@@ -237,7 +237,7 @@ def _replay(operation: AnyOperation, transfer: Transfer | None) -> Outcome | Non
 
 @asynccontextmanager
 async def open_ledger_service(
-    settings: Settings, count_cache_fault: CountFault = uncounted, tell_weaknesses: TellNumber = untold
+    settings: Settings, count_cache_fault: CountFault = ignore_fault, tell_weaknesses: ReportCount = ignore_count
 ) -> AsyncIterator[LedgerService]:
     """Open the ledger and the cache that the settings name.
 
@@ -252,7 +252,7 @@ async def open_ledger_service(
         await assignment.require()
         cache.set_epoch(await ledger.keyed_epoch())
         weaknesses = Weaknesses(ledger, tell_weaknesses)
-        await weaknesses.look()
+        await weaknesses.check()
         try:
             async with weaknesses.watched():
                 yield LedgerService(ledger, cache, assignment=assignment)

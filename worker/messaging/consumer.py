@@ -1,8 +1,8 @@
-"""A worker's side of the broker: which queues it consumes, and when it takes from what was delivered.
+"""Connects a worker to its queues, and processes the deliveries batch by batch.
 
-Every worker consumes every shard that has a queue; single active consumers make one of them active on each,
-and priorities spread the shards over them. That is an optimization: should two workers ever be given the same
-credit, the ledger's unique index and locks decide.
+Every worker consumes every shard that has a queue. The broker makes a single consumer active on each, and
+priorities spread the shards over the workers. That is only an optimization: if two workers ever get the same
+credit, the ledger's unique index and locks keep it from being posted twice.
 """
 
 import asyncio
@@ -28,22 +28,23 @@ from worker.messaging.metrics import WorkerMetrics
 from worker.messaging.shards import ShardConsumers
 
 SHARD_PREFETCH_MESSAGES: Final = 32
-"""Of each shard. A gateway has up to four under way for a worker: this serves eight or more in one batch."""
+"""The prefetch of each shard. A gateway has up to four messages in flight to a worker, so this allows for a batch
+with the messages of eight gateways or more."""
 
 LATE_PREFETCH_MESSAGES: Final = 8
 
 BIND_EVERY_SECONDS: Final = 2.0
-"""How often the exchange and its bindings are made again, and shards looked for that others have made:
-nobody tells a worker of either."""
+"""How often a worker declares the exchange and its bindings again, and checks for further shards: it gets no
+notice when the former are deleted or the latter declared."""
 
 _log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Consumer:
-    """Serves the shards, one transaction at a time."""
+    """Consumes the shards and the late queue, and processes one batch at a time."""
 
-    bookkeeper: LedgerService
+    ledger: LedgerService
     metrics: WorkerMetrics
     keys: MessageKeys
     worker_id: str
@@ -52,8 +53,8 @@ class Consumer:
     stop: asyncio.Event
 
     async def serve(self, connection: AbstractConnection) -> None:
-        """Serve on one connection until it is lost or `stop` is set; then settle what was delivered."""
-        inbox = DeliveryBuffer()
+        """Serve on one connection until it is lost or `stop` is set; then process what was delivered."""
+        deliveries = DeliveryBuffer()
         async with (
             connection.channel(publisher_confirms=False) as live,
             connection.channel(publisher_confirms=False) as late,
@@ -63,58 +64,59 @@ class Consumer:
             await declare_topology(binding, self.shards)
             await live.set_qos(prefetch_count=SHARD_PREFETCH_MESSAGES)
             await late.set_qos(prefetch_count=LATE_PREFETCH_MESSAGES)
-            shards = ShardConsumers(self.shards, self.worker_id, self.keys, inbox.on_delivery(inbox.live))
-            live_wire, late_wire = await raw_channel(live, shards.can_do_without), await raw_channel(late)
-            gather_bodies_if(live_wire, inbox.wants_live)
-            gather_bodies_if(late_wire, is_fit)  # few are delivered at once
-            turns = BatchProcessor(
-                self.bookkeeper,
+            shards = ShardConsumers(self.shards, self.worker_id, self.keys, deliveries.on_delivery(deliveries.live))
+            live_raw, late_raw = await raw_channel(live, shards.can_do_without), await raw_channel(late)
+            gather_bodies_if(live_raw, deliveries.wants_live)
+            gather_bodies_if(late_raw, is_fit)  # the prefetch bounds their number
+            processor = BatchProcessor(
+                self.ledger,
                 self.metrics,
-                inbox,
-                live_wire,
+                deliveries,
+                live_raw,
                 DeadLetterPublisher(await raw_channel(confirming), self.metrics, self.keys),
                 self.keys,
                 self.worker_id,
                 self.batch_credits_max,
             )
-            await shards.consume_own(live_wire)
-            await late_wire.basic_consume(LATE_QUEUE, inbox.on_delivery(inbox.late))
+            await shards.consume_own(live_raw)
+            await late_raw.basic_consume(LATE_QUEUE, deliveries.on_delivery(deliveries.late))
             _log.info("worker serves", worker=self.worker_id, shards=self.shards)
-            bound = asyncio.ensure_future(self._keep_bound(binding, shards, live_wire))
+            topology = asyncio.ensure_future(self._maintain_topology(binding, shards, live_raw))
             try:
-                await self._work(turns, inbox, wait_closed(connection, live, late, confirming, binding))
+                await self._process(processor, deliveries, wait_closed(connection, live, late, confirming, binding))
             finally:
-                bound.cancel()
-                turns.flush_logs()
+                topology.cancel()
+                processor.flush_logs()
 
-    async def _keep_bound(self, binding: AbstractChannel, shards: ShardConsumers, live: Channel) -> None:
-        """Look for more shards and make the bindings, again and again.
+    async def _maintain_topology(self, binding: AbstractChannel, shards: ShardConsumers, live: Channel) -> None:
+        """Consume further shards and declare the bindings, every BIND_EVERY_SECONDS.
 
-        Where a queue of one of our own shards is gone, the broker closes the channel.
+        If the queue of one of our own shards was deleted, the broker closes the channel, which ends `serve`.
         """
         with suppress(*BROKER_FAULTS):
-            wire = await raw_channel(binding)
+            confirming = await raw_channel(binding)
             while True:
-                await shards.consume_others(live, wire)
+                await shards.consume_others(live, confirming)
                 await asyncio.sleep(BIND_EVERY_SECONDS)
                 await bind_shards(binding, self.shards)
 
-    async def _work(self, turns: BatchProcessor, inbox: DeliveryBuffer, lost_: Awaitable[None]) -> None:
-        """Work turn by turn. To stop, take no more than was delivered: closing returns the rest.
+    async def _process(self, processor: BatchProcessor, deliveries: DeliveryBuffer, closed: Awaitable[None]) -> None:
+        """Process batch after batch, until the connection is closed, or until `stop` is set and a last one is done.
 
-        Consumers are not cancelled first: a cancelled one may overlap with its successor on a quorum queue.
+        Closing the connection then returns the other deliveries to the broker. Consumers are not canceled first: a
+        canceled one may overlap with its successor on a quorum queue.
         """
-        ended, stopping = asyncio.ensure_future(lost_), asyncio.ensure_future(self.stop.wait())
-        for sign in (ended, stopping):
-            sign.add_done_callback(lambda _: inbox.changed.set())
+        closing, stopping = asyncio.ensure_future(closed), asyncio.ensure_future(self.stop.wait())
+        for end in (closing, stopping):
+            end.add_done_callback(lambda _: deliveries.changed.set())
         try:
-            while not (ended.done() or stopping.done()):
-                if inbox.has_work():
-                    await turns.process_next()
+            while not (closing.done() or stopping.done()):
+                if deliveries.has_work():
+                    await processor.process_next()
                 else:
-                    await inbox.wait()
-            if not ended.done():
-                await turns.process_next()
+                    await deliveries.wait()
+            if not closing.done():
+                await processor.process_next()
         finally:
-            ended.cancel()
+            closing.cancel()
             stopping.cancel()

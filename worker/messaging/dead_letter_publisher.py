@@ -1,7 +1,7 @@
-"""What a worker puts aside for a person: what it can't decode or post, and what nobody of ours has signed.
+"""Publishes dead letters for a person: messages that a worker can't decode or post, or that are not signed.
 
-What is authentic may be owed, and is kept without a bound. What is not may be anybody's, in any number, and
-has a queue of its own that is bounded: a flood of it neither fills the broker's disk nor hides what is owed.
+Authentic messages may hold credits that are owed, so their queue is unbounded. Others may be anybody's, in any
+number, so they go to a bounded queue: a flood of them neither fills the broker's disk nor hides what is owed.
 """
 
 from dataclasses import dataclass, field
@@ -23,12 +23,13 @@ from shared.wire import Batch, ReceivedOperation, encode_batch, unix_ms, version
 from worker.messaging.metrics import WorkerMetrics
 
 CONFIRM_SECONDS_MAX: Final = 10
-"""Longer than a queue needs to get another leader. After that the connection is taken for lost."""
+"""How long to wait for a confirmation, longer than a queue takes to elect a new leader. Then the connection counts
+as lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetterPublisher:
-    """Puts messages aside, over a channel that confirms what it publishes."""
+    """Publishes dead letters on a channel with publisher confirms."""
 
     channel: Channel
     metrics: WorkerMetrics
@@ -36,31 +37,31 @@ class DeadLetterPublisher:
     log: LimitedLog = field(default_factory=lambda: LimitedLog("poison message", "error"))
 
     async def publish_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
-        """Keep a message where its kind belongs, if anywhere, and settle it."""
+        """Publish a message that can't be acted on to its queue, if it is to be kept, and acknowledge it."""
         self.log.record(fault.kind, queue=message.routing_key, reason=str(fault))
         if fault.keep == "nothing":
             self.metrics.dropped.labels("unsigned" if fault.kind == "unsigned" else "no credits").inc()
-        elif await self._keep_poison(message, fault):
+        elif await self._publish_copy(message, fault):
             self.metrics.dead.labels(fault.kind).inc()
         else:
             self.metrics.dropped.labels("full").inc()
         await message.channel.basic_ack(message.delivery_tag or 0, wait=False)
 
     async def publish_unpostable(self, operation: ReceivedOperation) -> None:
-        """Keep an operation that the ledger can't post."""
+        """Publish an operation that the ledger can't post."""
         batch = Batch(0, unix_ms(), [operation], version=version_for([operation]))
         await self._publish(DEAD_QUEUE, self.keys.sign(Purpose.DEAD, encode_batch(batch)), "unpostable", batch.version)
         self.metrics.dead.labels("unpostable").inc()
 
-    async def _keep_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> bool:
-        """Tell whether the message was kept: what nobody has signed is not, once there is much of it."""
+    async def _publish_copy(self, message: DeliveredMessage, fault: PoisonMessage) -> bool:
+        """Publish a copy of a message; return False if it is unsigned and the queue of unsigned ones is full."""
         message_type = repeated_type(message.header.properties.message_type)
         if fault.keep == "owed":
             await self._publish(DEAD_QUEUE, message.body, str(fault), message_type)
             return True
         try:
             await self._publish(UNSIGNED_QUEUE, message.body, str(fault), message_type)
-        except PublishError:  # returned: the queue is gone, and comes back with the next connection
+        except PublishError:  # returned: the queue was deleted, and is declared again with the next connection
             raise
         except DeliveryError as refused:
             drop_traceback(refused)
@@ -74,7 +75,7 @@ class DeadLetterPublisher:
             headers={"reason": reason[:1_000]},
             timestamp=datetime.now(UTC),
         )
-        # Mandatory: the broker would confirm what it drops because somebody has deleted the queue.
+        # Without `mandatory` the broker would confirm a message that it drops because the queue was deleted.
         await self.channel.basic_publish(
             body,
             routing_key=queue,

@@ -1,14 +1,15 @@
-"""The messages that were put aside: what could not be decoded or posted, for a person to look at.
+"""Lists, requeues and discards dead letters: messages that workers could not decode or post.
 
-To look at a message takes it out and puts it back behind the others: the broker counts how often one is
-returned to it, and throws away what comes back too often. It is put back, and that is confirmed, before it is
-taken out, so that a crash between leaves it twice and never loses it; twice is harmless, as everywhere here.
-A full queue refuses what is put back: that is held until the others were looked at, which makes room.
-Returned at once it would be the next to be taken, and again, until the broker has counted too often.
+To read a message without removing it, a copy is published to the end of the queue and the original is
+acknowledged. Returning the original to the broker would count as a redelivery, and the broker drops messages
+that are redelivered too often. The copy is confirmed before the acknowledgement, so a crash in between leaves
+two of them, which is harmless, and never none. A full queue refuses the copy: then the original is held until
+the other messages were processed, which makes room. Returned at once it would be delivered next, again and
+again, until the broker drops it.
 
-Anyone with the broker's password can put a message there. One that a gateway or a worker has signed is
-authentic; what asks for money in any other is a stranger's word, or that of a version that did not sign.
-Workers put those into a queue of their own; versions before did not.
+Anyone with the broker's password can publish to these queues. A message that a gateway or worker has signed is
+authentic. Any other may be forged, or be of a version that did not sign. Workers publish those to a queue of
+their own; earlier versions did not.
 """
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -49,28 +50,30 @@ from shared.wire import (
 )
 
 ID_DIGITS: Final = 32
-"""So many that nobody can make two messages of one id, to have one looked at and the other sent back."""
+"""The length of a message's id: long enough that nobody can make two messages with the same id, one harmless to be
+shown, and another to be requeued."""
 
 UNCOUNTED_MAX: Final = 1_000
-"""So many more than a queue says are looked at: two who look at once would take turns without end."""
+"""The most messages that a pass reads beyond a queue's own count of them. Without a limit, two concurrent passes
+would never end, because each reads the other's copies."""
 
 REASON_CHARACTERS_MAX: Final = 1_000
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
-    """One that was put aside."""
+    """A message that a worker could not decode or post, and that is kept for a person."""
 
     id: str
-    """Made from its content: the same wherever it is put."""
+    """A digest of its type and body, so a copy has the same id, in whichever queue."""
 
     reason: str
     put_aside_at: datetime | None
     message_type: str | None
     authentic: bool
-    """Whether a gateway or worker has signed it. Its reason and time are nobody's word even then."""
+    """Whether a gateway or worker has signed the body. The reason and the time are never signed."""
 
     credits: list[Credit]
-    """What it asks to be paid; none if it can't be decoded."""
+    """The credits in it; none if it can't be decoded."""
 
     defect: str
     """Why it can't be decoded; "" if it can."""
@@ -80,91 +83,95 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     @property
     def can_be_requeued(self) -> bool:
-        """Whether a worker could do anything with it but put it aside again."""
+        """Whether a worker may be able to post it: one without credits would come back."""
         return bool(self.credits)
 
 
 class _Disposition(Enum):
-    """What becomes of a message that was taken out."""
+    """How a pass disposes of a message."""
 
-    STAYS = "stays"
-    SENT_BACK = "sent back"
-    GONE = "gone"
+    KEEP = "keep"
+    REQUEUE = "requeue"
+    DISCARD = "discard"
 
 
 _LOWEST_PRIORITY: Final = 0
-"""Of what is put back. From RabbitMQ 4.0 on it would else come before what has less, and hide it."""
+"""The priority of a copy. With a higher one, from RabbitMQ 4.0 on, it would be delivered before those of a lower
+priority, and hide them."""
 
 Choose = Callable[[DeadLetter], bool]
 Decide = Callable[[DeadLetter], _Disposition]
 
 BOTH: Final = (DEAD_QUEUE, UNSIGNED_QUEUE)
+"""The queues of dead letters."""
 
 
 async def list_all(settings: BrokerSettings, queues: Sequence[str] = BOTH) -> list[DeadLetter]:
-    """Return all that is put aside. Raises BrokerUnavailable, and SettingsError where there is no broker."""
-    return [message for message, _ in await _sort_queues(settings, queues, lambda _: _Disposition.STAYS)]
+    """Return all dead letters. Raises BrokerUnavailable, and SettingsError if there is no broker."""
+    return [message for message, _ in await _process_queues(settings, queues, lambda _: _Disposition.KEEP)]
 
 
 async def requeue(settings: BrokerSettings, choose: Choose, queues: Sequence[str] = BOTH) -> list[DeadLetter]:
-    """Have workers try those again that are chosen and can be decoded; return them. Raises as `list_all` does.
+    """Requeue the chosen messages that can be decoded, and return them. Raises as `list_all` does.
 
-    They are signed anew and go to the late queue, where credits are posted with nobody waiting. One whose
-    credit is posted by then moves nothing.
+    They are signed anew and published to the late queue, whose credits workers post without a reply. A credit
+    that is posted by then moves nothing.
     """
 
     def decide(message: DeadLetter) -> _Disposition:
-        return _Disposition.SENT_BACK if message.can_be_requeued and choose(message) else _Disposition.STAYS
+        return _Disposition.REQUEUE if message.can_be_requeued and choose(message) else _Disposition.KEEP
 
-    sorted_ = await _sort_queues(settings, queues, decide)
-    return [message for message, fate in sorted_ if fate is _Disposition.SENT_BACK]
+    processed = await _process_queues(settings, queues, decide)
+    return [message for message, disposition in processed if disposition is _Disposition.REQUEUE]
 
 
 async def discard(settings: BrokerSettings, choose: Choose, queues: Sequence[str] = BOTH) -> list[DeadLetter]:
-    """Remove those that are chosen for good; return them. Raises as `list_all` does."""
-    sorted_ = await _sort_queues(
-        settings, queues, lambda message: _Disposition.GONE if choose(message) else _Disposition.STAYS
-    )
-    return [message for message, fate in sorted_ if fate is _Disposition.GONE]
+    """Remove the chosen messages for good, and return them. Raises as `list_all` does."""
+
+    def decide(message: DeadLetter) -> _Disposition:
+        return _Disposition.DISCARD if choose(message) else _Disposition.KEEP
+
+    processed = await _process_queues(settings, queues, decide)
+    return [message for message, disposition in processed if disposition is _Disposition.DISCARD]
 
 
 async def count_unsigned(settings: BrokerSettings) -> int:
-    """Return how many messages are kept apart that nobody has signed. Raises as `list_all` does."""
+    """Return the number of messages in the queue of unsigned ones. Raises as `list_all` does."""
     _require_broker(settings)
     async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
         return await _count(channel, UNSIGNED_QUEUE)
 
 
-async def _sort_queues(
+async def _process_queues(
     settings: BrokerSettings, queues: Sequence[str], decide: Decide
 ) -> list[tuple[DeadLetter, _Disposition]]:
-    """Take each message out once, and put it where it is to go.
+    """Get each message of the queues once, and dispose of it as `decide` returns.
 
-    What is put back is marked, and the first mark that comes again ends the round: the number that a quorum
-    queue tells of its messages may be out of date.
+    Copies have the id of this pass as their message id, and the first copy that is delivered ends the pass,
+    because the message count of a quorum queue may be out of date.
     """
     _require_broker(settings)
-    keys, mark, sorted_ = read_message_keys(settings), uuid4().hex, []
+    keys, pass_id, processed = read_message_keys(settings), uuid4().hex, []
     async with _outages_as_unavailable(settings), _declared_channel(settings) as channel:
-        wire = await raw_channel(channel)
+        raw = await raw_channel(channel)
         for queue in queues:
             held: list[tuple[DeliveredMessage, DeadLetter]] = []
             for _ in range(await _count(channel, queue) + UNCOUNTED_MAX):
-                taken = await wire.basic_get(queue)
-                if isinstance(taken.delivery, Basic.GetEmpty):
+                delivered = await raw.basic_get(queue)
+                if isinstance(delivered.delivery, Basic.GetEmpty):
                     break
-                if taken.header.properties.message_id == mark:
-                    await wire.basic_reject(taken.delivery_tag or 0, requeue=True)
+                if delivered.header.properties.message_id == pass_id:
+                    await raw.basic_reject(delivered.delivery_tag or 0, requeue=True)
                     break
-                message = _read(keys, taken, queue)
-                fate = decide(message)
-                if not await _settle(wire, keys, taken, message, fate, mark):
-                    held.append((taken, message))
-                sorted_.append((message, fate))
-            for taken, message in held:
-                if not await _settle(wire, keys, taken, message, _Disposition.STAYS, mark):
-                    await wire.basic_reject(taken.delivery_tag or 0, requeue=True)
-    return sorted_
+                message = _read(keys, delivered, queue)
+                disposition = decide(message)
+                if not await _dispose(raw, keys, delivered, message, disposition, pass_id):
+                    held.append((delivered, message))
+                processed.append((message, disposition))
+            for delivered, message in held:
+                if not await _dispose(raw, keys, delivered, message, _Disposition.KEEP, pass_id):
+                    await raw.basic_reject(delivered.delivery_tag or 0, requeue=True)
+    return processed
 
 
 def _require_broker(settings: BrokerSettings) -> None:
@@ -174,7 +181,7 @@ def _require_broker(settings: BrokerSettings) -> None:
 
 @asynccontextmanager
 async def _outages_as_unavailable(settings: BrokerSettings) -> AsyncIterator[None]:
-    """Raise SettingsError for a broker that refuses us, BrokerUnavailable for one that does not answer."""
+    """Raise SettingsError if the broker refuses our account, BrokerUnavailable if it does not answer."""
     try:
         yield
     except BROKER_FAULTS as error:
@@ -184,7 +191,7 @@ async def _outages_as_unavailable(settings: BrokerSettings) -> AsyncIterator[Non
 
 @asynccontextmanager
 async def _declared_channel(settings: BrokerSettings) -> AsyncIterator[AbstractChannel]:
-    """Yield a channel, when all queues are there."""
+    """Yield a channel, with all queues declared."""
     async with (
         await connect_to_any(settings) as connection,
         connection.channel(on_return_raises=True) as channel,
@@ -197,47 +204,47 @@ async def _count(channel: AbstractChannel, queue: str) -> int:
     return (await channel.get_queue(queue)).declaration_result.message_count or 0
 
 
-async def _settle(  # noqa: PLR0913, PLR0917  (a message, its fate, and what that takes)
+async def _dispose(  # noqa: PLR0913, PLR0917  (a message, its disposition, and what that takes)
     channel: Channel,
     keys: MessageKeys,
-    taken: DeliveredMessage,
+    delivered: DeliveredMessage,
     message: DeadLetter,
-    fate: _Disposition,
-    mark: str,
+    disposition: _Disposition,
+    pass_id: str,
 ) -> bool:
-    """Do with a message what was decided; return when the broker has it where it is to be.
+    """Publish the copies that a disposition needs, and acknowledge the message once the broker confirms them.
 
-    Returns False, and leaves it taken out, if it is to stay and its queue is full.
+    Returns False, and does not acknowledge, if the message is to be kept and its queue is full.
     """
     copies: list[tuple[str, str | None, bytes]] = []
-    if fate is _Disposition.STAYS:
+    if disposition is _Disposition.KEEP:
         copies = [(message.queue, message.message_type, message.body)]
-    elif fate is _Disposition.SENT_BACK:
+    elif disposition is _Disposition.REQUEUE:
         copies = [(LATE_QUEUE, V2, body) for body in _signed(keys, message.credits)]
     try:
         for queue, message_type, body in copies:
             properties = Basic.Properties(
                 delivery_mode=2,
-                message_id=mark,
+                message_id=pass_id,
                 priority=_LOWEST_PRIORITY,
                 headers={"reason": message.reason},
                 message_type=repeated_type(message_type),
-                timestamp=taken.header.properties.timestamp,
+                timestamp=delivered.header.properties.timestamp,
             )
             await channel.basic_publish(body, routing_key=queue, properties=properties, mandatory=True)
-    except PublishError:  # returned, because the queue is gone
+    except PublishError:  # returned, because the queue was deleted
         raise
     except DeliveryError as refused:
-        if fate is not _Disposition.STAYS:
+        if disposition is not _Disposition.KEEP:
             raise
         drop_traceback(refused)
         return False
-    await channel.basic_ack(taken.delivery_tag or 0)
+    await channel.basic_ack(delivered.delivery_tag or 0)
     return True
 
 
 def _signed(keys: MessageKeys, credits_: Sequence[Credit]) -> Iterator[bytes]:
-    """Return the messages that ask for the credits, each within the bounds that workers keep to."""
+    """Yield signed messages with the credits, each within the bounds that workers check."""
     payload = encode_batch(Batch(0, unix_ms(), list(credits_)))
     fits = len(credits_) <= BATCH_OPERATIONS_MAX and len(payload) <= BATCH_BYTES_MAX
     if fits or len(credits_) == 1:
@@ -248,13 +255,13 @@ def _signed(keys: MessageKeys, credits_: Sequence[Credit]) -> Iterator[bytes]:
     yield from _signed(keys, credits_[half:])
 
 
-def _read(keys: MessageKeys, taken: DeliveredMessage, queue: str) -> DeadLetter:
-    body, properties = taken.body, taken.header.properties
-    batch, authentic, defect = _batch_of(keys, body, properties.message_type)
+def _read(keys: MessageKeys, delivered: DeliveredMessage, queue: str) -> DeadLetter:
+    body, properties = delivered.body, delivered.header.properties
+    batch, authentic, defect = _read_batch(keys, body, properties.message_type)
     return DeadLetter(
-        # With the length of the body, so that no other type and body are written the same.
+        # With the length of the body, so that no two pairs of type and body give the same text.
         id=sha256(f"{len(body)} {properties.message_type}\n".encode() + body).hexdigest()[:ID_DIGITS],
-        reason=_reason(taken),
+        reason=_reason(delivered),
         put_aside_at=properties.timestamp and properties.timestamp.astimezone(UTC),
         message_type=properties.message_type,
         authentic=authentic,
@@ -265,8 +272,8 @@ def _read(keys: MessageKeys, taken: DeliveredMessage, queue: str) -> DeadLetter:
     )
 
 
-def _batch_of(keys: MessageKeys, body: bytes, message_type: str | None) -> tuple[Batch, bool, str]:
-    """Return what a message holds, whether it is authentic, and why it can't be decoded."""
+def _read_batch(keys: MessageKeys, body: bytes, message_type: str | None) -> tuple[Batch, bool, str]:
+    """Return a message's batch, whether it is authentic, and why it can't be decoded, or ""."""
     try:
         return read_batch(keys, body, message_type, Purpose.BATCH, Purpose.DEAD), True, ""
     except PoisonMessage:
@@ -278,8 +285,8 @@ def _batch_of(keys: MessageKeys, body: bytes, message_type: str | None) -> tuple
         return Batch(0, 0, []), authentic, str(poison)
 
 
-def _reason(taken: DeliveredMessage) -> str:
-    """Return what a worker wrote, or why the broker itself moved the message."""
-    headers = taken.header.properties.headers or {}
-    said = headers.get("reason") or headers.get("x-first-death-reason")
-    return said[:REASON_CHARACTERS_MAX] if isinstance(said, str) else "unknown"
+def _reason(delivered: DeliveredMessage) -> str:
+    """Return the reason that a worker wrote, or that of the broker if it moved the message itself."""
+    headers = delivered.header.properties.headers or {}
+    reason = headers.get("reason") or headers.get("x-first-death-reason")
+    return reason[:REASON_CHARACTERS_MAX] if isinstance(reason, str) else "unknown"

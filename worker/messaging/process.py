@@ -1,4 +1,4 @@
-"""The worker process: from its settings to serving, and to an end that loses nothing."""
+"""The worker process: it starts from the settings, serves, and stops without losing a message."""
 
 import asyncio
 import os
@@ -24,14 +24,14 @@ _log = structlog.get_logger()
 
 
 async def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError when the settings or the tables forbid it."""
+    """Serve until SIGTERM or SIGINT. Raises SettingsError if it can't start with the settings or the tables."""
     if settings.broker.url == MEMORY:
         raise SettingsError("[broker] url: a worker needs RabbitMQ; with memory:// the gateway does its work")
     keys = read_message_keys(settings.broker)
     tune_gc()
     stop = asyncio.Event()
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(sign, stop.set)
+    for signal_number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
     metrics = WorkerMetrics()
     if settings.worker.metrics_port:
         _serve_metrics(settings.worker, metrics)
@@ -42,7 +42,7 @@ async def run(settings: Settings) -> None:
 async def _serve_until_stopped(
     settings: Settings, keys: MessageKeys, metrics: WorkerMetrics, stop: asyncio.Event
 ) -> None:
-    """Serve, and wait for a database that is away. Raises SettingsError when it refuses us from the start."""
+    """Serve, and retry while the database is unavailable. Raises SettingsError if it refuses us at the first try."""
     is_first_try = True
     while not stop.is_set():
         try:
@@ -66,8 +66,8 @@ def _serve_metrics(settings: WorkerSettings, metrics: WorkerMetrics) -> None:
 async def _serve(settings: Settings, keys: MessageKeys, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
     worker_id, shards = f"{socket.gethostname()}/{os.getpid()}", settings.broker.shards
     credits_max = settings.worker.batch_credits_max
-    tell_weaknesses = metrics.ledger_weaknesses.set
-    async with open_ledger_service(settings, metrics.count_cache_fault, tell_weaknesses) as bookkeeper:
-        consumer = Consumer(bookkeeper, metrics, keys, worker_id, shards, credits_max, stop)
+    report_weaknesses = metrics.ledger_weaknesses.set
+    async with open_ledger_service(settings, metrics.count_cache_fault, report_weaknesses) as ledger:
+        consumer = Consumer(ledger, metrics, keys, worker_id, shards, credits_max, stop)
         await keep_connected(settings.broker, consumer.serve, stop)
     _log.info("worker stopped", worker=worker_id)

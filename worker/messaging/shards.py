@@ -1,8 +1,8 @@
-"""The shards that a worker consumes: those of its own setting, and further ones that others have made.
+"""Consumes a worker's shards: those of its own setting, and further ones that other workers have declared.
 
-So no queue is without a consumer while workers and gateways are given another number of shards, in whatever
-order: a worker that is set to fewer than there are serves them all. One with a larger setting makes more;
-the others find them, in order, up to the first that is missing.
+So every queue has a consumer while the number of shards is being changed on workers and gateways, in whatever
+order. A worker whose setting is larger declares more shards. The others, whose setting is smaller, find these
+one by one, up to the first number that has no queue, and consume them too.
 """
 
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ from shared.message_keys import MessageKeys, Purpose
 from shared.wire import Batch, encode_batch, unix_ms
 
 _EXPIRATION_MS: Final = 1_000
-"""Of the empty batch that looks for a queue: nobody waits for it."""
+"""The expiration of the empty batch that tests whether a queue exists, and needs no reply."""
 
 _log = structlog.get_logger()
 
@@ -29,29 +29,32 @@ class ShardConsumers:
     """A worker's consumers of the shards, on one connection."""
 
     own: int
-    """How many shards the worker's own setting says."""
+    """The number of shards in the worker's own setting."""
 
     worker_id: str
     keys: MessageKeys
     deliver: ConsumerCallback
     consumed: dict[str, int] = field(default_factory=dict)
-    """The shards, by their consumers' tags, which are their queues' names."""
+    """The shards that are consumed, by their consumers' tags, which are the names of their queues."""
 
     async def consume_own(self, live: Channel) -> None:
-        """Consume the shards of the setting, which are declared."""
+        """Consume the shards of the setting, whose queues have been declared."""
         for shard in range(self.own):
             await self._consume(live, shard)
 
-    async def consume_others(self, live: Channel, looking: Channel) -> None:
-        """Consume what others have made beyond those. `looking` confirms, and raises what is returned."""
+    async def consume_others(self, live: Channel, confirming: Channel) -> None:
+        """Consume further shards that others have declared. `confirming` has to confirm, and raise on a return."""
         before = len(self.consumed)
-        while (shard := self._next()) < SHARDS_MAX and await self._has_queue(looking, shard):
+        while (shard := self._next()) < SHARDS_MAX and await self._has_queue(confirming, shard):
             await self._consume(live, shard)
         if (number := len(self.consumed)) != before:
             _log.info("more shards served", worker=self.worker_id, shards=number, setting=self.own)
 
     def can_do_without(self, tag: str) -> bool:
-        """Note that the broker has ended a consumer; tell whether that is of a shard beyond the setting."""
+        """Forget a consumer that the broker has canceled; return whether the channel may stay open without it.
+
+        It may if the consumer's shard is beyond the setting.
+        """
         return self.consumed.pop(tag, 0) >= self.own
 
     def _next(self) -> int:
@@ -68,15 +71,15 @@ class ShardConsumers:
             consumer_tag=queue,
         )
 
-    async def _has_queue(self, looking: Channel, shard: int) -> bool:
-        """Tell whether a shard has a queue, by an empty batch, which the broker returns where there is none.
+    async def _has_queue(self, confirming: Channel, shard: int) -> bool:
+        """Return whether a shard has a queue, by publishing an empty batch, which is returned if it has none.
 
-        To declare the queue passively would close the channel, and the broker would log an error each time.
+        A passive declaration would close the channel if there is no queue, and the broker would log an error.
         """
         batch = Batch(0, unix_ms() + _EXPIRATION_MS, [])
         properties = Basic.Properties(delivery_mode=2, message_type=batch.version, expiration=str(_EXPIRATION_MS))
         try:
-            await looking.basic_publish(
+            await confirming.basic_publish(
                 self.keys.sign(Purpose.BATCH, encode_batch(batch)),
                 routing_key=shard_queue(shard),
                 properties=properties,
@@ -84,6 +87,6 @@ class ShardConsumers:
             )
         except PublishError:
             return False
-        except DeliveryError:  # it is full
+        except DeliveryError:  # refused, because the queue is full
             return True
         return True

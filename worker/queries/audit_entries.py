@@ -1,4 +1,4 @@
-"""The audit log as it is read: the newest entries first, a page at a time, of all or of some."""
+"""Queries of the audit log: all entries or those that match, newest first, a page at a time."""
 
 from datetime import datetime
 from typing import Annotated, Any
@@ -12,14 +12,14 @@ from worker.database.engine import utc
 from worker.database.faults import outages_as_unavailable
 from worker.database.schema import audit_log
 from worker.database.transactions import confirmed_snapshot
-from worker.queries.paging import LIMIT_MAX, Page, cut, read_cursor
+from worker.queries.paging import LIMIT_MAX, Page, cut_page, read_cursor
 from worker.queries.views import Moment
 
 _Text = Annotated[str, msgspec.Meta(min_length=1, max_length=1_024)]
 
 
 class AuditQuery(Page, frozen=True):
-    """Which entries are wanted; all that is given must fit."""
+    """A filter for entries: every field that is given must match."""
 
     actor: Annotated[_Text, msgspec.Meta(description="Who acted.")] | None = None
     action: Annotated[Action, msgspec.Meta(description="What was done.")] | None = None
@@ -36,14 +36,14 @@ class AuditLine(msgspec.Struct, frozen=True):
     at: Moment
     actor: str
     via: str
-    """`api`, `cli`, or `process` for what a process did by itself."""
+    """`api`, `cli`, or `process` for an action that a process took by itself."""
 
     action: str
     subject: str
     outcome: str
     detail: dict[str, Any]
     login: str | None
-    """Of the database, which has written it down; None on SQLite, and of entries before there was any."""
+    """The database login that wrote the entry, as the database recorded it; None on SQLite, and of older entries."""
 
 
 class AuditPage(msgspec.Struct, frozen=True):
@@ -51,36 +51,37 @@ class AuditPage(msgspec.Struct, frozen=True):
 
     entries: Annotated[list[AuditLine], msgspec.Meta(max_length=LIMIT_MAX)]
     next_cursor: str | None
-    """What to ask on with; None: there are no older ones."""
+    """The cursor of the next page; None if there are no older entries."""
 
 
-async def list_audit(engine: AsyncEngine, wanted: AuditQuery) -> AuditPage:
+async def list_audit(engine: AsyncEngine, query: AuditQuery) -> AuditPage:
     """Return a page of the audit log. Raises CursorError and LedgerUnavailable."""
-    since = wanted.since.isoformat() if wanted.since is not None else None
-    of = ("audit", *(str(value) for value in (wanted.actor, wanted.action, wanted.subject, since)))
-    newest = _entries(wanted)
-    if wanted.cursor is not None:
-        newest = newest.where(audit_log.c.id < read_cursor(of, wanted.cursor))
+    since = query.since.isoformat() if query.since is not None else None
+    list_key = ("audit", *(str(value) for value in (query.actor, query.action, query.subject, since)))
+    newest = _entries(query)
+    if query.cursor is not None:
+        newest = newest.where(audit_log.c.id < read_cursor(list_key, query.cursor))
     with outages_as_unavailable():
         async with confirmed_snapshot(engine) as connection:
             rows = (await connection.execute(newest)).all()
-    return AuditPage(*cut(of, rows, wanted.limit, _line))
+    return AuditPage(*cut_page(list_key, rows, query.limit, _line))
 
 
-def _entries(wanted: AuditQuery) -> Select[Any]:
-    newest = select(audit_log).order_by(audit_log.c.id.desc()).limit(wanted.limit + 1)
-    if wanted.actor is not None:
-        newest = newest.where(audit_log.c.actor == wanted.actor)
-    if wanted.action is not None:
-        newest = newest.where(audit_log.c.action == wanted.action.value)
-    if wanted.subject is not None:
-        newest = newest.where(audit_log.c.subject == wanted.subject)
-    if wanted.since is not None:
-        newest = newest.where(audit_log.c.id >= first_id_at(wanted.since))
+def _entries(query: AuditQuery) -> Select[Any]:
+    newest = select(audit_log).order_by(audit_log.c.id.desc()).limit(query.limit + 1)
+    if query.actor is not None:
+        newest = newest.where(audit_log.c.actor == query.actor)
+    if query.action is not None:
+        newest = newest.where(audit_log.c.action == query.action.value)
+    if query.subject is not None:
+        newest = newest.where(audit_log.c.subject == query.subject)
+    if query.since is not None:
+        newest = newest.where(audit_log.c.id >= first_id_at(query.since))
     return newest
 
 
 def _line(row: Row[Any]) -> AuditLine:
     detail = msgspec.json.decode(row.detail, type=dict[str, Any])
-    said = (row.actor, row.via, row.action, row.subject, row.outcome)
-    return AuditLine(str(row.id), utc(row.at), *said, detail, row.login)
+    return AuditLine(
+        str(row.id), utc(row.at), row.actor, row.via, row.action, row.subject, row.outcome, detail, row.login
+    )

@@ -1,6 +1,6 @@
-"""Questions to the books about players, transfers and rounds, for people and programs that ask.
+"""Queries of the ledger about players, transfers and rounds, for the command line and the operator API.
 
-Each reads one state of the books, holds nobody up, and raises LedgerUnavailable where there is no answer.
+Each reads one snapshot, blocks no writer, and raises LedgerUnavailable if the database does not answer.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from worker.database.engine import utc
 from worker.database.faults import outages_as_unavailable
 from worker.database.schema import CONFLICTS_MAX, SETTLEMENT, conflicts, entries, players, transfers, wallets
 from worker.database.transactions import confirmed_snapshot
-from worker.queries.paging import Page, cut, read_cursor
+from worker.queries.paging import Page, cut_page, read_cursor
 from worker.queries.views import (
     BalancesView,
     ConflictView,
@@ -39,38 +39,38 @@ from worker.queries.views import (
 async def show_player(
     engine: AsyncEngine, currencies: Currencies, player_id: str, transfers_max: int = 10
 ) -> PlayerView | None:
-    """Return a player with at most `transfers_max` transfers, newest first; None if there is no such."""
+    """Return a player with at most `transfers_max` transfers, newest first; None if there is no such player."""
     with outages_as_unavailable():
         async with confirmed_snapshot(engine) as connection:
             player = await _player(connection, player_id)
             if player is None:
                 return None
-            held = await connection.execute(_wallets_of(player_id))
+            wallet_rows = await connection.execute(_wallets_of(player_id))
             last = await connection.execute(_transfers_of(player_id, None, transfers_max))
             return PlayerView(
                 player_id=player_id,
                 currency=player.currency,
                 created_at=utc(player.created_at),
-                wallets=[wallet_view(currencies, row) for row in held],
+                wallets=[wallet_view(currencies, row) for row in wallet_rows],
                 transfers=[transfer_line(currencies, row) for row in last],
             )
 
 
 async def show_wallets(engine: AsyncEngine, currencies: Currencies, player_id: str) -> WalletsView | None:
     """Return a player's wallets; None if there is no such player."""
-    held = await _wallet_rows(engine, player_id)
-    if held is None:
+    rows = await _wallet_rows(engine, player_id)
+    if rows is None:
         return None
-    return WalletsView(player_id, [wallet_view(currencies, row) for row in held])
+    return WalletsView(player_id, [wallet_view(currencies, row) for row in rows])
 
 
 async def show_balances(engine: AsyncEngine, currencies: Currencies, player_id: str) -> BalancesView | None:
-    """Return what a player has in each currency; None if there is no such player."""
-    held = await _wallet_rows(engine, player_id)
-    if held is None:
+    """Return a player's balances in each currency; None if there is no such player."""
+    rows = await _wallet_rows(engine, player_id)
+    if rows is None:
         return None
-    by_currency = groupby(held, key=lambda row: row.currency)
-    return BalancesView(player_id, [balance_view(currencies, rows) for _, rows in by_currency])
+    by_currency = groupby(rows, key=lambda row: row.currency)
+    return BalancesView(player_id, [balance_view(currencies, wallet_rows) for _, wallet_rows in by_currency])
 
 
 async def list_transfers(
@@ -80,27 +80,27 @@ async def list_transfers(
 
     Raises CursorError.
     """
-    of = ("player", player_id)
-    before = read_cursor(of, page.cursor) if page.cursor is not None else None
+    list_key = ("player", player_id)
+    before = read_cursor(list_key, page.cursor) if page.cursor is not None else None
     with outages_as_unavailable():
         async with confirmed_snapshot(engine) as connection:
             if await _player(connection, player_id) is None:
                 return None
             rows = (await connection.execute(_transfers_of(player_id, before, page.limit + 1))).all()
-    return TransferPage(*cut(of, rows, page.limit, lambda row: transfer_line(currencies, row)))
+    return TransferPage(*cut_page(list_key, rows, page.limit, lambda row: transfer_line(currencies, row)))
 
 
 async def show_transfer(
     engine: AsyncEngine, currencies: Currencies, integration: str, provider_tx_id: str
 ) -> TransferAnswer:
-    """Return whether a provider's win is posted, and if it is, the transfer with its entries."""
+    """Return whether a provider's win is posted, and the transfer with its entries if it is."""
     identity = and_(transfers.c.integration == integration, transfers.c.provider_tx_id == provider_tx_id)
     found = await _transfer(engine, currencies, identity)
     return found or TransferAnswer(posted=False, integration=integration, provider_tx_id=provider_tx_id, transfer=None)
 
 
 async def show_transfer_by_id(engine: AsyncEngine, currencies: Currencies, transfer_id: UUID) -> TransferAnswer | None:
-    """Return the transfer that has our own id `transfer_id`; None if there is no such."""
+    """Return the transfer with the ledger's own id `transfer_id`; None if there is none."""
     return await _transfer(engine, currencies, transfers.c.id == transfer_id)
 
 
@@ -109,28 +109,30 @@ async def show_round(
 ) -> RoundView | None:
     """Return a page of a round's wins, oldest first; None if it has none. Raises CursorError.
 
-    Wins that are posted during a walk come at its end. One that took longest to commit may be passed over by
-    a walk that had passed its id already; the next walk shows it.
+    Wins that are posted while a client pages through the list come on its last pages. A win that took long to
+    commit may be missing, if its id is below a cursor that the client had already; a new listing shows it.
     """
-    of = ("round", integration, round_id)
-    after = read_cursor(of, page.cursor) if page.cursor is not None else None
+    list_key = ("round", integration, round_id)
+    after = read_cursor(list_key, page.cursor) if page.cursor is not None else None
     with outages_as_unavailable():
         async with confirmed_snapshot(engine) as connection:
             rows = (await connection.execute(_wins_of(integration, round_id, after, page.limit + 1))).all()
     if not rows and after is None:
         return None
-    return RoundView(integration, round_id, *cut(of, rows, page.limit, lambda row: round_win(currencies, row)))
+    return RoundView(
+        integration, round_id, *cut_page(list_key, rows, page.limit, lambda row: round_win(currencies, row))
+    )
 
 
 def _wins_of(integration: str, round_id: str, after: UUID | None, limit: int) -> Select[Any]:
-    """Select wins of a round: its index gives the ids of all, then the page's own are looked up.
+    """Return a query that finds the ids of a round's wins by the round's index, and then reads those of the page.
 
-    Were it not for MATERIALIZED, a database that thinks the round large could read every transfer there is,
-    in the order of their ids, until it has met enough of the round; or those of the integration, by the
-    unique index, if it has not analyzed them yet.
+    Without MATERIALIZED, PostgreSQL may read all transfers in the order of their ids until it has found enough
+    of the round, if it overestimates the round's size; or all of the integration by the unique index, if the
+    table was not analyzed yet.
     """
-    named = select(transfers.c.id, transfers.c.integration).where(transfers.c.round_id == round_id)
-    ids = named.cte("of_round").prefix_with("MATERIALIZED")
+    of_round = select(transfers.c.id, transfers.c.integration).where(transfers.c.round_id == round_id)
+    ids = of_round.cte("of_round").prefix_with("MATERIALIZED")
     page = select(ids.c.id).where(ids.c.integration == integration).order_by(ids.c.id).limit(limit)
     if after is not None:
         page = page.where(ids.c.id > after)
@@ -145,8 +147,8 @@ def _transfers_of(player_id: str, before: UUID | None, limit: int) -> Select[Any
 
 
 def _wallets_of(player_id: str) -> Select[Any]:
-    mine = select(wallets).where(wallets.c.player_id == player_id)
-    return mine.order_by(wallets.c.currency, wallets.c.kind.desc())
+    of_player = select(wallets).where(wallets.c.player_id == player_id)
+    return of_player.order_by(wallets.c.currency, wallets.c.kind.desc())
 
 
 async def _player(connection: AsyncConnection, player_id: str) -> Row[Any] | None:
@@ -162,10 +164,10 @@ async def _wallet_rows(engine: AsyncEngine, player_id: str) -> Sequence[Row[Any]
             return rows
 
 
-async def _transfer(engine: AsyncEngine, currencies: Currencies, which: ColumnElement[bool]) -> TransferAnswer | None:
+async def _transfer(engine: AsyncEngine, currencies: Currencies, has_id: ColumnElement[bool]) -> TransferAnswer | None:
     with outages_as_unavailable():
         async with confirmed_snapshot(engine) as connection:
-            row = (await connection.execute(select(transfers).where(which))).one_or_none()
+            row = (await connection.execute(select(transfers).where(has_id))).one_or_none()
             if row is None:
                 return None
             legs = await _entries(connection, currencies, row)
@@ -183,5 +185,5 @@ async def _entries(connection: AsyncConnection, currencies: Currencies, transfer
 
 
 async def _conflicts(connection: AsyncConnection, transfer: Row[Any]) -> list[ConflictView]:
-    seen = select(conflicts).where(conflicts.c.transfer_id == transfer.id).order_by(conflicts.c.first_seen_at)
-    return [conflict_view(row) for row in await connection.execute(seen.limit(CONFLICTS_MAX))]
+    oldest = select(conflicts).where(conflicts.c.transfer_id == transfer.id).order_by(conflicts.c.first_seen_at)
+    return [conflict_view(row) for row in await connection.execute(oldest.limit(CONFLICTS_MAX))]

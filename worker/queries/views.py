@@ -1,4 +1,4 @@
-"""What the books hold, as it is shown by the command line and the operator API alike."""
+"""Views: the ledger's rows in the form in which the command line and the operator API show them."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -17,19 +17,19 @@ Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Amount(msgspec.Struct, frozen=True):
-    """An amount of money as it is shown."""
+    """An amount of money, in minor units and as text."""
 
     minor: int
     currency: str
     text: str | None
-    """Decimal, with all the decimals of the currency; None if the currency is in no setting any more."""
+    """The amount with all the decimals of the currency; None if the settings don't have the currency any more."""
 
     def __str__(self) -> str:
         return f"{self.text or f'{self.minor} minor units of'} {self.currency}"
 
 
 def amount_of(currencies: Currencies, minor: int, currency: str) -> Amount:
-    """Return an amount as it is shown.
+    """Return the view of an amount.
 
     >>> str(amount_of(Currencies(), 1050, "EUR")), str(amount_of(Currencies(), 1050, "GONE"))
     ('10.50 EUR', '1050 minor units of GONE')
@@ -52,7 +52,7 @@ class WalletView(msgspec.Struct, frozen=True):
 
 
 class TransferLine(msgspec.Struct, frozen=True):
-    """A transfer, in a list of them."""
+    """A transfer, as a line of a list."""
 
     transfer_id: str
     integration: str
@@ -60,7 +60,7 @@ class TransferLine(msgspec.Struct, frozen=True):
     kind: str
     amount: Amount
     balance: Amount
-    """The player's whole balance in the currency right after it."""
+    """The player's total balance in the currency right after the transfer."""
 
     posted_at: Moment
 
@@ -73,7 +73,7 @@ class WalletsView(msgspec.Struct, frozen=True):
 
 
 class BalanceView(msgspec.Struct, frozen=True):
-    """What a player has in one currency."""
+    """A player's balances in one currency."""
 
     currency: str
     real: Amount
@@ -82,7 +82,7 @@ class BalanceView(msgspec.Struct, frozen=True):
 
 
 class BalancesView(msgspec.Struct, frozen=True):
-    """What a player has, by currency."""
+    """A player's balances, by currency."""
 
     player_id: str
     balances: list[BalanceView]
@@ -93,7 +93,7 @@ class TransferPage(msgspec.Struct, frozen=True):
 
     transfers: Annotated[list[TransferLine], msgspec.Meta(max_length=LIMIT_MAX)]
     next_cursor: str | None
-    """What to ask on with; None: there are no older ones."""
+    """The cursor of the next page; None if there are no older transfers."""
 
 
 class PlayerView(msgspec.Struct, frozen=True):
@@ -113,16 +113,16 @@ class EntryView(msgspec.Struct, frozen=True):
     wallet_id: str | None
     amount: Amount
     balance: Amount | None
-    """The wallet's, right after this entry; the settlement account keeps none."""
+    """The wallet's balance right after this entry; None for the settlement account, which has no stored balance."""
 
     wallet_version: int | None
 
 
 class ConflictView(msgspec.Struct, frozen=True):
-    """A repeat of a transfer's id with other content: nothing moved."""
+    """A request that repeated a transfer's id with other content, and moved nothing."""
 
     offered: dict[str, Any]
-    """The fields that differed, as they were sent."""
+    """The fields that differed, with the values that were sent."""
 
     first_seen_at: Moment
 
@@ -134,7 +134,7 @@ class RoundView(msgspec.Struct, frozen=True):
     round_id: str
     wins: Annotated[list["RoundWin"], msgspec.Meta(max_length=LIMIT_MAX)]
     next_cursor: str | None
-    """What to ask on with; None: no more are posted."""
+    """The cursor of the next page; None if no further wins are posted."""
 
 
 class RoundWin(msgspec.Struct, frozen=True):
@@ -147,16 +147,16 @@ class RoundWin(msgspec.Struct, frozen=True):
     amount: Amount
     bet_id: str | None
     closed_round: bool
-    """The provider said that it was the player's last of the round."""
+    """Whether the provider marked it as the player's last win of the round."""
 
     after_round_closed: bool
-    """It came after that, and was paid all the same."""
+    """Whether it came after such a win; it was paid all the same."""
 
     posted_at: Moment
 
 
 class TransferView(msgspec.Struct, frozen=True):
-    """A transfer, whole."""
+    """A transfer with all its fields, entries and conflicts."""
 
     transfer_id: str
     integration: str
@@ -181,7 +181,7 @@ class TransferView(msgspec.Struct, frozen=True):
 
 
 class TransferAnswer(msgspec.Struct, frozen=True):
-    """The answer to 'was this win paid?'."""
+    """Whether a win was posted, and its transfer."""
 
     posted: bool
     integration: str
@@ -190,12 +190,12 @@ class TransferAnswer(msgspec.Struct, frozen=True):
 
 
 def with_cell(answer: Any, cell: str | None) -> Any:
-    """Return an answer that says of which of several cells it is; as it was where there is only one."""
+    """Return an answer with the name of the cell that it is from; unchanged if there are no cells."""
     return answer if cell is None else {"cell": cell, **msgspec.to_builtins(answer)}
 
 
 def round_win(currencies: Currencies, row: Row[Any]) -> RoundWin:
-    """Return a row of `transfers` as a win of its round."""
+    """Return the view of a row of `transfers` as a win of its round."""
     return RoundWin(
         transfer_id=str(row.id),
         provider_tx_id=row.provider_tx_id,
@@ -210,13 +210,13 @@ def round_win(currencies: Currencies, row: Row[Any]) -> RoundWin:
 
 
 def wallet_view(currencies: Currencies, row: Row[Any]) -> WalletView:
-    """Return a row of `wallets` as it is shown."""
+    """Return the view of a row of `wallets`."""
     balance = amount_of(currencies, row.balance_minor, row.currency)
     return WalletView(str(row.id), row.kind, balance, row.version)
 
 
 def balance_view(currencies: Currencies, wallets: Iterable[Row[Any]]) -> BalanceView:
-    """Return the balances of the wallets that a player has in one currency."""
+    """Return the view of the rows of `wallets` that a player has in one currency."""
     by_kind = {row.kind: row for row in wallets}
     currency = next(iter(by_kind.values())).currency
     real, bonus = (by_kind[kind].balance_minor if kind in by_kind else 0 for kind in Wallet)
@@ -224,7 +224,7 @@ def balance_view(currencies: Currencies, wallets: Iterable[Row[Any]]) -> Balance
 
 
 def transfer_line(currencies: Currencies, row: Row[Any]) -> TransferLine:
-    """Return a row of `transfers` as a line of a list."""
+    """Return the view of a row of `transfers` as a line of a list."""
     return TransferLine(
         transfer_id=str(row.id),
         integration=row.integration,
@@ -237,7 +237,7 @@ def transfer_line(currencies: Currencies, row: Row[Any]) -> TransferLine:
 
 
 def entry_view(currencies: Currencies, row: Row[Any], currency: str) -> EntryView:
-    """Return a row of `entries`, whose transfer is in `currency`, as it is shown."""
+    """Return the view of a row of `entries` whose transfer is in `currency`."""
     return EntryView(
         account=row.account,
         wallet_id=str(row.wallet_id) if row.wallet_id is not None else None,
@@ -250,7 +250,7 @@ def entry_view(currencies: Currencies, row: Row[Any], currency: str) -> EntryVie
 def transfer_view(
     currencies: Currencies, row: Row[Any], legs: list[EntryView], conflicting: list[ConflictView]
 ) -> TransferView:
-    """Return a row of `transfers` with its entries and conflicts."""
+    """Return the view of a row of `transfers`, with those of its entries and conflicts."""
 
     def amount(name: str) -> Amount:
         return amount_of(currencies, row._mapping[name], row.currency)  # noqa: SLF001  (SQLAlchemy's public name)
@@ -280,7 +280,7 @@ def transfer_view(
 
 
 def conflict_view(row: Row[Any]) -> ConflictView:
-    """Return a row of `conflicts` as it is shown."""
+    """Return the view of a row of `conflicts`."""
     return ConflictView(_details(row.offered), utc(row.first_seen_at))
 
 

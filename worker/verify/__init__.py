@@ -1,11 +1,11 @@
-"""The audit of the books, `python -m worker verify`.
+"""The audit of the ledger, `python -m worker verify`.
 
 | module | what is in it |
 |---|---|
-| `audit` | one audit: what it proves, and its answer |
-| `runner` | its questions to one snapshot of the books, slice by slice |
-| `invariants` | what always holds, each with the query for the cases where it does not |
-| `checkpoints` | the verified point, where the next audit may begin |
+| `audit` | one audit: what it proves, and its result |
+| `runner` | the queries of an audit on one snapshot of the ledger, slice by slice |
+| `invariants` | what always holds, each with a query for the rows that break it |
+| `checkpoints` | the verified point, from which the next audit may start |
 """
 
 from worker.verify.audit import Audit, Coverage, verify

@@ -1,19 +1,20 @@
-"""The audit of the books: every invariant, asked of the database, on one snapshot, while credits go on.
+"""An audit checks every invariant against one snapshot of the ledger, while credits are being posted.
 
-Incremental, it begins at the last verified point (see `points`) and proves, as long as the rows that
-were verified before are still what they were:
+An incremental audit starts at the last verified point (see `checkpoints`). Provided that the rows verified
+earlier have not changed, it proves that
 
-- every wallet's balance is what was verified plus its entries since, numbered without gaps. So no credit that
-  was paid is passed over, however late it was committed and however low its id;
-- every transfer since, and every one of the minutes before the point, is whole: legs, owners, told balances,
-  and an id that is posted once.
+- every wallet's balance is the verified one plus its entries since, which are numbered without gaps. So no
+  paid credit is missed, however late it was committed and however low its id is;
+- every transfer since, and of the minutes before the point, is complete: its legs, their owners, the balances
+  that its reply gave, and an id that is posted once.
 
-Only a full audit reads everything again. It alone proves that no row that was verified before was altered,
-removed or slipped in behind the ledger's back, that no index has lost a row, and that lost bets, which move
-nothing and so leave no gap, are in order when a worker's clock was further behind than the margin.
+Only a full audit reads everything again. It alone proves that no verified row was altered, removed or inserted
+behind the ledger's back, and that no index has lost a row. It alone checks every lost bet: one moves nothing,
+so it leaves no gap that would lead an incremental audit to it if a worker's clock was behind by more than the
+margin.
 
-It only reads, but for the point in the end, and nothing waits for it. What it needs of memory does not grow
-with the books: the database sorts on disk.
+An audit only reads, except for the point that it writes at the end, and nothing waits for it. Its memory does
+not grow with the ledger: the database sorts on disk.
 """
 
 from datetime import datetime
@@ -26,45 +27,45 @@ from shared.money import Currencies
 from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import snapshot
 from worker.queries.views import Amount, amount_of
-from worker.verify.checkpoints import Checkpoint, keep, last_point, state_read
+from worker.verify.checkpoints import Checkpoint, last_checkpoint, save, snapshot_time
 from worker.verify.runner import AuditRun, Finding, Progress
 
 CASES_MAX: Final = 20
-"""How many cases of one broken invariant are told; the others are counted."""
+"""The most cases of one broken invariant that are listed; the others are only counted."""
 
 
 class Sum(msgspec.Struct, frozen=True):
-    """What was paid in one currency by the transfers that were read."""
+    """The amount paid in one currency by the transfers that were read."""
 
     paid: Amount
     transfers: int
 
 
 class Coverage(msgspec.Struct, frozen=True):
-    """What an audit has read."""
+    """The part of the ledger that an audit has read."""
 
     mode: Literal["full", "incremental"]
     read_at: datetime
-    """The books were read as they were at this moment."""
+    """The time of the snapshot."""
 
     since: datetime | None
     """The verified point that an incremental audit builds on."""
 
     from_transfer_id: str | None
-    """Transfers were read from this id on; None: all of them."""
+    """The lowest id from which transfers were read; None if all were."""
 
     to_transfer_id: str | None
-    """The highest id that was read; None: there was none."""
+    """The highest id that was read; None if there are no transfers."""
 
     is_verified_point: bool
-    """The next audit builds on this state."""
+    """Whether the next audit may start from this state."""
 
     not_kept: str | None
-    """Why it does not, though everything holds."""
+    """Why it may not, although everything holds; else None."""
 
 
 class Audit(msgspec.Struct, frozen=True):
-    """What was read, and whether everything in it holds."""
+    """The result of an audit: what was read, and whether every invariant holds in it."""
 
     holds: bool
     coverage: Coverage
@@ -73,11 +74,11 @@ class Audit(msgspec.Struct, frozen=True):
     wallets: int
     sums: list[Sum]
     findings: list[Finding]
-    """One for each invariant that was asked, in the order of INVARIANTS."""
+    """One for each invariant that was checked, in the order of INVARIANTS."""
 
 
-def _silent(_part: float, _doing: str) -> None:
-    """Tell nobody."""
+def _ignore_progress(_part: float, _invariant: str) -> None:
+    """Do nothing: the default of callers that show no progress."""
 
 
 async def verify(
@@ -86,52 +87,50 @@ async def verify(
     *,
     full: bool = False,
     cases_max: int = CASES_MAX,
-    progress: Progress = _silent,
+    progress: Progress = _ignore_progress,
 ) -> Audit:
-    """Audit the books as they are at this moment: since the last verified point, or `full`.
+    """Audit the ledger as it is now: all of it if `full` or never verified, else since the last point.
 
-    Before there is a point it is full anyway. Takes time with what it reads: use a patient engine. Raises
-    LedgerUnavailable.
+    The duration grows with what is read, so the engine needs `no_statement_timeout`. Raises LedgerUnavailable.
     """
     with outages_as_unavailable():
         async with snapshot(engine) as connection:
-            last, read_at = await last_point(connection), await state_read(connection)
-            inquiry = AuditRun(connection, None if full else last, cases_max, progress)
-            await inquiry.run()
-            point = _point(inquiry, last.id + 1 if last else 1, read_at)
-            not_kept = await keep(engine, connection, point) if inquiry.holds else None
-    return _audit(inquiry, currencies, point, not_kept)
+            last, read_at = await last_checkpoint(connection), await snapshot_time(connection)
+            run = AuditRun(connection, None if full else last, cases_max, progress)
+            await run.run()
+            checkpoint = _checkpoint(run, last.id + 1 if last else 1, read_at)
+            not_saved = await save(engine, connection, checkpoint) if run.holds else None
+    return _audit(run, currencies, checkpoint, not_saved)
 
 
-def _point(inquiry: AuditRun, number: int, read_at: datetime) -> Checkpoint:
+def _checkpoint(run: AuditRun, number: int, read_at: datetime) -> Checkpoint:
     return Checkpoint(
         id=number,
         verified_at=read_at,
-        is_full=inquiry.base is None,
-        from_transfer_id=None if inquiry.base is None else inquiry.first,
-        to_transfer_id=inquiry.to_transfer_id,
-        transfers=inquiry.transfers,
+        is_full=run.base is None,
+        from_transfer_id=None if run.base is None else run.first,
+        to_transfer_id=run.to_transfer_id,
+        transfers=run.transfers,
     )
 
 
-def _audit(inquiry: AuditRun, currencies: Currencies, point: Checkpoint, not_kept: str | None) -> Audit:
+def _audit(run: AuditRun, currencies: Currencies, checkpoint: Checkpoint, not_saved: str | None) -> Audit:
     return Audit(
-        holds=inquiry.holds,
+        holds=run.holds,
         coverage=Coverage(
-            mode="full" if point.is_full else "incremental",
-            read_at=point.verified_at,
-            since=inquiry.base.verified_at if inquiry.base else None,
-            from_transfer_id=str(point.from_transfer_id) if point.from_transfer_id else None,
-            to_transfer_id=str(point.to_transfer_id) if point.to_transfer_id else None,
-            is_verified_point=inquiry.holds and not_kept is None,
-            not_kept=not_kept,
+            mode="full" if checkpoint.is_full else "incremental",
+            read_at=checkpoint.verified_at,
+            since=run.base.verified_at if run.base else None,
+            from_transfer_id=str(checkpoint.from_transfer_id) if checkpoint.from_transfer_id else None,
+            to_transfer_id=str(checkpoint.to_transfer_id) if checkpoint.to_transfer_id else None,
+            is_verified_point=run.holds and not_saved is None,
+            not_kept=not_saved,
         ),
-        transfers=inquiry.transfers,
-        entries=inquiry.entries,
-        wallets=inquiry.wallets,
+        transfers=run.transfers,
+        entries=run.entries,
+        wallets=run.wallets,
         sums=[
-            Sum(amount_of(currencies, minor, currency), count)
-            for currency, (minor, count) in sorted(inquiry.paid.items())
+            Sum(amount_of(currencies, minor, currency), count) for currency, (minor, count) in sorted(run.paid.items())
         ],
-        findings=inquiry.findings,
+        findings=run.findings,
     )

@@ -1,12 +1,12 @@
-"""What always holds in the books, each with the query for the cases where it does not.
+"""The ledger's invariants: what always holds in it, each with a query for the cases that break it.
 
-The queries are for both databases. Nothing in them trusts what posts credits, nor the tables' constraints
-and triggers. What a query asks about is bounded by parameters and words that `inquiry` fills in:
+The queries run on both databases. They rely neither on the code that posts credits nor on the tables'
+constraints and triggers. `runner` limits what a query reads, by parameters and by the placeholder <verified>:
 
-- of one slice of transfers, and of their entries: those with ids from :first to :last;
-- of histories: those from :first on, continued from what <verified> says of each wallet. An entry is of what
-  was verified before when its number is, and the transfer's id too: later ones may be above :verified_to.
-  In a full audit :first and :verified_to are below every id, and <verified> is empty.
+- a query by slice reads the transfers with ids from :first to :last, and their entries;
+- a query of a history reads from :first on, and continues from the balance and version that <verified> has of
+  each wallet. An entry was verified before if its number is at most that version and its transfer's id at most
+  :verified_to. In a full audit :first and :verified_to are below every id, and <verified> is empty.
 """
 
 from dataclasses import dataclass
@@ -15,33 +15,33 @@ from typing import Final
 
 
 class Scope(Enum):
-    """Of what an invariant is asked, and when."""
+    """How an invariant is checked: of which rows, and in which audits."""
 
-    BY_SLICE = "of every transfer that is read, slice by slice"
-    AT_ONCE = "of everything that is read"
-    IN_FULL = "of everything, in a full audit only"
+    BY_SLICE = "for every slice of the transfers that are read"
+    AT_ONCE = "for all that is read, in one query"
+    IN_FULL = "for everything, in full audits only"
 
 
 @dataclass(frozen=True, slots=True)
 class Invariant:
-    """Something that always holds, and a query for each case where it does not."""
+    """A statement about the ledger that always holds, and a query for each case that breaks it."""
 
     name: str
-    promise: str
-    asked: Scope
+    description: str
+    scope: Scope
     broken_cases: str
-    """SQL for both databases. Columns that name rows come first: findings are told in their order."""
+    """SQL for both databases. The columns that identify a row come first: findings are sorted by them."""
 
     broken_cases_since: str | None = None
-    """The same in an incremental audit, where that is another query."""
+    """The query for an incremental audit, if it is another one."""
 
 
 _NEW_ENTRY: Final = (
     "(v.version IS NULL OR e.wallet_version IS NULL OR e.wallet_version > v.version OR e.transfer_id > :verified_to)"
 )
 
-# Nearest first: it is seldom far.
-_WIN_THAT_LEFT_IT: Final = """
+# Sorted by id from the nearest on, where the transfer nearly always is.
+_TRANSFER_WITH_BALANCES: Final = """
     SELECT t.id FROM transfers AS t
     WHERE t.player_id = h.player_id AND t.currency = h.currency AND {} AND t.amount_minor > 0
         AND t.real_balance_minor = h.real_balance_minor AND t.bonus_balance_minor = h.bonus_balance_minor
@@ -50,7 +50,7 @@ _WIN_THAT_LEFT_IT: Final = """
 
 
 def _posted_twice(key: str) -> tuple[str, str]:
-    """Return the queries for transfers whose key another of the integration has: in full, and since."""
+    """Return the queries, for a full and an incremental audit, for transfers of one integration that share a key."""
     return (
         f"""
         SELECT integration, provider_tx_id, transfers, transfer_id FROM (
@@ -141,7 +141,7 @@ INVARIANTS: Final = (
         )
         """,
     ),
-    # Three lists in one, summed up by wallet: a join would have to guess how many are new.
+    # A union of three lists, summed by wallet, not a join: a join's plan depends on a guess of how many are new.
     Invariant(
         "wallet_balance",
         "every wallet's balance is the sum of its entries, and its version their count",
@@ -184,11 +184,11 @@ INVARIANTS: Final = (
             OR balance_minor IS NULL OR balance_minor <> before_minor + amount_minor
         """,  # noqa: S608
     ),
-    # Credits only add, so the whole balance orders a player's transfers in a currency: each stands where its
-    # told balance puts it, those of zero after the one that they follow. Sums of amounts in that order are
-    # what was to be told, of the wallet that got nothing as well, and by transfers that have no entries.
-    # A lost bet may be of what was verified before, which nothing but its told balance says: if it tells less
-    # than was verified then, it must tell what some transfer before it left.
+    # Credits only add, so a player's transfers in a currency are ordered by the total balance that each replied,
+    # those of zero after the one that they follow. The running sums of the amounts in that order are the balances
+    # that the replies must have given: also of the wallet that got nothing, and of transfers without entries.
+    # Only its balances show whether a lost bet was verified before: if they total less than the verified ones,
+    # they must equal those that some other transfer left.
     Invariant(
         "told_history",
         "the balances that a player's replies told are the sums of the transfers up to each",
@@ -232,8 +232,8 @@ INVARIANTS: Final = (
         WHERE CASE earlier WHEN 0
             THEN real_balance_minor <> real_sum_minor OR bonus_balance_minor <> bonus_sum_minor
             ELSE (real_balance_minor <> 0 OR bonus_balance_minor <> 0) AND COALESCE(
-                ({_WIN_THAT_LEFT_IT.format("t.id < h.transfer_id")}),
-                ({_WIN_THAT_LEFT_IT.format("t.id > h.transfer_id")})
+                ({_TRANSFER_WITH_BALANCES.format("t.id < h.transfer_id")}),
+                ({_TRANSFER_WITH_BALANCES.format("t.id > h.transfer_id")})
             ) IS NULL END
         """,  # noqa: S608
     ),
@@ -261,7 +261,7 @@ INVARIANTS: Final = (
         WHERE e.balance_minor IS NULL OR e.balance_minor <> v.balance_minor
         """,
     ),
-    # Of columns that are in no index, so that the tables themselves are counted.
+    # COUNT of a column that is in no index counts the rows of the table itself.
     Invariant(
         "indexes",
         "every row of the tables is found by its id",
@@ -276,4 +276,4 @@ INVARIANTS: Final = (
 )
 
 WALLET_BALANCE: Final = next(i for i in INVARIANTS if i.name == "wallet_balance")
-"""Tells also which wallets have entries that were not read."""
+"""Its query also finds the wallets of which an incremental audit has not read all new entries."""

@@ -1,1 +1,1 @@
-"""The outcome cache in Redis: it spares the database repeats, and is never believed without a proof."""
+"""The outcome cache in Redis saves the database from repeats. Its values are not trusted without a valid MAC."""

@@ -1,12 +1,12 @@
-"""The dedup cache: outcomes of committed transfers, so that a repeat need not ask the database.
+"""The outcome cache holds committed transfers, so that a repeated credit needs no query of the database.
 
-The latest are in this process, where most repeats find them, since a player's credits come to one worker;
-all of them, for a while, are in Redis, where a worker that takes over finds them.
+The latest are in the memory of this process, which serves most repeats, because a player's credits come to one
+worker. All of them are in Redis for a while, for a worker that takes over.
 
-The cache is never asked whether something is *not* posted: a miss proves nothing. So one that is down, slow,
-empty or flushed costs time and nothing else. Keys carry the ledger's epoch, a name that no other ledger
-has and that is given anew when a ledger is restored: what was true of other books is not found. Redis itself
-is not believed: see `worker.ledger.cache.values`.
+A miss never proves that a credit is *not* posted. So a cache that is down, slow, empty or flushed costs only
+time. Keys contain the ledger's epoch, a name that no other ledger has and that is replaced when a ledger is
+restored, so outcomes of another ledger are never found. Redis itself is not trusted: see
+`worker.ledger.cache.values`.
 """
 
 import asyncio
@@ -26,85 +26,86 @@ from worker.ledger.cache.values import VALUE_BYTES_MAX, VALUES_BYTES_MAX, Cached
 from worker.ledger.epoch import Epoch
 from worker.ledger.state import Identity, Transfer
 
-GATHER_SECONDS: Final = 0.05
-"""How long what is put waits for what the next batches put: a message costs more than ten transfers in it."""
+WRITE_DELAY_SECONDS: Final = 0.05
+"""How long transfers wait for those of the next batches: a message to Redis costs more than ten transfers in it."""
 
 MEMORY_TRANSFERS_MAX: Final = 10_000
-"""How many are kept in this process, some 8 MB."""
+"""The most transfers in the memory of this process, which take some 8 MB."""
 
-# No more of a value than one may have, and of all than an answer may have. A key of another type is an error
-# in the place of its value.
-_RECALL: Final = (
+# Limits the bytes of each value, and of all values together. A key of another type gives an error in the place of
+# its value.
+_READ_SCRIPT: Final = (
     "local found, room = {}, tonumber(ARGV[2]) for i, key in ipairs(KEYS) do"
     " local value = room > 0 and redis.pcall('GETRANGE', key, 0, ARGV[1]) or '' found[i] = value"
     " if type(value) == 'string' then room = room - #value end end return found"
 )
-# MSET knows no expiry, and a SET for each transfer costs more Python than the rest of its way through here.
-_REMEMBER: Final = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
-# A Redis that is no node of a cluster takes keys of any two slots together.
-_TRY: Final = "return 0"
-_TRIED_KEYS: Final = ("credits:{a}", "credits:{b}")
+# A script, because MSET has no expiry, and a SET command for each transfer costs more time in Python than the rest
+# of this module's work on it.
+_WRITE_SCRIPT: Final = "for i, key in ipairs(KEYS) do redis.call('SET', key, ARGV[i + 1], 'EX', ARGV[1]) end"
+# These two keys are in different slots, which only a node of a cluster refuses to use in one script.
+_PROBE_SCRIPT: Final = "return 0"
+_PROBE_KEYS: Final = ("credits:{a}", "credits:{b}")
 
 _log = structlog.get_logger()
 
 
-def uncounted(_kind: str) -> None:
-    """Count nothing: where there is nobody to tell."""
+def ignore_fault(_kind: str) -> None:
+    """Do nothing: the default of callers that have no metrics."""
 
 
 class Cache(Protocol):
-    """Remembers posted transfers by identity."""
+    """Holds committed transfers by the identity of their credit."""
 
     def get_local(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
-        """Return what is remembered in this process."""
+        """Return the transfers that are in the memory of this process."""
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
-        """Return what is remembered elsewhere; never raises."""
+        """Return the transfers that are in the shared cache. Never raises."""
 
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
-        """Remember committed transfers, while the caller goes on; the next `get` finds them."""
+        """Store committed transfers, without waiting for it; the next `get` finds them."""
 
     def set_epoch(self, epoch: Epoch) -> None:
-        """Forget what was remembered in any other epoch of the ledger."""
+        """Use the transfers of this epoch of the ledger only, and drop those of any other."""
 
     async def close(self) -> None:
-        """Finish what was put, and let go of connections."""
+        """Finish the writes, and close the connections."""
 
 
-def create_cache(settings: CacheSettings, count: CountFault = uncounted) -> Cache:
+def create_cache(settings: CacheSettings, count: CountFault = ignore_fault) -> Cache:
     """Return the cache that `[cache] url` names. Connects to nothing yet. Raises SettingsError."""
     return MemoryCache() if settings.url == MEMORY else RedisCache(settings, count)
 
 
 class MemoryCache:
-    """A cache in this process alone, bounded; the oldest are forgotten first."""
+    """A cache in the memory of this process, of bounded size; the oldest transfers are evicted first."""
 
     def __init__(self) -> None:
-        """Remember nothing yet, in no epoch."""
+        """Start empty, and without an epoch."""
         self._epoch: Epoch | None = None
         self._transfers: Final[dict[Identity, Transfer]] = {}
 
     def get_local(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
-        """Return what is remembered."""
+        """Return the stored transfers."""
         return {i: self._transfers[i] for i in identities if i in self._transfers}
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:  # noqa: ARG002
-        """Return nothing: all that is remembered is here."""
+        """Return nothing, because there is no shared cache."""
         return {}
 
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
-        """Remember, and forget the oldest beyond the bound."""
+        """Store transfers, and evict the oldest beyond the bound."""
         self._transfers.update(transfers)
         evict_oldest(self._transfers, MEMORY_TRANSFERS_MAX)
 
     def set_epoch(self, epoch: Epoch) -> None:
-        """Forget all when the epoch is another."""
+        """Drop all transfers if the epoch has changed."""
         if epoch != self._epoch:
             self._transfers.clear()
         self._epoch = epoch
 
     async def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: there is no connection to close."""
 
 
 class UnverifiedLog(SummedLog[None]):
@@ -116,143 +117,144 @@ class UnverifiedLog(SummedLog[None]):
 
 
 class RedisCache:
-    """Memory over Redis, which has a time limit on every call and a pause after every failure.
+    """A memory cache in front of Redis, with a time limit on every call and a pause after every failure.
 
-    Whatever Redis answers, and whatever its client raises, costs a miss and no more. While it rests, a task
-    of its own looks for the server to use, and tries it: no batch waits for that.
+    Whatever Redis answers, and whatever its client raises, costs no more than a miss. After a failure a
+    background task finds the server to use and probes it: no batch waits for that.
     """
 
-    def __init__(self, settings: CacheSettings, count: CountFault = uncounted) -> None:
-        """Take `[cache]` and who counts its faults. Raises SettingsError for a bad URL."""
+    def __init__(self, settings: CacheSettings, count: CountFault = ignore_fault) -> None:
+        """Take `[cache]` and the function that counts faults. Raises SettingsError for a bad URL."""
         self._server: Final = CacheServer(settings)
         self._redis: Final = Redis.from_pool(self._server.pool)
-        self._recall: Final = self._redis.register_script(_RECALL)
-        self._remember: Final = self._redis.register_script(_REMEMBER)
-        self._try: Final = self._redis.register_script(_TRY)
+        self._read_script: Final = self._redis.register_script(_READ_SCRIPT)
+        self._write_script: Final = self._redis.register_script(_WRITE_SCRIPT)
+        self._probe_script: Final = self._redis.register_script(_PROBE_SCRIPT)
         self._memory: Final = MemoryCache()
         self._values: CachedValues | None = None
         self._epoch: Epoch | None = None
         self._count: Final = count
         self._ttl_seconds: Final = settings.ttl_seconds
-        self._rest: Final = CircuitBreaker(count)
+        self._circuit: Final = CircuitBreaker(count)
         self._unverified_log: Final = UnverifiedLog()
-        self._unsent: dict[Identity, Transfer] = {}
-        self._sends: asyncio.TimerHandle | None = None
-        self._puts: Final[set[asyncio.Task[None]]] = set()
-        self._look: asyncio.Task[None] | None = None
+        self._unwritten: dict[Identity, Transfer] = {}
+        self._write_timer: asyncio.TimerHandle | None = None
+        self._writes: Final[set[asyncio.Task[None]]] = set()
+        self._server_search: asyncio.Task[None] | None = None
 
     def get_local(self, identities: Iterable[Identity]) -> Mapping[Identity, Transfer]:
-        """Return what this process remembers."""
+        """Return the transfers that are in the memory of this process."""
         return self._memory.get_local(identities)
 
     async def get(self, identities: Collection[Identity]) -> Mapping[Identity, Transfer]:
-        """Return what Redis remembers, or nothing when it doesn't answer in time."""
-        await self._have_put()
+        """Return the transfers that are in Redis; none if it doesn't answer in time."""
+        await self._finish_writes()
         values = self._values
-        if not identities or values is None or not self._is_in_use():
+        if not identities or values is None or not self._is_available():
             return {}
         try:
             keys = [values.key(identity) for identity in identities]
-            found = await self._recall(keys, [VALUE_BYTES_MAX, VALUES_BYTES_MAX])
-            transfers = self._read(values, dict(zip(identities, found, strict=True)))
-        except Exception as error:  # noqa: BLE001  (its client raises what it likes, a TypeError among others)
-            self._begin_rest("recall", error)
+            found = await self._read_script(keys, [VALUE_BYTES_MAX, VALUES_BYTES_MAX])
+            transfers = self._decode(values, dict(zip(identities, found, strict=True)))
+        except Exception as error:  # noqa: BLE001  (redis-py raises exceptions of any class, such as TypeError)
+            self._open_circuit("read", error)
             return {}
-        self._rest.note_answer("recall")
-        if values is not self._values:  # what was true of other books
+        self._circuit.record_success("read")
+        if values is not self._values:  # the epoch has changed meanwhile
             return {}
         self._memory.put(transfers)
         return transfers
 
-    def _read(self, values: CachedValues, found: Mapping[Identity, Any]) -> dict[Identity, Transfer]:
-        """Return the transfers whose values verify; others are misses, which the next `put` writes over."""
-        there = {identity: value for identity, value in found.items() if value != b""}
-        read = {identity: values.decode(identity, value) for identity, value in there.items()}
-        transfers = {identity: transfer for identity, transfer in read.items() if transfer is not None}
-        if unverified := len(there) - len(transfers):
+    def _decode(self, values: CachedValues, found: Mapping[Identity, Any]) -> dict[Identity, Transfer]:
+        """Return the transfers whose values verify; the others are misses, which the next `put` overwrites."""
+        present = {identity: value for identity, value in found.items() if value != b""}
+        decoded = {identity: values.decode(identity, value) for identity, value in present.items()}
+        transfers = {identity: transfer for identity, transfer in decoded.items() if transfer is not None}
+        if unverified := len(present) - len(transfers):
             for _ in range(unverified):
                 self._count("unverified")
             self._unverified_log.add(None, unverified)
         return transfers
 
     def put(self, transfers: Mapping[Identity, Transfer]) -> None:
-        """Remember committed transfers, soon in Redis too unless it doesn't take them in time."""
+        """Store committed transfers in memory now, and in Redis soon, if it accepts them in time."""
         self._memory.put(transfers)
-        if transfers and self._is_in_use():
-            self._unsent.update(transfers)
-            if self._sends is None:
-                self._sends = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._send)
+        if transfers and self._is_available():
+            self._unwritten.update(transfers)
+            if self._write_timer is None:
+                self._write_timer = asyncio.get_running_loop().call_later(WRITE_DELAY_SECONDS, self._start_write)
 
-    def _send(self) -> None:
-        """Send what was put."""
-        if self._sends is not None:
-            self._sends.cancel()
-            put = asyncio.create_task(self._put(self._values, self._unsent))
-            self._puts.add(put)
-            put.add_done_callback(self._puts.discard)
-            self._unsent, self._sends = {}, None
+    def _start_write(self) -> None:
+        """Start writing the transfers that wait for it, if there are any."""
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            write = asyncio.create_task(self._write(self._values, self._unwritten))
+            self._writes.add(write)
+            write.add_done_callback(self._writes.discard)
+            self._unwritten, self._write_timer = {}, None
 
-    async def _put(self, values: CachedValues | None, transfers: Mapping[Identity, Transfer]) -> None:
+    async def _write(self, values: CachedValues | None, transfers: Mapping[Identity, Transfer]) -> None:
         if values is None:
             return
         try:
             encoded = {values.key(one): values.encode(one, transfer) for one, transfer in transfers.items()}
             fitting = {key: value for key, value in encoded.items() if len(value) <= VALUE_BYTES_MAX}
             if fitting:
-                await self._remember(list(fitting), [self._ttl_seconds, *fitting.values()])
-                self._rest.note_answer("remember")
+                await self._write_script(list(fitting), [self._ttl_seconds, *fitting.values()])
+                self._circuit.record_success("write")
         except Exception as error:  # noqa: BLE001
-            self._begin_rest("remember", error)
+            self._open_circuit("write", error)
 
-    def _is_in_use(self) -> bool:
-        if self._rest.is_on:
+    def _is_available(self) -> bool:
+        """Return whether Redis may be called now, and search for the server if it is not known."""
+        if self._circuit.is_open:
             return False
         if not self._server.is_known:
-            self._start_look()
+            self._start_server_search()
         return self._server.is_known
 
-    def _begin_rest(self, call: Call, error: Exception) -> None:
-        self._rest.begin(call, error)
-        self._start_look()
+    def _open_circuit(self, call: Call, error: Exception) -> None:
+        self._circuit.record_failure(call, error)
+        self._start_server_search()
 
-    def _start_look(self) -> None:
-        """Have the server looked for, unless that is under way."""
-        if self._look is None or self._look.done():
-            self._look = asyncio.create_task(self._find_server())
+    def _start_server_search(self) -> None:
+        """Start a search for the server, unless one is in progress."""
+        if self._server_search is None or self._server_search.done():
+            self._server_search = asyncio.create_task(self._find_server())
 
     async def _find_server(self) -> None:
         try:
             await self._server.find()
-            await self._try(_TRIED_KEYS)
+            await self._probe_script(_PROBE_KEYS)
         except Exception as error:  # noqa: BLE001
-            # Whatever else passes is for the calls to find out, some of which may go well.
+            # Transient errors are left to the calls themselves, some of which may succeed.
             if isinstance(error, PrimaryUnknown) or is_refusal(error):
-                self._rest.begin("look", error)
+                self._circuit.record_failure("probe", error)
         else:
-            self._rest.note_answer("look")
+            self._circuit.record_success("probe")
 
     def set_epoch(self, epoch: Epoch) -> None:
-        """Use the keys of this epoch only; others expire in their time, and what was not sent never is."""
+        """Use the keys of this epoch only. Those of others expire, and their unwritten transfers are dropped."""
         if self._epoch is None:
-            self._start_look()
+            self._start_server_search()
         self._memory.set_epoch(epoch)
         if epoch != self._epoch:
             self._epoch, self._values = epoch, CachedValues(epoch)
-            self._unsent = {}
+            self._unwritten = {}
 
     async def close(self) -> None:
-        """Finish what was put, and close the connections."""
-        await self._have_put()
-        if self._look is not None:
-            self._look.cancel()
-            await asyncio.wait([self._look])
+        """Finish the writes, and close the connections."""
+        await self._finish_writes()
+        if self._server_search is not None:
+            self._server_search.cancel()
+            await asyncio.wait([self._server_search])
         self._unverified_log.flush()
         try:
             await self._redis.aclose()
         except Exception as error:  # noqa: BLE001
             _log.debug("connection to the cache not closed in good order", error=type(error).__name__)
 
-    async def _have_put(self) -> None:
-        self._send()
-        if self._puts:
-            await asyncio.wait(self._puts)
+    async def _finish_writes(self) -> None:
+        self._start_write()
+        if self._writes:
+            await asyncio.wait(self._writes)

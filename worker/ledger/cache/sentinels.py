@@ -1,8 +1,8 @@
-"""Asks the cache's sentinels which Redis is the primary.
+"""Queries the cache's sentinels for the Redis that is the primary.
 
-All are asked at once, and none is waited for longer than `ANSWER_SECONDS_MAX`. One that was cut off from the
-others may still name the primary of before: of different answers, that of the latest failover counts. What a
-sentinel answers is believed as little as what Redis does: at worst there is no cache.
+All are queried at once, each for at most `ANSWER_SECONDS_MAX`. One that was disconnected from the others may
+still name the previous primary: of different answers, that of the latest failover is used. The answers of
+sentinels are trusted as little as those of Redis: a wrong one costs at most the use of the cache.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from shared.sentinel_url import SentinelUrl
 from shared.server_url import PORT_MAX, refuse_host
 
 ANSWER_SECONDS_MAX: Final = 0.5
-"""For connection, login and answers of a sentinel. No batch waits for it, unlike for `[cache] timeout_ms`."""
+"""The time for the connection, login and answers of a sentinel. No batch waits for them, unlike for Redis, so it
+is not bounded by `[cache] timeout_ms`."""
 
 REASON_CHARACTERS_MAX: Final = 60
 _UNKNOWN: Final = "has no primary of that name"
@@ -30,17 +31,17 @@ _UNKNOWN: Final = "has no primary of that name"
 _log = structlog.get_logger()
 
 
-class PrimaryUnknown(RedisConnectionError):  # noqa: N818  (it says what is so, as redis-py's own do)
-    """No sentinel says which Redis is the primary."""
+class PrimaryUnknown(RedisConnectionError):  # noqa: N818  (named after a state, as the faults of `shared.errors`)
+    """No sentinel has named the primary."""
 
     def __init__(self, message: str, errors: Collection[Exception] = ()) -> None:
-        """Take what to say, and why each sentinel that was asked does not say it."""
+        """Take the message, and the errors of the sentinels that failed."""
         super().__init__(message)
         self.errors: Final = tuple(errors)
 
 
 class Address(NamedTuple):
-    """A Redis, by host and port."""
+    """The host and port of a Redis or a sentinel."""
 
     host: str
     port: int
@@ -51,42 +52,42 @@ class Address(NamedTuple):
 
 class _Answer(NamedTuple):
     config_epoch: int
-    """The number of the failover that the sentinel knows of; a later one has a higher number."""
+    """The number of the last failover that the sentinel knows; later failovers have higher numbers."""
 
     primary: Address
 
 
 class Sentinels:
-    """The sentinels, and the primary that they have named last.
+    """The sentinels, and the primary that they named last.
 
-    redis-py's pool asks this object, as its `sentinel_manager`, where to connect, and has its answer at once.
+    It is the `sentinel_manager` of redis-py's pool, which gets the address of the primary from it without delay.
     """
 
-    def __init__(self, place: SentinelUrl, options: Mapping[str, Any]) -> None:
-        """Take where they are, and the options of connections to them. Connects to nothing yet."""
-        self._name: Final = place.primary_name
+    def __init__(self, url: SentinelUrl, options: Mapping[str, Any]) -> None:
+        """Take the sentinels' URL, and the options of connections to them. Connects to nothing yet."""
+        self._name: Final = url.primary_name
         self._options: Final = {
             **options,
-            "username": place.username,
-            "password": place.password,
+            "username": url.username,
+            "password": url.password,
             "socket_timeout": ANSWER_SECONDS_MAX,
             "socket_connect_timeout": ANSWER_SECONDS_MAX,
             "decode_responses": True,
         }
-        self._sentinels: Final = [Address(*sentinel) for sentinel in place.sentinels]
+        self._sentinels: Final = [Address(*sentinel) for sentinel in url.sentinels]
         self._faults = ""
         self.primary: Address | None = None
 
     async def discover_master(self, _name: str) -> Address:
-        """Return the primary that was named last. Raises PrimaryUnknown when none was named yet."""
+        """Return the primary that was named last. Raises PrimaryUnknown if none was named yet."""
         if self.primary is None:
             raise PrimaryUnknown("the sentinels have not been asked yet")
         return self.primary
 
-    async def look(self) -> None:
-        """Ask every sentinel for the primary. Raises PrimaryUnknown, and the one of before stays named."""
-        asked = [self._ask(sentinel) for sentinel in self._sentinels]
-        answers = await asyncio.gather(*asked, return_exceptions=True)
+    async def refresh(self) -> None:
+        """Query every sentinel for the primary. Raises PrimaryUnknown if all fail, and keeps the previous one."""
+        queries = [self._query(sentinel) for sentinel in self._sentinels]
+        answers = await asyncio.gather(*queries, return_exceptions=True)
         found = [answer for answer in answers if isinstance(answer, _Answer)]
         errors = [answer for answer in answers if isinstance(answer, Exception)]
         faults = self._describe_faults(answers)
@@ -101,26 +102,26 @@ class Sentinels:
         self._faults = faults
 
     def _describe_faults(self, answers: Sequence[object]) -> str:
-        """Return which sentinels fail and why, those together that fail for one reason."""
+        """Return the sentinels that fail with their reasons, grouped by reason."""
         failing: dict[str, list[str]] = {}
         for sentinel, answer in zip(self._sentinels, answers, strict=True):
             if isinstance(answer, Exception):
                 failing.setdefault(_describe(answer), []).append(str(sentinel))
         return "; ".join(f"{', '.join(sentinels)}: {reason}" for reason, sentinels in failing.items())
 
-    async def _ask(self, sentinel: Address) -> _Answer:
+    async def _query(self, sentinel: Address) -> _Answer:
         pool = ConnectionPool(**self._options, host=sentinel.host, port=sentinel.port)
         client = Redis.from_pool(pool)
         try:
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                # SENTINEL MASTER has the address of before while the replicas are being reconfigured.
-                place = await _call(client, "GET-MASTER-ADDR-BY-NAME", self._name)
-                if place is None:
+                # The address in SENTINEL MASTER is the previous one while the replicas are being reconfigured.
+                address = await _call(client, "GET-MASTER-ADDR-BY-NAME", self._name)
+                if address is None:
                     raise ResponseError(_UNKNOWN)
                 state = await _call(client, "MASTER", self._name)
-            return _read_answer(place, state)
+            return _read_answer(address, state)
         finally:
-            with suppress(RedisError, OSError):  # one that is frozen does not close in good order
+            with suppress(RedisError, OSError):  # the connection to a frozen sentinel does not close cleanly
                 await pool.disconnect()
 
 
@@ -128,10 +129,10 @@ async def _call(client: Redis, command: str, name: str) -> Any:
     return await client.execute_command("SENTINEL", command, name)  # type: ignore[no-untyped-call]
 
 
-def _read_answer(place: Sequence[str], state: Sequence[str]) -> _Answer:
-    """Return what a sentinel has answered. Raises ResponseError for what no sentinel answers."""
+def _read_answer(address: Sequence[str], state: Sequence[str]) -> _Answer:
+    """Return a sentinel's answer. Raises ResponseError if it is malformed."""
     try:
-        host, port = place
+        host, port = address
         fields = dict(zip(state[::2], state[1::2], strict=True))
         answer = _Answer(int(fields["config-epoch"]), Address(str(host), int(port)))
     except (TypeError, ValueError, KeyError):
@@ -145,7 +146,7 @@ def _read_answer(place: Sequence[str], state: Sequence[str]) -> _Answer:
 def _describe(error: Exception) -> str:
     if isinstance(error, (TimeoutError, RedisTimeoutError)):
         return f"no answer within {ANSWER_SECONDS_MAX} s"
-    if type(error) is RedisConnectionError:  # its words name the place again
+    if type(error) is RedisConnectionError:  # its message repeats the address
         return _describe_network(error.__cause__ or error.__context__)
     first_line = next(iter(str(error).splitlines()), "") or type(error).__name__
     return first_line.partition(", with args")[0][:REASON_CHARACTERS_MAX]

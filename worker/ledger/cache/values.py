@@ -1,8 +1,8 @@
-"""The values in the cache that is shared: a transfer with its identity, under a MAC of the ledger's epoch.
+"""Encodes and verifies the values of the shared cache: transfers with their identities, under a MAC.
 
-Whoever reaches the cache can write what they like into it. A forged outcome would tell a provider that a win
-is paid which is in no books. So a value is believed only when it verifies by a key that the ledger's row
-alone holds, and names the very credit that it was found for. Anything else proves nothing: it is a miss.
+Anyone who can reach the cache can write any value into it. With a forged outcome we would reply to a provider
+that a win is paid which is in no ledger. So a value counts only if its MAC verifies, with a key that only the
+ledger's row has, and if it names the credit for which it was read. Any other value is a miss.
 
 >>> values = CachedValues(Epoch("an-epoch", b"k" * 32))
 >>> posted = Transfer("id", "anna", "EUR", 1, "win", None, None, None, 1, 0, 1, 0)
@@ -23,13 +23,15 @@ from worker.ledger.epoch import Epoch
 from worker.ledger.state import Identity, Transfer
 
 MAC_BYTES: Final = 16
-"""128 bits: a guess is one question of a worker, and there is no way to try guesses without one."""
+"""The length of a MAC. 128 bits suffice: each guess costs a read by a worker, the only one that can check it."""
 
 VALUE_BYTES_MAX: Final = 16_384
-"""Three texts of 1,000 characters of four bytes each, two ids, and room; what is longer is nobody's value."""
+"""The most bytes of one value: three texts of 1,000 characters of four bytes, two ids, and some room. A longer one
+is not ours."""
 
 VALUES_BYTES_MAX: Final = 4_194_304
-"""Of all values of one answer, about: ten times what a batch of 1,000 wins usually has. Others are misses."""
+"""The most bytes, roughly, of all values in one answer: ten times those of a usual batch of 1,000 wins. Further
+values are misses."""
 
 _PURPOSE: Final = b"credits:cache:v2"
 
@@ -45,22 +47,22 @@ _decoder: Final = msgspec.msgpack.Decoder(_Cached)
 
 
 class CachedValues:
-    """Writes and reads the values of one epoch."""
+    """Encodes and decodes the values of one epoch."""
 
     def __init__(self, epoch: Epoch) -> None:
-        """Take the epoch; its name begins what every MAC covers."""
-        # Copied for each value: that costs half of what hashing the key anew does.
+        """Take the epoch, whose name is the beginning of the data that every MAC covers."""
+        # Copied for each value, which is cheaper than hashing the key each time.
         self._keyed: Final = blake2b(
             epoch.name.encode() + b"\0", key=epoch.cache_key, digest_size=MAC_BYTES, person=_PURPOSE
         )
         self.prefix: Final = f"credits:v2:{epoch.name}:"
 
     def key(self, identity: Identity) -> str:
-        """Return the key of a credit; an integration's name has no colon."""
+        """Return the key of a credit. It is unique, because an integration's name has no colon."""
         return self.prefix + ":".join(identity)
 
     def encode(self, identity: Identity, transfer: Transfer) -> bytes:
-        """Return the value that says that a credit was posted as `transfer`."""
+        """Return the value of a credit that was posted as `transfer`."""
         body = _encoder.encode(_Cached(*identity, transfer))
         return self._mac(body) + body
 
@@ -73,7 +75,7 @@ class CachedValues:
             return None
         try:
             cached = _decoder.decode(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # a version's that knows the key
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # written by another version with the key
             return None
         return cached.transfer if (cached.integration, cached.provider_tx_id) == identity else None
 

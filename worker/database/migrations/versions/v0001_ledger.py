@@ -12,8 +12,8 @@ CURRENCY_CHECK = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currenc
 
 
 def upgrade() -> None:
-    """Make the tables and the triggers that keep transfers and entries as they were posted."""
-    _create_holders()
+    """Create the tables, and the triggers that refuse changes of transfers and entries."""
+    _create_players()
     _create_transfers()
     _create_entries()
     _create_epoch()
@@ -23,7 +23,7 @@ def upgrade() -> None:
         _forbid_changes_on_sqlite()
 
 
-def _create_holders() -> None:
+def _create_players() -> None:
     op.create_table(
         "players",
         sa.Column("id", sa.Text, nullable=False, comment="the operator's own id of the player"),
@@ -152,7 +152,7 @@ def _forbid_changes_on_sqlite() -> None:
                 f"CREATE TRIGGER {table}_no_{change.lower()} BEFORE {change} ON {table}"
                 f" BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END"
             )
-        # REPLACE INTO deletes without a word to triggers of DELETE.
+        # REPLACE INTO deletes rows without firing the triggers of DELETE.
         op.execute(
             f"CREATE TRIGGER {table}_no_replace BEFORE INSERT ON {table}"  # noqa: S608
             f" WHEN EXISTS (SELECT 1 FROM {table} WHERE {same_key})"

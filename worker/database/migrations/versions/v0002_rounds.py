@@ -1,4 +1,4 @@
-"""Rounds and conflicts can be looked up, and an entry must be on a wallet of its transfer's player."""
+"""Adds lookups of rounds and conflicts, and requires an entry to be on a wallet of its transfer's player."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0001"
 
 
 def upgrade() -> None:
-    """Add what was learnt of rounds, the conflicts, and the triggers that check whose wallet it is."""
+    """Add the column and the index of rounds, the table of conflicts, and the triggers that check an entry's wallet."""
     op.add_column(
         "transfers",
         sa.Column(
@@ -19,7 +19,7 @@ def upgrade() -> None:
             comment="the player's round was closed before this win came, which is paid all the same",
         ),
     )
-    # With the player, since in some games thousands of players share a round.
+    # With the player, because in some games thousands of players share a round.
     op.create_index("ix_transfers_round", "transfers", ["integration", "round_id", "player_id"])
     op.create_index("ix_transfers_player", "transfers", ["player_id", "id"])
     _create_conflicts()
@@ -46,7 +46,7 @@ def _guard_on_postgresql() -> None:
         "CREATE TRIGGER conflicts_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON conflicts"
         " FOR EACH STATEMENT EXECUTE FUNCTION refuse_change()"
     )
-    # Once for all rows of a statement: the legs of a transfer are inserted together.
+    # A trigger for the whole statement, because the legs of a transfer are inserted together.
     op.execute(
         """
         CREATE FUNCTION refuse_wrong_legs() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -78,14 +78,14 @@ def _guard_on_sqlite() -> None:
             f"CREATE TRIGGER conflicts_no_{change.lower()} BEFORE {change} ON conflicts"
             " BEGIN SELECT RAISE(ABORT, 'conflicts is append-only'); END"
         )
-    # Without a word, unlike those on the other tables: a conflict that is seen again is inserted again, and
-    # whatever that INSERT says of duplicates comes after this. REPLACE INTO finds nothing to replace.
+    # It ignores the row, where those of the other tables raise: a conflict that is seen again is inserted again,
+    # and this trigger fires before the INSERT's own ON CONFLICT. REPLACE INTO finds nothing to replace.
     op.execute(
         "CREATE TRIGGER conflicts_no_replace BEFORE INSERT ON conflicts WHEN EXISTS"
         " (SELECT 1 FROM conflicts WHERE transfer_id = NEW.transfer_id AND offered = NEW.offered)"
         " BEGIN SELECT RAISE(IGNORE); END"
     )
-    # Row by row, so that it can't know yet whether the legs of a transfer sum to zero: `verify` does.
+    # It fires row by row, so it can't check that the legs of a transfer sum to zero: `verify` does.
     op.execute(
         """
         CREATE TRIGGER entries_right_legs BEFORE INSERT ON entries

@@ -1,4 +1,4 @@
-"""What `verify` has verified: its points, and each wallet as it was at the last of them."""
+"""Adds the checkpoints of `verify`: its verified points, and each wallet as it was at the last of them."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0002"
 
 
 def upgrade() -> None:
-    """Make the tables. They are empty until the first audit, which therefore reads everything."""
+    """Create the tables. They are empty until the first audit, which therefore reads everything."""
     op.create_table(
         "verified_points",
         sa.Column("id", sa.Integer, nullable=False, autoincrement=False, comment="1, 2, 3, ..."),

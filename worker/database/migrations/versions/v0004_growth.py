@@ -1,10 +1,11 @@
-"""Posting costs less: texts are compared byte by byte, and guards asked once for a whole batch.
+"""Makes posting cheaper: texts are compared byte by byte, and triggers check a whole batch at once.
 
-A text's place in a language's order is the C library's to say. After an upgrade of the system a unique index
-may no longer find what it holds, and a win would be paid again. Bytes stay in their order.
+The C library decides the sort order of a language. After an upgrade of the operating system a unique index may
+no longer find its rows, and a win would be paid again. The order of bytes never changes.
 
-A foreign key asks for each row, and locks the row that it finds: every credit wrote to its player's row. The
-triggers ask for all rows of a statement at once, and what they found is guarded where it could go.
+A foreign key checks each row, and locks the row that it refers to: so every credit wrote to its player's row.
+The triggers check all rows of a statement at once. A row that they have found can't go away later, because
+another trigger refuses to delete it.
 """
 
 from alembic import op
@@ -34,14 +35,14 @@ TEXTS = {
 
 
 def upgrade() -> None:
-    """Change how texts are compared, what rounds are found by, and who guards the entries."""
-    # No other index than the unique one begins with the integration, which nearly every row shares.
+    """Change the collation of texts, the index of rounds, and the checks of entries."""
+    # The integration, which most rows share, no longer comes first in any index but the unique one.
     op.drop_index("ix_transfers_round", "transfers")
     op.create_index("ix_transfers_round", "transfers", ["round_id", "player_id"])
     if op.get_context().dialect.name == "postgresql":
         _compare_bytes()
         _guard_on_postgresql()
-    else:  # which compares bytes as it is, and whose foreign keys cost little
+    else:  # SQLite compares bytes anyway, and its foreign keys cost little
         _guard_on_sqlite()
 
 
@@ -49,8 +50,8 @@ def _compare_bytes() -> None:
     for table, columns in TEXTS.items():
         changes = ", ".join(f'ALTER COLUMN {column} TYPE text COLLATE "C"' for column in columns)
         op.execute(f"ALTER TABLE {table} {changes}")
-        op.execute(f"ANALYZE {table}")  # which has forgotten what it knew of those columns
-    # Room for the next version of a wallet on its own page: then no index has to be told of it.
+        op.execute(f"ANALYZE {table}")  # the change of type dropped the columns' statistics
+    # Leaves room for the next version of a wallet's row on its page: then no index has to be updated.
     op.execute("ALTER TABLE wallets SET (fillfactor = 50)")
 
 
@@ -58,7 +59,7 @@ def _guard_on_postgresql() -> None:
     op.drop_constraint("fk_transfers_player_id", "transfers")
     op.drop_constraint("fk_entries_transfer_id", "entries")
     op.drop_constraint("fk_entries_wallet_id", "entries")
-    # LATERAL with LIMIT is a search by index, whatever the plan's maker believes of the tables' sizes.
+    # LATERAL with LIMIT is planned as an index search, whatever the planner's estimates of the tables' sizes.
     op.execute(
         """
         CREATE OR REPLACE FUNCTION refuse_wrong_legs() RETURNS trigger LANGUAGE plpgsql AS $$

@@ -1,7 +1,7 @@
-"""One signed message pays once, and who holds a session or an account never changes.
+"""Makes a signed message pay only once, and the player of a session or an account unchangeable.
 
-A signature whose message is a concatenation without separators covers many requests. The database keeps the
-digest of each such message that has paid, and takes no other transfer for it.
+If the signed text is a concatenation of fields without separators, its signature fits many requests. The
+database stores the digest of each such text that has paid, and refuses any other transfer with it.
 """
 
 import sqlalchemy as sa
@@ -12,7 +12,7 @@ down_revision = "0005"
 
 
 def upgrade() -> None:
-    """Add the digests with their unique index, and the guards of sessions and players."""
+    """Add the digests with their unique index, and the triggers that refuse changes of sessions and players."""
     op.add_column(
         "transfers",
         sa.Column(
@@ -57,9 +57,9 @@ def _guard_on_postgresql() -> None:
 
 
 def _guard_on_sqlite() -> None:
-    holder = "integration, id, player_id, currency, opened_at"
+    fixed = "integration, id, player_id, currency, opened_at"
     refused = (
-        f"sessions_stay_on_update BEFORE UPDATE OF {holder} ON sessions",
+        f"sessions_stay_on_update BEFORE UPDATE OF {fixed} ON sessions",
         "sessions_stay_closed BEFORE UPDATE OF closed_at ON sessions WHEN OLD.closed_at IS NOT NULL",
         "sessions_stay_on_delete BEFORE DELETE ON sessions",
         "players_stay_on_update BEFORE UPDATE ON players",
@@ -68,8 +68,8 @@ def _guard_on_sqlite() -> None:
     for trigger in refused:
         table = trigger.partition("_")[0]
         op.execute(f"CREATE TRIGGER {trigger} BEGIN SELECT RAISE(ABORT, '{table} never change hands'); END")
-    # REPLACE INTO deletes without a word to triggers of DELETE: what is there is passed over in silence,
-    # as an INSERT of what is there already is, too.
+    # REPLACE INTO deletes rows without firing the triggers of DELETE. So a new row whose key exists is ignored,
+    # also in an ordinary INSERT.
     keys = {"sessions": "integration = NEW.integration AND id = NEW.id", "players": "id = NEW.id"}
     for table, same_key in keys.items():
         op.execute(

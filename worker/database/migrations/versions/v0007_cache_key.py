@@ -1,4 +1,4 @@
-"""Cached outcomes carry a MAC: the ledger's row holds the key, and nobody else has it."""
+"""Adds the key for the MACs of cached outcomes, to the ledger's row alone."""
 
 import secrets
 
@@ -14,7 +14,7 @@ KEY_CHECK = f"length(cache_key) = {KEY_BYTES}"
 
 
 def upgrade() -> None:
-    """Add the key, made here at random. Workers of earlier versions go on without it."""
+    """Add the key, a random one. Workers of earlier versions do without it."""
     key = secrets.token_bytes(KEY_BYTES)
     if op.get_context().dialect.name == "postgresql":
         op.add_column("ledger", sa.Column("cache_key", sa.LargeBinary, comment=COMMENT))
@@ -26,7 +26,7 @@ def upgrade() -> None:
 
 
 def _remake_on_sqlite(key: bytes) -> None:
-    """Make the table anew: SQLite adds no column that must not be empty."""
+    """Create the table anew: SQLite can't add a column that must not be null to a table with rows."""
     op.rename_table("ledger", "ledger_before")
     op.create_table(
         "ledger",

@@ -1,4 +1,4 @@
-"""Who changed what, and who was refused: an audit log that only grows."""
+"""Adds the audit log, an append-only table of who changed what, and who was refused."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ TEXT = sa.Text(collation="C").with_variant(sa.Text(), "sqlite")
 
 
 def upgrade() -> None:
-    """Make the table, its indexes, and the triggers that keep every entry as it was written."""
+    """Create the table, its indexes, and the triggers that refuse changes of its entries."""
     op.create_table(
         "audit_log",
         sa.Column("id", sa.Uuid, nullable=False, comment="UUIDv7: in the order of time"),
@@ -52,7 +52,7 @@ def _forbid_changes_on_sqlite() -> None:
             f"CREATE TRIGGER audit_log_no_{change.lower()} BEFORE {change} ON audit_log"
             " BEGIN SELECT RAISE(ABORT, 'audit_log is append-only'); END"
         )
-    # REPLACE INTO deletes without a word to triggers of DELETE.
+    # REPLACE INTO deletes rows without firing the triggers of DELETE.
     op.execute(
         "CREATE TRIGGER audit_log_no_replace BEFORE INSERT ON audit_log"
         " WHEN EXISTS (SELECT 1 FROM audit_log WHERE id = NEW.id)"

@@ -1,4 +1,4 @@
-"""A new wallet is empty: whoever may add one, for a new player, can put no money into it."""
+"""Requires new wallets to be empty: a role that may add wallets for new players can put no money into them."""
 
 from alembic import op
 
@@ -7,7 +7,7 @@ down_revision = "0008"
 
 
 def upgrade() -> None:
-    """Make the trigger that looks at each new wallet."""
+    """Create the trigger that checks each new wallet."""
     if op.get_context().dialect.name == "postgresql":
         op.execute(
             "CREATE FUNCTION refuse_filled_wallet() RETURNS trigger LANGUAGE plpgsql AS "

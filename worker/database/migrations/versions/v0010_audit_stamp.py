@@ -1,7 +1,7 @@
-"""An entry of the audit log says when it was written and by which login, whatever its writer says.
+"""Makes the database itself set the time and the login of an entry of the audit log.
 
-The operator API's role may insert entries. It could date one back, and nothing said that it was its own.
-SQLite knows no logins, and whoever can write its file can write anything.
+The operator API's role may insert entries. Before, it could backdate one, and no entry showed the role that
+wrote it. SQLite has no logins, and a process that can write its file can write anything.
 """
 
 import sqlalchemy as sa
@@ -12,9 +12,9 @@ down_revision = "0009"
 
 TEXT = sa.Text(collation="C").with_variant(sa.Text(), "sqlite")
 
-# A UUIDv7 whose first bits are the time in microseconds, so that entries of one transaction keep their order;
-# of what the writer made of it the random end is left. Whoever may make temporary types, as PostgreSQL lets
-# anybody, could have one in the place of uuid, were pg_temp not named last.
+# The new id is a UUIDv7 whose first bits are the time in microseconds, so that entries of one transaction keep
+# their order; only the random end of the writer's id is kept. PostgreSQL lets every user create temporary types:
+# one named uuid would be used here, if pg_temp were not last in the search path.
 STAMP = """
 CREATE FUNCTION stamp_audit_entry() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -31,7 +31,7 @@ END $$
 
 
 def upgrade() -> None:
-    """Add the column, and on PostgreSQL the trigger that stamps."""
+    """Add the column, and on PostgreSQL the trigger that sets it."""
     comment = "the login that wrote it, as the database says; none before version 0010, nor on SQLite"
     op.add_column("audit_log", sa.Column("login", TEXT, nullable=True, comment=comment))
     if op.get_context().dialect.name == "postgresql":

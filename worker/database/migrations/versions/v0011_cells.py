@@ -1,4 +1,4 @@
-"""The books remember which cell they are, and which integrations that serves."""
+"""Stores in the ledger which cell it belongs to, and which integrations that cell serves."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,7 +10,7 @@ TEXT = sa.Text(collation="C").with_variant(sa.Text(), "sqlite")
 
 
 def upgrade() -> None:
-    """Add both; they are empty until there are several cells."""
+    """Add the column and the table, which are empty until there are several cells."""
     comment = "the cell that these books are; null where there are no cells"
     op.add_column("ledger", sa.Column("cell", TEXT, nullable=True, comment=comment))
     op.create_table(

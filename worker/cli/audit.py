@@ -20,7 +20,7 @@ audit_log: Final = typer.Typer(
 
 @audit_log.callback()
 def _group() -> None:
-    """Keep `list` a subcommand: Typer would merge an only command into its group."""
+    """Keep `list` a subcommand: Typer merges a group's only command into the group."""
 
 
 def _parse_time(value: str) -> datetime:

@@ -36,7 +36,7 @@ def _user_name(value: str) -> str:
 
 @token.callback()
 def _group() -> None:
-    """Keep `new` a subcommand: Typer would merge an only command into its group."""
+    """Keep `new` a subcommand: Typer merges a group's only command into the group."""
 
 
 @token.command("new")

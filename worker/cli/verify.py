@@ -1,4 +1,4 @@
-"""The command `verify`: audits the ledger of each cell, and that no integration has wins in two cells."""
+"""The command `verify`: audits the ledger of each cell, and checks that no integration has wins in two."""
 
 from collections.abc import Mapping
 

@@ -63,7 +63,7 @@ def create_operator_app(settings: Settings) -> Starlette:
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError or LedgerUnavailable if it can't start."""
+    """Serve the operator API until SIGTERM or SIGINT. Raises SettingsError or LedgerUnavailable if it can't start."""
     app, own = create_operator_app(settings), settings.operator
     tls = server_context(own.tls_certificate, own.tls_key, "operator")
     async with app.router.lifespan_context(app):

@@ -34,14 +34,14 @@ T = TypeVar("T")
 
 
 class Found(NamedTuple, Generic[T]):
-    """A query's answer, and the cell that gave it; None if there is only one cell."""
+    """A query's answer, and the name of the cell that gave it. The name is None if there is only one cell."""
 
     answer: T
     cell: str | None
 
 
 class CellEngine(NamedTuple):
-    """The database of one cell, and the cell's name; None if there is only one cell."""
+    """The database of one cell, and the cell's name. The name is None if there is only one cell."""
 
     engine: AsyncEngine
     cell: str | None
@@ -60,7 +60,7 @@ class Cells:
 
     @property
     def default(self) -> AsyncEngine:
-        """The database of the first cell, whose audit log has the attempts that a role does not allow."""
+        """The database of the first cell. Its audit log records the attempts that a user's role does not allow."""
         return next(iter(self._engines.values()))
 
     @property

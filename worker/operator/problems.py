@@ -9,7 +9,7 @@ import msgspec
 JSON: Final = "application/json"
 PROBLEM_JSON: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
-"""The `Retry-After` of a reply 503."""
+"""The `Retry-After` of a 503 reply."""
 
 
 class Code(StrEnum):
@@ -116,11 +116,11 @@ def problem_reply(code: Code, detail: str, headers: Mapping[str, str] | None = N
 
 
 def unavailable_reply(detail: str) -> Reply:
-    """Return the error reply 503, which has the client retry."""
+    """Return a 503 reply, whose header tells the client when to retry."""
     return problem_reply(Code.UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)})
 
 
 def throttled_error(seconds: int) -> ProblemError:
-    """Return the error 429, which has the client retry after this many seconds."""
+    """Return the error for a 429 reply, whose header tells the client to retry after this many seconds."""
     detail = f"too many requests were refused; ask again in {seconds} s"
     return ProblemError(Code.THROTTLED, detail, {"Retry-After": str(seconds)})

@@ -16,7 +16,7 @@ from tests.bench.books import fill
 from tests.support.commands import INHERITED
 from tests.support.paths import ROOT
 from worker.cli.exit_codes import ExitCode
-from worker.cli.progress import LINE_SECONDS, lines
+from worker.cli.progress import LINE_SECONDS, line_reporter
 
 
 @pytest.fixture
@@ -101,10 +101,10 @@ async def test_terminal_shows_a_bar(books: AsyncEngine) -> None:
 
 def test_log_gets_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    tell = lines("verify", clock=lambda: now)
+    report = line_reporter("verify", clock=lambda: now)
     for second in range(61):
         now = float(second)
-        tell(second / 100, "legs")
+        report(second / 100, "legs")
     assert capsys.readouterr().err.splitlines() == [
         "verify: 30% done, now legs",
         "verify: 60% done, now legs",

@@ -27,7 +27,7 @@ from worker.database.engine import create_engine
 from worker.database.schema import players, sessions, transfers, wallets
 from worker.ledger.transaction import Ledger
 from worker.operator.endpoint import BODY_BYTES_MAX
-from worker.operator.problems import KINDS, Code
+from worker.operator.problems import PROBLEM_TYPES, Code
 from worker.players import add_player, close_session, open_session
 
 PLAYER = "/v1/players/anna"
@@ -156,10 +156,10 @@ async def test_problem_has_its_status_and_code(api: Api, engine: AsyncEngine, co
     for method, path, request in PROVOKED[code]:
         response = await api.ask(method, path, **request)
         problem = response.json()
-        assert (problem["code"], problem["status"]) == (code, KINDS[code].status), (method, path)
+        assert (problem["code"], problem["status"]) == (code, PROBLEM_TYPES[code].status), (method, path)
         assert response.status_code == problem["status"]
         assert response.headers["content-type"] == "application/problem+json"
-        assert (problem["type"], problem["title"]) == (f"urn:credits:problem:{code}", KINDS[code].title)
+        assert (problem["type"], problem["title"]) == (f"urn:credits:problem:{code}", PROBLEM_TYPES[code].title)
         assert "hunter2" not in response.text
         assert "Traceback" not in response.text
 

@@ -8,10 +8,10 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from shared.cell_places import CELL_NAME
 from shared.settings import Role
-from worker.operator.handlers import ADDED, SESSION_ENDS
+from worker.operator.handlers import ADDED_STATUS, SESSION_REPLIES
 from worker.operator.openapi import document
 from worker.operator.operation import NoQuery
-from worker.operator.problems import KINDS, Code
+from worker.operator.problems import PROBLEM_TYPES, Code
 from worker.operator.routes import OPERATIONS
 from worker.players import Added, SessionResult
 
@@ -29,7 +29,7 @@ def test_every_operation_is_in_the_document() -> None:
 
 
 def test_every_code_is_told_by_an_operation_but_those_of_no_operation() -> None:
-    told = {code for operation in OPERATIONS for code in operation.codes}
+    told = {code for operation in OPERATIONS for code in operation.problem_codes}
     assert told == set(Code) - {Code.NO_SUCH_PATH, Code.METHOD_NOT_ALLOWED}
     assert set(DOCUMENT["components"]["schemas"]["Code"]["enum"]) == set(Code)
 
@@ -44,27 +44,27 @@ def test_parameters_of_a_page_are_those_that_are_read() -> None:
 
 
 def test_only_the_processes_own_state_is_told_without_a_token() -> None:
-    assert {o.path for o in OPERATIONS if o.is_open} == {"/healthz", "/readyz", "/metrics"}
+    assert {o.path for o in OPERATIONS if o.is_public} == {"/healthz", "/readyz", "/metrics"}
 
 
 def test_every_result_has_its_status() -> None:
-    assert set(KINDS) == set(Code)
-    assert set(ADDED) == set(Added)
-    assert set(SESSION_ENDS) == set(SessionResult)
+    assert set(PROBLEM_TYPES) == set(Code)
+    assert set(ADDED_STATUS) == set(Added)
+    assert set(SESSION_REPLIES) == set(SessionResult)
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=lambda o: o.name)
 def test_handler_takes_what_its_operation_says(operation: Any) -> None:
     wanted = ["query"] * (operation.query is not NoQuery) + ["body"] * (operation.body is not None)
-    _desk, *taken = inspect.signature(operation.handler).parameters
-    rest = ["by"] * operation.changes + ["cell"] * operation.asks_cells
+    _services, *taken = inspect.signature(operation.handler).parameters
+    rest = ["by"] * operation.is_write + ["cell"] * operation.uses_cells
     assert taken == [*operation.parameters, *wanted, *rest]
 
 
 def test_who_reads_changes_nothing_and_only_an_admin_reads_who_did_what() -> None:
     roles = {operation.name: operation.role for operation in OPERATIONS}
     assert {name for name, role in roles.items() if role is Role.ADMIN} == {"list_audit"}
-    assert {o.name for o in OPERATIONS if o.changes} == {n for n, r in roles.items() if r is Role.PLATFORM}
+    assert {o.name for o in OPERATIONS if o.is_write} == {n for n, r in roles.items() if r is Role.PLATFORM}
 
 
 def test_document_says_which_role_each_operation_needs() -> None:
@@ -73,7 +73,7 @@ def test_document_says_which_role_each_operation_needs() -> None:
         for methods in DOCUMENT["paths"].values()
         for operation in methods.values()
     }
-    assert needed == {o.name: [] if o.is_open else [{"token": [o.role]}] for o in OPERATIONS}
+    assert needed == {o.name: [] if o.is_public else [{"token": [o.role]}] for o in OPERATIONS}
     for methods in DOCUMENT["paths"].values():
         for operation in methods.values():
             needs = [needed["token"][0] for needed in operation["security"]]

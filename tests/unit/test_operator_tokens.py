@@ -43,9 +43,9 @@ def test_wrong_token_in_the_settings_stops_the_start_and_is_not_shown(tokens: tu
 def test_token_is_read_from_where_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLATFORM_TOKEN", GOOD)
     tokens = Tokens(OperatorSettings(tokens=("env:PLATFORM_TOKEN", "literal-token-0123")))
-    assert tokens.caller_of(f"Bearer {GOOD}".encode()) == Caller("token-1", Role.ADMIN)
-    assert tokens.caller_of(b"Bearer literal-token-0123") == Caller("token-2", Role.ADMIN)
-    assert tokens.caller_of(b"Bearer env:PLATFORM_TOKEN") is None
+    assert tokens.authenticate(f"Bearer {GOOD}".encode()) == Caller("token-1", Role.ADMIN)
+    assert tokens.authenticate(b"Bearer literal-token-0123") == Caller("token-2", Role.ADMIN)
+    assert tokens.authenticate(b"Bearer env:PLATFORM_TOKEN") is None
     assert GOOD not in repr(tokens)
 
 
@@ -53,15 +53,15 @@ def test_user_is_known_by_each_of_their_tokens_and_by_no_hash_of_one() -> None:
     users = {"ben": user(Role.SUPPORT, NAMED, f"{NAMED}-next"), "app": user(Role.PLATFORM, f"{NAMED}-app")}
     tokens = Tokens(OperatorSettings(users=users))
     for token in (NAMED, f"{NAMED}-next"):
-        assert tokens.caller_of(f"Bearer {token}".encode()) == Caller("ben", Role.SUPPORT)
-    assert tokens.caller_of(f"bearer  {NAMED}-app".encode()) == Caller("app", Role.PLATFORM)
+        assert tokens.authenticate(f"Bearer {token}".encode()) == Caller("ben", Role.SUPPORT)
+    assert tokens.authenticate(f"bearer  {NAMED}-app".encode()) == Caller("app", Role.PLATFORM)
     for wrong in (hashed(NAMED), NAMED[:-1], f"{NAMED} {NAMED}-next", ""):
-        assert tokens.caller_of(f"Bearer {wrong}".encode()) is None
+        assert tokens.authenticate(f"Bearer {wrong}".encode()) is None
 
 
 def test_short_token_of_a_user_is_nobodys() -> None:
     tokens = Tokens(OperatorSettings(users={"ben": user(Role.ADMIN, GOOD)}))
-    assert tokens.caller_of(f"Bearer {GOOD}".encode()) is None
+    assert tokens.authenticate(f"Bearer {GOOD}".encode()) is None
 
 
 def test_token_of_two_users_stops_the_start() -> None:
@@ -93,18 +93,18 @@ class Clock:
 def test_refusals_are_counted_by_source_until_the_window_ends() -> None:
     clock = Clock()
     throttle = Throttle(3, 60, clock)
-    assert [throttle.refuse("a") for _ in range(5)] == [0, 0, 0, 60, 60]
-    assert throttle.refuse("b") == 0
+    assert [throttle.count("a") for _ in range(5)] == [0, 0, 0, 60, 60]
+    assert throttle.count("b") == 0
     clock.now = 59.5
-    assert throttle.refuse("a") == 1
+    assert throttle.count("a") == 1
     clock.now = 60
-    assert [throttle.refuse("a") for _ in range(4)] == [0, 0, 0, 60]
+    assert [throttle.count("a") for _ in range(4)] == [0, 0, 0, 60]
 
 
 def test_sources_without_end_are_forgotten_oldest_first() -> None:
     throttle = Throttle(1, 60, Clock())
     for number in range(SOURCES_MAX):
-        throttle.refuse(str(number))
-    assert throttle.refuse("0") == 60
-    throttle.refuse("one more")
-    assert (throttle.refuse("2"), throttle.refuse("0")) == (60, 0)
+        throttle.count(str(number))
+    assert throttle.count("0") == 60
+    throttle.count("one more")
+    assert (throttle.count("2"), throttle.count("0")) == (60, 0)

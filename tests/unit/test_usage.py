@@ -68,7 +68,7 @@ def test_token_of_a_user_is_made_anew_each_time_and_lets_in_whom_it_names() -> N
     assert made[0]["token"] != made[1]["token"]
     user = OperatorUser(role=made[0]["role"], token_sha256=(made[0]["token_sha256"],))
     tokens = Tokens(OperatorSettings(users={made[0]["name"]: user}))
-    assert tokens.caller_of(f"Bearer {made[0]['token']}".encode()) == Caller("ben", Role.SUPPORT)
+    assert tokens.authenticate(f"Bearer {made[0]['token']}".encode()) == Caller("ben", Role.SUPPORT)
 
 
 def test_token_is_printed_with_the_settings_that_let_it_in() -> None:

@@ -1,4 +1,4 @@
-"""The commands: from words to one call of the ledger, and from its answer to words and an exit code."""
+"""The command line's entry point: it registers all commands, and turns each exception into a line and an exit code."""
 
 import traceback
 from collections.abc import Callable, Coroutine
@@ -29,8 +29,8 @@ app: Final = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Credit processor: the ledger worker, and the commands of who runs it. Settings come from the file"
-    " that CREDITS_CONFIG names (default credits.toml) and from CREDITS_* variables.",
+    help="Credit processor: the ledger worker, and the commands to operate it. Settings come from the file that"
+    " CREDITS_CONFIG names (default credits.toml) and from CREDITS_* variables.",
     epilog="Exit codes: 0 done, or yes; 1 no: not found, refused, or an invariant is broken; 2 wrong usage;"
     " 3 wrong settings, or tables that `migrate` must bring up to date; 4 no answer from the database;"
     " 5 not paid: no such transfer; 6 no answer from the broker; 70 a defect of this program.",
@@ -47,7 +47,7 @@ app.add_typer(token, name="token")
 
 
 def main() -> None:
-    """Run the command that the process's arguments name, and exit with its code."""
+    """Run the command that the process's arguments name, and exit with its exit code."""
     try:
         app(prog_name="python -m worker")
     except SettingsError as error:
@@ -58,46 +58,46 @@ def main() -> None:
         fail(ExitCode.DATABASE, str(error))
     except BrokerUnavailable as error:
         fail(ExitCode.BROKER, str(error))
-    except Exception as error:  # noqa: BLE001  (a trace is no answer to an operator; the place helps who mends it)
-        place_ = traceback.extract_tb(error.__traceback__)[-1]
+    except Exception as error:  # noqa: BLE001  (an operator needs no traceback; the line number helps a developer)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
         reason = next(iter(str(error).splitlines()), "")
-        fail(ExitCode.UNEXPECTED, f"{type(error).__name__}: {reason} ({place_.filename}:{place_.lineno})")
+        fail(ExitCode.UNEXPECTED, f"{type(error).__name__}: {reason} ({frame.filename}:{frame.lineno})")
 
 
 @app.command()
 def run(cell: Cell = None) -> None:
     """Serve credits of one cell from RabbitMQ until SIGTERM or SIGINT."""
-    from worker.messaging import process  # noqa: PLC0415  (no other command waits for what speaks to the broker)
+    from worker.messaging import process  # noqa: PLC0415  (loads the broker client, which other commands don't need)
 
-    own = settings_of(load_settings(), cell, *Part)
-    with naming_cell(own.broker.cell):
-        _serve(own, process.run)
+    cell_settings = settings_of(load_settings(), cell, *Part)
+    with naming_cell(cell_settings.broker.cell):
+        _serve(cell_settings, process.run)
 
 
 @app.command()
 def operator() -> None:
     """Serve the operator API over HTTP until SIGTERM or SIGINT."""
-    from worker.operator.app import serve  # noqa: PLC0415  (no other command waits for a web server to load)
+    from worker.operator.app import serve  # noqa: PLC0415  (loads a web server, which other commands don't need)
 
     settings = load_settings()
     refuse_published_secrets(settings, "operator")
     try:
         _serve(settings, serve)
     except LedgerRefused as error:
-        raise SettingsError(f"[ledger] database_url: {_books(settings)}: {error}") from error
+        raise SettingsError(f"[ledger] database_url: {_database_name(settings)}: {error}") from error
     except LedgerUnavailable as error:
-        raise LedgerUnavailable(f"no answer from {_books(settings)}: {error}") from error
+        raise LedgerUnavailable(f"no answer from {_database_name(settings)}: {error}") from error
 
 
-def _books(settings: Settings) -> str:
-    """Return where the books are that gave no answer, for one line."""
+def _database_name(settings: Settings) -> str:
+    """Return the name of the database that did not answer, for an error message."""
     if len(cells_of(settings)) > 1:
         return "any cell"
     return redacted_url(settings_of(settings, None, Part.LEDGER).ledger)
 
 
 def _serve(settings: Settings, serve: Callable[[Settings], Coroutine[Any, Any, None]]) -> None:
-    import uvloop  # noqa: PLC0415  (nor for these)
+    import uvloop  # noqa: PLC0415  (only servers need it)
 
     from shared.logging import set_up_logging  # noqa: PLC0415
 
@@ -114,15 +114,15 @@ def migrate(
             metavar="SECONDS",
             min=0,
             max=86_400,
-            help="How long to wait for whoever else migrates, or uses tables.",
+            help="How long to wait for another migration, or for transactions that use the tables.",
         ),
     ] = WAIT_SECONDS,
     cell: Cell = None,
     acting_as: ActingAs = None,
 ) -> None:
-    """Bring the tables to this version; harmless to repeat. Of several cells: of all.
+    """Bring the tables of all cells, or of one, to this version. Repeating it is harmless.
 
-    Then it is written down in each which integrations it serves, unless another cell's books have them.
+    Then each cell's database records the integrations that the cell serves, unless another cell has them already.
     """
     migrate_cells(load_settings(), cell, actor_named(acting_as), wait_seconds=wait)
 
@@ -130,14 +130,14 @@ def migrate(
 @app.command()
 def verify(
     *,
-    full: Annotated[bool, typer.Option("--full", help="Read everything again, not only what is new.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Verify all rows again, not only new ones.")] = False,
     cell: Cell = None,
     as_json: AsJson = False,
 ) -> None:
-    """Prove the books: exit 0 only when every invariant holds. Credits may be posted meanwhile.
+    """Verify the ledger: exit 0 only if every invariant holds. Credits may be posted meanwhile.
 
-    Reads what came since the last time that everything held, and every wallet. Rows that were verified before
-    and were altered since behind the ledger's back are found by --full alone. Of several cells it proves
-    each, and that no integration has wins in two.
+    Reads all wallets, and the rows that are new since the last audit in which every invariant held. Only --full
+    finds verified rows that something other than the ledger has changed since. If there are several cells, it
+    verifies each, and that no integration has wins in two cells.
     """
     verify_cells(load_settings(), cell, full=full, as_json=as_json)

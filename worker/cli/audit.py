@@ -1,4 +1,4 @@
-"""`audit`: who changed what, and who was refused."""
+"""The command `audit`: the audit log of changes, and of attempts that were refused."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Final
@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import typer
 
 from shared.settings import load_settings
-from worker.cli.cells import ask_cells, check_cursor, say_found
+from worker.cli.cells import call_in_cells, check_cursor, print_found
 from worker.cli.options import AsJson, Cell, Cursor, Limit, checked_if_given
 from worker.cli.output import audit_log_text
 from worker.database.audit_log import Action, session_subject
@@ -14,17 +14,17 @@ from worker.queries.audit_entries import AuditQuery, list_audit
 from worker.queries.paging import LIMIT_DEFAULT
 
 audit_log: Final = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Who changed what, and who was refused."
+    no_args_is_help=True, rich_markup_mode=None, help="The audit log: changes, and attempts that were refused."
 )
 
 
 @audit_log.callback()
 def _group() -> None:
-    """Keep `list` a command of its own while it is the only one."""
+    """Keep `list` a subcommand: Typer merges a group's only command into the group."""
 
 
-def _moment(value: str) -> datetime:
-    """Return a moment that is in UTC unless it says otherwise. Raises typer.BadParameter."""
+def _parse_time(value: str) -> datetime:
+    """Parse a date or time, in UTC unless it has an offset. Raises typer.BadParameter."""
     try:
         moment = datetime.fromisoformat(value)
     except ValueError:
@@ -34,15 +34,19 @@ def _moment(value: str) -> datetime:
 
 @audit_log.command("list")
 def list_entries(  # noqa: PLR0913, PLR0917  (each is an option)
-    actor: Annotated[str | None, typer.Option(help="Who acted.", callback=checked_if_given)] = None,
-    action: Annotated[Action | None, typer.Option(help="What was done.")] = None,
-    since: Annotated[datetime | None, typer.Option(metavar="TIME", help="Not before, in UTC.", parser=_moment)] = None,
-    subject: Annotated[str | None, typer.Option(help="What was acted on, such as player:ID.")] = None,
+    actor: Annotated[str | None, typer.Option(help="The user who acted.", callback=checked_if_given)] = None,
+    action: Annotated[Action | None, typer.Option(help="The kind of change.")] = None,
+    since: Annotated[
+        datetime | None,
+        typer.Option(metavar="TIME", help="Only entries from this time on, in UTC.", parser=_parse_time),
+    ] = None,
+    subject: Annotated[str | None, typer.Option(help="The object of the change, such as player:ID.")] = None,
     session_id: Annotated[
-        str | None, typer.Option("--session", help="Instead of the subject.", callback=checked_if_given)
+        str | None,
+        typer.Option("--session", help="The session as the subject; needs --integration.", callback=checked_if_given),
     ] = None,
     integration: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The session's.", callback=checked_if_given)
+        str | None, typer.Option(metavar="NAME", help="The session's integration.", callback=checked_if_given)
     ] = None,
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
@@ -55,8 +59,8 @@ def list_entries(  # noqa: PLR0913, PLR0917  (each is an option)
         raise typer.BadParameter("give --session with --integration, or --subject")
     if session_id is not None and integration is not None:
         subject = session_subject(integration, session_id)
-    wanted = AuditQuery(limit, cursor, actor, action, subject, since)
+    query = AuditQuery(limit, cursor, actor, action, subject, since)
     settings = load_settings()
     check_cursor(settings, cell, cursor)
-    answers = ask_cells(settings, cell, lambda engine: list_audit(engine, wanted))
-    say_found(answers, audit_log_text, "", as_json=as_json, is_unique=False)
+    answers = call_in_cells(settings, cell, lambda engine: list_audit(engine, query))
+    print_found(answers, audit_log_text, "", as_json=as_json, is_unique=False)

@@ -1,4 +1,4 @@
-"""Opening the books for one command."""
+"""Runs a function with the database of one cell, for the length of one command."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -14,48 +14,55 @@ from worker.database.engine import create_engine
 from worker.database.migrate import require_migrated
 
 Answer = TypeVar("Answer")
-Asked = ParamSpec("Asked")
+Params = ParamSpec("Params")
 
 
-def ask(
+def call_with_engine(
     settings: LedgerSettings,
-    question: Callable[[AsyncEngine], Awaitable[Answer]],
+    function: Callable[[AsyncEngine], Awaitable[Answer]],
     *,
-    migrated: bool = True,
-    patient: bool = False,
+    requires_migrated: bool = True,
+    no_statement_timeout: bool = False,
 ) -> Answer:
-    """Return what `question` answers about the books that `[ledger]` names.
+    """Call `function` with an engine of the database that `[ledger]` names, and return its result.
 
-    Raises LedgerUnavailable, and SettingsError when the tables are not this version's, unless `migrated` is
-    false. `patient` takes the time limit off statements.
+    Raises LedgerUnavailable. Raises SettingsError if the database refuses this process, or if the tables are of
+    another version, unless `requires_migrated` is false.
     """
-    return asyncio.run(ask_async(settings, question, migrated=migrated, patient=patient))
+    return asyncio.run(
+        call_with_engine_async(
+            settings,
+            function,
+            requires_migrated=requires_migrated,
+            no_statement_timeout=no_statement_timeout,
+        )
+    )
 
 
-def read(
+def run_query(
     settings: Settings,
-    question: Callable[Concatenate[AsyncEngine, Currencies, Asked], Awaitable[Answer]],
-    *asked: Asked.args,
-    **named: Asked.kwargs,
+    query: Callable[Concatenate[AsyncEngine, Currencies, Params], Awaitable[Answer]],
+    *args: Params.args,
+    **kwargs: Params.kwargs,
 ) -> Answer:
-    """Return what one of `worker.queries.queries`'s questions answers. Raises as `ask` does."""
+    """Run a query of `worker.queries.queries` in the cell of these settings. Raises as `call_with_engine` does."""
     currencies = Currencies(settings.currencies)
-    return ask(settings.ledger, lambda engine: question(engine, currencies, *asked, **named))
+    return call_with_engine(settings.ledger, lambda engine: query(engine, currencies, *args, **kwargs))
 
 
-async def ask_async(
+async def call_with_engine_async(
     settings: LedgerSettings,
-    question: Callable[[AsyncEngine], Awaitable[Answer]],
+    function: Callable[[AsyncEngine], Awaitable[Answer]],
     *,
-    migrated: bool,
-    patient: bool,
+    requires_migrated: bool = True,
+    no_statement_timeout: bool = False,
 ) -> Answer:
-    """Return what `ask` returns."""
-    engine = create_engine(settings, no_statement_timeout=patient)
+    """Do as `call_with_engine` does, within an event loop that runs already."""
+    engine = create_engine(settings, no_statement_timeout=no_statement_timeout)
     try:
-        if migrated:
+        if requires_migrated:
             await require_migrated(engine)
-        return await question(engine)
+        return await function(engine)
     except LedgerRefused as error:
         raise SettingsError(f"[ledger] database_url: {redacted_url(settings)}: {error}") from error
     except LedgerUnavailable as error:
@@ -65,5 +72,5 @@ async def ask_async(
 
 
 def redacted_url(settings: LedgerSettings) -> str:
-    """Return the database's URL without what may be secret in it."""
+    """Return the database's URL without the parts that may be secret: its password and its parameters."""
     return make_url(settings.database_url).set(query={}).render_as_string(hide_password=True)

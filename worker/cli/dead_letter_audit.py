@@ -1,4 +1,4 @@
-"""What `dead` does is in the audit log, though no transaction spans the broker and the database."""
+"""Records in the audit log what `dead` does, though no transaction spans the broker and the database."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.operations import Credit
 from shared.settings import Settings
-from worker.cli.context import ask
+from worker.cli.context import call_with_engine
 from worker.database.audit_log import Action, Actor, clipped, record
 from worker.database.faults import outages_as_unavailable
 from worker.database.transactions import transaction
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from worker.messaging.dead_letters import DeadLetter
 
 CREDITS_PER_ENTRY: Final = 8
-"""Credits named in one entry, whose detail has at most 65,536 characters; a large message has several."""
+"""How many credits one entry names, since its detail has at most 65,536 characters. A large message has several."""
 
 
 @contextmanager
 def audited(
     settings: Settings, by: Actor, action: Action, chosen: "Mapping[str, DeadLetter]"
 ) -> "Iterator[list[DeadLetter]]":
-    """Write down what is about to be done, and then to which messages it was done, which the caller adds.
+    """Audit what the block does: record each chosen message before it, and after it each that it adds to the list.
 
-    A crash between leaves the first entry. Where that can't be written, nothing is done. Raises
+    After a crash in the block only the first entries exist. If they can't be written, the block does not run. Raises
     LedgerUnavailable.
     """
     done: list[DeadLetter] = []
     if chosen:
-        ask(settings.ledger, lambda engine: _record(engine, by, action, "begun", [*chosen.values()]))
+        call_with_engine(settings.ledger, lambda engine: _record(engine, by, action, "begun", [*chosen.values()]))
     try:
         yield done
-    finally:  # also when what was done can't be printed
+    finally:  # also if the block fails after its action, as when its output can't be printed
         if done:
-            ask(settings.ledger, lambda engine: _record(engine, by, action, "done", done))
+            call_with_engine(settings.ledger, lambda engine: _record(engine, by, action, "done", done))
 
 
 async def _record(
@@ -50,18 +50,18 @@ async def _record(
 
 
 def _details(message: "DeadLetter") -> Iterator[Mapping[str, Any]]:
-    """Yield what is said of a message, in as many parts as its credits take."""
-    asked = [_named(credit) for credit in message.credits]
-    for first in range(0, max(len(asked), 1), CREDITS_PER_ENTRY):
+    """Yield the details of a message's entries, each with at most CREDITS_PER_ENTRY credits."""
+    credits_ = [_credit_detail(credit) for credit in message.credits]
+    for first in range(0, max(len(credits_), 1), CREDITS_PER_ENTRY):
         yield {
             "reason": clipped(message.reason),
             "bytes": len(message.body),
-            "credits_in_all": len(asked),
-            "credits": asked[first : first + CREDITS_PER_ENTRY],
+            "credits_in_all": len(credits_),
+            "credits": credits_[first : first + CREDITS_PER_ENTRY],
         }
 
 
-def _named(credit: Credit) -> Mapping[str, Any]:
+def _credit_detail(credit: Credit) -> Mapping[str, Any]:
     fields = ("integration", "provider_tx_id", "player_id", "currency")
     texts = {name: clipped(getattr(credit, name)) for name in fields}
     return {**texts, "amount_minor": credit.amount_minor}

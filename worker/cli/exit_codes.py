@@ -1,4 +1,4 @@
-"""How a command ends: exit codes that scripts can rely on."""
+"""The exit codes of commands, which scripts may rely on, and messages on standard error."""
 
 import sys
 from enum import IntEnum
@@ -6,29 +6,29 @@ from typing import NoReturn
 
 
 class ExitCode(IntEnum):
-    """Exit codes. `--help` lists them."""
+    """The exit codes. `--help` lists them."""
 
     OK = 0
     NO = 1
-    """The answer is no: there is no such thing, it is refused, or an invariant is broken."""
+    """The answer is no: the object does not exist, the change was refused, or an invariant is broken."""
 
     USAGE = 2
     SETTINGS = 3
-    """The settings are wrong, the tables are not this version's, or a server refuses what is asked."""
+    """The settings are wrong, the tables are of another version, or a server denies access."""
 
     DATABASE = 4
     NOT_PAID = 5
     BROKER = 6
     UNEXPECTED = 70
-    """A defect of this program; the same number as sysexits' EX_SOFTWARE."""
+    """A defect of this program. The number is that of EX_SOFTWARE in sysexits."""
 
 
 def fail(code: ExitCode, message: str) -> NoReturn:
-    """Say on standard error, in one line, why the command ends without success."""
+    """Print why the command fails as one line on standard error, and exit with `code`."""
     warn(f"error: {message}")
     sys.exit(code)
 
 
 def warn(message: str) -> None:
-    """Say something on standard error, which programs that read the answer don't see."""
+    """Print a message as one line on standard error, apart from the answer that programs read."""
     print(" ".join(message.split()), file=sys.stderr)  # noqa: T201  (a command's own output)

@@ -1,4 +1,4 @@
-"""`grants`: who may do what in PostgreSQL."""
+"""The command `grants`: the rights of each role in PostgreSQL."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from shared.cells import Part
 from shared.settings import load_settings
 from worker.cli.cells import cell_to_change
-from worker.cli.context import ask, redacted_url
+from worker.cli.context import call_with_engine, redacted_url
 from worker.cli.exit_codes import ExitCode, fail
 from worker.cli.options import ActingAs, Cell, actor_named
 from worker.database.audit_log import Actor
@@ -20,44 +20,51 @@ ROLE_CHARACTERS_MAX = 63
 
 
 def _role(value: str | None) -> str | None:
-    """Return a role's name as it is. Raises typer.BadParameter."""
+    """Check the name of a role and return it unchanged. Raises typer.BadParameter."""
     if value is not None and not (value.isprintable() and 0 < len(value.encode()) <= ROLE_CHARACTERS_MAX):
         raise typer.BadParameter(f"a role's name is 1 to {ROLE_CHARACTERS_MAX} printable characters")
     return value
 
 
 def grants(  # noqa: PLR0913  (each is an option)
-    worker: Annotated[str | None, typer.Option(metavar="ROLE", callback=_role, help="Posts: `worker run`.")] = None,
+    worker: Annotated[
+        str | None, typer.Option(metavar="ROLE", callback=_role, help="The role of `worker run`, which posts credits.")
+    ] = None,
     operator: Annotated[
         str | None,
-        typer.Option(metavar="ROLE", callback=_role, help="Opens players and sessions: `worker operator`."),
+        typer.Option(
+            metavar="ROLE", callback=_role, help="The role of `worker operator`, which adds players and opens sessions."
+        ),
     ] = None,
-    reader: Annotated[str | None, typer.Option(metavar="ROLE", callback=_role, help="Only reads.")] = None,
+    reader: Annotated[str | None, typer.Option(metavar="ROLE", callback=_role, help="A role that only reads.")] = None,
     auditor: Annotated[
-        str | None, typer.Option(metavar="ROLE", callback=_role, help="Reads, and keeps where `verify` was.")
+        str | None,
+        typer.Option(
+            metavar="ROLE", callback=_role, help="The role of `verify`, which reads, and stores its checkpoints."
+        ),
     ] = None,
     *,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Carry it out, as the tables' owner that the settings name.")
+        bool, typer.Option("--apply", help="Run the SQL, as the tables' owner that the settings name.")
     ] = False,
     cell: Cell = None,
     acting_as: ActingAs = None,
 ) -> None:
-    """Print the SQL that gives each role what it needs and takes all else; for PostgreSQL, after `migrate`.
+    """Print the SQL that grants each role the rights it needs and revokes all others. For PostgreSQL only.
 
-    The roles must be there. Run it again after each `migrate`: new tables are nobody's until then.
+    The roles must exist. Run it after each `migrate`: until then, no role has rights on new tables.
     """
-    named: dict[str | None, Rights] = {worker: WORKER, operator: OPERATOR, reader: READER, auditor: AUDITOR}
-    rights_by_role = {role: rights for role, rights in named.items() if role is not None}
-    given = [role for role in (worker, operator, reader, auditor) if role is not None]
+    options = ((worker, WORKER), (operator, OPERATOR), (reader, READER), (auditor, AUDITOR))
+    given = [(role, rights) for role, rights in options if role is not None]
+    rights_by_role: dict[str, Rights] = dict(given)
     if not given:
         raise typer.BadParameter("name a role with --worker, --operator, --reader or --auditor")
-    if len(set(given)) < len(given):
+    if len(rights_by_role) < len(given):
         raise typer.BadParameter("each must be another role: their rights are not to add up")
     if apply:
         _apply(rights_by_role, cell, actor_named(acting_as))
     else:
-        typer.echo("\n".join(["BEGIN;", *(f"{one};" for one in statements_for(rights_by_role)), "COMMIT;"]))
+        typer.echo("\n".join(["BEGIN;", *(f"{statement};" for statement in statements_for(rights_by_role)), "COMMIT;"]))
 
 
 def _apply(rights_by_role: dict[str, Rights], cell: str | None, by: Actor) -> None:
@@ -65,7 +72,7 @@ def _apply(rights_by_role: dict[str, Rights], cell: str | None, by: Actor) -> No
     if not make_url(settings.database_url).drivername.startswith("postgresql"):
         fail(ExitCode.NO, "[ledger] database_url: only PostgreSQL has roles")
     try:
-        ask(settings, lambda engine: grant(engine, rights_by_role, by=by), patient=True)
-    except DBAPIError as error:  # such as a role that is not there
+        call_with_engine(settings, lambda engine: grant(engine, rights_by_role, by=by), no_statement_timeout=True)
+    except DBAPIError as error:  # such as a role that does not exist
         fail(ExitCode.NO, f"{redacted_url(settings)}: {next(iter(str(error.orig).splitlines()), '')}")
     typer.echo(f"{redacted_url(settings)}: granted to {', '.join(rights_by_role)}")

@@ -1,4 +1,4 @@
-"""What several commands take: ids, names, the form of the answer."""
+"""The options and arguments that several commands share, and the checks of their values."""
 
 import os
 import pwd
@@ -16,21 +16,21 @@ from worker.validation import refuse_currency, refuse_integration
 
 
 def checked_id(value: str) -> str:
-    """Return an id that the books may hold. Raises typer.BadParameter."""
+    """Check an id and return it unchanged. Raises typer.BadParameter."""
     if (reason := refuse_id(value)) is not None:
         raise typer.BadParameter(reason)
     return value
 
 
 def checked_round_id(value: str) -> str:
-    """Return an id of a round that the books may hold. Raises typer.BadParameter."""
+    """Check the id of a round and return it unchanged. Raises typer.BadParameter."""
     if (reason := refuse_round_id(value)) is not None:
         raise typer.BadParameter(reason)
     return value
 
 
 def checked_if_given(value: str | None) -> str | None:
-    """Return an id that the books may hold, or None where none is given. Raises typer.BadParameter."""
+    """Check an id, if one is given, and return it unchanged. Raises typer.BadParameter."""
     return value if value is None else checked_id(value)
 
 
@@ -40,15 +40,15 @@ PlayerId = Annotated[
 ]
 SessionId = Annotated[str, typer.Argument(help="The provider's wallet session.", callback=checked_id)]
 Integration = Annotated[str, typer.Option(metavar="NAME", help="As in [integrations.NAME].", callback=checked_id)]
-Limit = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help=f"At most so many, up to {LIMIT_MAX}.")]
-Cursor = Annotated[str | None, typer.Option(help="Where to go on, as the last answer said.")]
+Limit = Annotated[int, typer.Option(min=1, max=LIMIT_MAX, help=f"The size of a page, up to {LIMIT_MAX}.")]
+Cursor = Annotated[str | None, typer.Option(help="The next page, as the previous one named it.")]
 
 Cell = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
         envvar="CREDITS_CELL",
-        help="As in [cells.NAME]; `main` is that of [broker] and [ledger].",
+        help="As in [cells.NAME]; `main` is the cell of [broker] and [ledger].",
         callback=checked_if_given,
     ),
 ]
@@ -59,35 +59,38 @@ ActingAs = Annotated[
         "--as",
         metavar="NAME",
         envvar="CREDITS_ACTOR",
-        help="Who does this, for the audit log, which keeps the system's user beside it.",
+        help="The user who acts, for the audit log, which also records the operating system's user.",
         callback=checked_if_given,
     ),
 ]
 
 
 def actor_named(name: str | None) -> Actor:
-    """Return who acts: `name`, which is a claim, with the system's user beside it; without one that user."""
+    """Return the actor for the audit log: `name` with the operating system's user, or that user alone.
+
+    The system's user is recorded beside the name because anyone may claim any name.
+    """
     os_user = _os_user()
     return Actor(os_user, Via.CLI) if name is None else Actor(name, Via.CLI, os_user)
 
 
 def _os_user() -> str:
-    """Return the system's name of this process's user, whatever its environment says."""
+    """Return the operating system's name of this process's user. Environment variables can't change it."""
     uid = os.getuid()
     try:
         name = pwd.getpwuid(uid).pw_name
-    except KeyError:  # as in a container that runs as a number
+    except KeyError:  # as in a container whose user has only a number
         return f"uid {uid}"
     return name if refuse_id(name) is None else f"uid {uid}"
 
 
 def check_currency(settings: Settings, currency: str) -> None:
-    """End with USAGE unless the currency is known."""
+    """Exit with USAGE unless the currency is known."""
     if (reason := refuse_currency(Currencies(settings.currencies), currency)) is not None:
         fail(ExitCode.USAGE, f"--currency: {reason}")
 
 
 def check_configured(settings: Settings, integration: str) -> None:
-    """End with USAGE if others are configured and this integration is not."""
+    """Exit with USAGE if integrations are configured and this one is not among them."""
     if (reason := refuse_integration(settings, integration)) is not None:
         fail(ExitCode.USAGE, f"--integration: {reason}")

@@ -1,4 +1,4 @@
-"""Answers: aligned text for people, one JSON object a line for programs."""
+"""Prints answers: as aligned text for people, or as one JSON object a line for programs."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -24,25 +24,27 @@ from worker.queries.views import (
 from worker.verify import Audit, Coverage
 
 LINE_CELLS_MAX = 100_000
-"""Lines are never folded: a terminal folds them itself, and `grep` wants them whole."""
+"""The width for which tables are laid out, so wide that no line is folded: terminals fold lines, and `grep` needs
+them whole.
+"""
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number of things in words.
+def counted(number: int, singular: str, plural: str = "") -> str:
+    """Return a number with its noun in the singular or plural.
 
     >>> counted(1, "credit"), counted(2, "credit"), counted(0, "entry", "entries")
     ('1 credit', '2 credits', '0 entries')
     """
-    return f"{number} {one if number == 1 else many or f'{one}s'}"
+    return f"{number} {singular if number == 1 else plural or f'{singular}s'}"
 
 
 def print_answer(answer: Any, text: str, *, as_json: bool) -> None:
-    """Print an answer."""
+    """Print an answer as JSON, or its text."""
     typer.echo(msgspec.json.encode(answer).decode() if as_json else text)
 
 
 def player_text(player: PlayerView) -> str:
-    """Return a player as text."""
+    """Return a player with wallets and latest transfers as text."""
     wallets = [(w.kind, w.balance, counted(w.entries, "entry", "entries"), w.wallet_id) for w in player.wallets]
     return "\n".join(
         (
@@ -50,14 +52,14 @@ def player_text(player: PlayerView) -> str:
             "\nwallets",
             aligned(wallets, right={1, 2}),
             "\nlast transfers",
-            _lines(player.transfers),
+            _transfers_table(player.transfers),
         )
     )
 
 
 def transfers_text(page: TransferPage) -> str:
     """Return a page of a player's transfers as text."""
-    return _lines(page.transfers) + _more(page.next_cursor)
+    return _transfers_table(page.transfers) + _next_page_hint(page.next_cursor)
 
 
 def audit_log_text(page: AuditPage) -> str:
@@ -76,16 +78,16 @@ def audit_log_text(page: AuditPage) -> str:
         )
         for e in page.entries
     ]
-    return (aligned([heading, *rows]) if rows else "none") + _more(page.next_cursor)
+    return (aligned([heading, *rows]) if rows else "none") + _next_page_hint(page.next_cursor)
 
 
-def _lines(transfers: Sequence[TransferLine]) -> str:
+def _transfers_table(transfers: Sequence[TransferLine]) -> str:
     heading = ("posted", "amount", "kind", "balance after", "integration", "provider's id")
     rows = [(t.posted_at, t.amount, t.kind, t.balance, t.integration, t.provider_tx_id) for t in transfers]
     return aligned([heading, *rows], right={1, 3}) if rows else "none"
 
 
-def _more(cursor: str | None) -> str:
+def _next_page_hint(cursor: str | None) -> str:
     return f"\nthere are more: --cursor={cursor}" if cursor is not None else ""
 
 
@@ -96,9 +98,9 @@ def session_text(session: Session) -> str:
 
 
 def transfer_text(transfer: TransferView) -> str:
-    """Return a transfer as text, the answer to 'was it paid?' first."""
-    paid = f"paid: {transfer.amount} to player {plain(transfer.player_id)} at {plain(transfer.posted_at)}"
-    nothing = f"recorded: a win of zero for player {plain(transfer.player_id)}, so nothing was to be paid"
+    """Return a transfer as text. The first line says whether it was paid."""
+    paid = f"paid: {transfer.amount} to player {printable(transfer.player_id)} at {printable(transfer.posted_at)}"
+    nothing = f"recorded: a win of zero for player {printable(transfer.player_id)}, so nothing was to be paid"
     facts = (
         ("integration", transfer.integration),
         ("provider's id", transfer.provider_tx_id),
@@ -106,7 +108,7 @@ def transfer_text(transfer: TransferView) -> str:
         ("kind", transfer.kind),
         ("game", transfer.game_id),
         ("round", transfer.round_id),
-        ("round closed", _closed(transfer.round_closed, transfer.after_round_closed)),
+        ("round closed", _closed_text(transfer.round_closed, transfer.after_round_closed)),
         ("bet", transfer.bet_id),
         ("session", transfer.session_id),
         ("to REAL", f"{transfer.real}, {transfer.real_balance} after"),
@@ -114,16 +116,16 @@ def transfer_text(transfer: TransferView) -> str:
     )
     blocks = [paid if transfer.amount.minor else nothing, "", aligned(facts)]
     if transfer.entries:
-        blocks += ["\nentries", _entries(transfer.entries)]
+        blocks += ["\nentries", _entries_text(transfer.entries)]
     if transfer.conflicts:
-        blocks += ["\nsent again with other content: nothing moved", _conflicts(transfer.conflicts)]
+        blocks += ["\nsent again with other content: nothing moved", _conflicts_text(transfer.conflicts)]
     if transfer.details:
         blocks += ["\ndetails", aligned(transfer.details.items())]
     return "\n".join(blocks)
 
 
 def round_text(round_: RoundView) -> str:
-    """Return a round as text."""
+    """Return a page of a round's wins as text."""
     heading = ("posted", "player", "amount", "kind", "bet", "round closed", "provider's id")
     rows = [
         (
@@ -132,38 +134,38 @@ def round_text(round_: RoundView) -> str:
             win.amount,
             win.kind,
             win.bet_id,
-            _closed(win.closed_round, win.after_round_closed),
+            _closed_text(win.closed_round, win.after_round_closed),
             win.provider_tx_id,
         )
         for win in round_.wins
     ]
     count = counted(len(rows), "win")
-    here = " on this page" if round_.next_cursor is not None else ""
-    title = f"round {plain(round_.round_id)} of {round_.integration}: {count}{here}\n"
-    return "\n".join((title, aligned([heading, *rows], right={2}))) + _more(round_.next_cursor)
+    on_page = " on this page" if round_.next_cursor is not None else ""
+    title = f"round {printable(round_.round_id)} of {round_.integration}: {count}{on_page}\n"
+    return "\n".join((title, aligned([heading, *rows], right={2}))) + _next_page_hint(round_.next_cursor)
 
 
-def _closed(by_this: bool, before_this: bool) -> str:  # noqa: FBT001
+def _closed_text(by_this: bool, before_this: bool) -> str:  # noqa: FBT001
     if before_this:
         return "before this win, which was paid all the same"
     return "by this win" if by_this else "no"
 
 
-def _conflicts(conflicts: Iterable[ConflictView]) -> str:
+def _conflicts_text(conflicts: Iterable[ConflictView]) -> str:
     return aligned(
         (conflict.first_seen_at, *(f"{name}: {offered}" for name, offered in conflict.offered.items()))
         for conflict in conflicts
     )
 
 
-def _entries(entries: Iterable[EntryView]) -> str:
+def _entries_text(entries: Iterable[EntryView]) -> str:
     heading = ("account", "amount", "balance after", "number", "wallet")
     rows = [(e.account, e.amount, e.balance, e.wallet_version, e.wallet_id) for e in entries]
     return aligned([heading, *rows], right={1, 2, 3})
 
 
 def audit_text(audit: Audit) -> str:
-    """Return an audit as text: what was read, then each invariant with the cases that break it."""
+    """Return an audit as text: its coverage and totals, then each invariant with the cases that break it."""
     totals = ", ".join(
         (
             counted(audit.transfers, "transfer"),
@@ -172,33 +174,33 @@ def audit_text(audit: Audit) -> str:
         )
     )
     sums = [("paid", s.paid, f"in {counted(s.transfers, 'transfer')}") for s in audit.sums]
-    blocks = [_coverage(audit.coverage), totals, *([aligned(sums, right={1, 2})] if sums else []), ""]
+    blocks = [_coverage_text(audit.coverage), totals, *([aligned(sums, right={1, 2})] if sums else []), ""]
     blocks.append(aligned((f.broken or "holds", f.invariant, f.description) for f in audit.findings))
     for finding in audit.findings:
         if finding.broken:
-            told = "" if finding.broken == len(finding.cases) else f", the first {len(finding.cases)}"
-            blocks.append(f"\n{finding.invariant}: broken in {counted(finding.broken, 'case')}{told}")
+            shown = "" if finding.broken == len(finding.cases) else f", the first {len(finding.cases)}"
+            blocks.append(f"\n{finding.invariant}: broken in {counted(finding.broken, 'case')}{shown}")
             blocks.append(aligned([list(finding.cases[0]), *(list(c.values()) for c in finding.cases)]))
     return "\n".join(blocks)
 
 
-def _coverage(coverage: Coverage) -> str:
-    read_at = plain(coverage.read_at)
+def _coverage_text(coverage: Coverage) -> str:
+    read_at = printable(coverage.read_at)
     if coverage.since is None:
-        read = f"full: all that the books held at {read_at}"
+        text = f"full: all that the books held at {read_at}"
     else:
-        read = (
-            f"incremental: what came since {plain(coverage.since)}, when all held, until {read_at}, and every"
+        text = (
+            f"incremental: what came since {printable(coverage.since)}, when all held, until {read_at}, and every"
             " wallet; --full alone proves that older rows are still what they were"
         )
     if coverage.not_kept is None:
-        return read
-    return f"{read}\nthe next audit will not build on this one: {plain(coverage.not_kept)}"
+        return text
+    return f"{text}\nthe next audit will not build on this one: {printable(coverage.not_kept)}"
 
 
 def aligned(rows: Iterable[Sequence[object]], right: frozenset[int] | set[int] = frozenset()) -> str:
-    """Return rows as columns, those of the numbers in `right` aligned to the right."""
-    cells = [[plain(cell) for cell in row] for row in rows]
+    """Return rows as a table. The columns whose numbers are in `right` are aligned to the right."""
+    cells = [[printable(cell) for cell in row] for row in rows]
     table = Table.grid(padding=(0, 2))
     for column in range(max(map(len, cells), default=0)):
         table.add_column(justify="right" if column in right else "left", no_wrap=True)
@@ -210,8 +212,8 @@ def aligned(rows: Iterable[Sequence[object]], right: frozenset[int] | set[int] =
     return "\n".join(f"  {line}".rstrip() for line in captured.get().splitlines())
 
 
-def plain(value: object) -> str:
-    """Return a value as one line of printable text: a provider's text must not steer a terminal."""
+def printable(value: object) -> str:
+    """Return a value as one printable line, so that text of a provider can't send escape sequences to a terminal."""
     if value is None:
         return "-"
     text = f"{value:%Y-%m-%d %H:%M:%S} UTC" if isinstance(value, datetime) else str(value)

@@ -1,4 +1,4 @@
-"""`player` and `session`: who holds money, and the sessions in which they play."""
+"""The commands `player` and `session`: players with their wallets, and providers' wallet sessions."""
 
 from typing import Annotated, Final
 
@@ -7,7 +7,14 @@ import typer
 from shared.cells import Part
 from shared.settings import load_settings
 from worker import players
-from worker.cli.cells import ask_cell, ask_cells, cell_to_change, end_if_elsewhere, read_cells, say_found
+from worker.cli.cells import (
+    call_in_cell,
+    call_in_cells,
+    cell_to_change,
+    fail_if_served_elsewhere,
+    print_found,
+    query_cells,
+)
 from worker.cli.exit_codes import ExitCode, fail, warn
 from worker.cli.options import (
     ActingAs,
@@ -21,7 +28,7 @@ from worker.cli.options import (
     check_currency,
     checked_id,
 )
-from worker.cli.output import plain, player_text, print_answer, session_text
+from worker.cli.output import player_text, print_answer, printable, session_text
 from worker.players import Added, SessionAnswer, SessionResult
 from worker.queries import queries
 
@@ -38,11 +45,11 @@ def add_player(
     acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add a player with a REAL and a BONUS wallet. Again with another currency: adds wallets in that."""
+    """Add a player with a REAL and a BONUS wallet, or add wallets in another currency to a known player."""
     settings = load_settings()
     check_currency(settings, currency)
-    own, by = cell_to_change(settings, cell, Part.LEDGER), actor_named(acting_as)
-    added = ask_cell(own, lambda engine: players.add_player(engine, player_id, currency, by=by))
+    cell_settings, by = cell_to_change(settings, cell, Part.LEDGER), actor_named(acting_as)
+    added = call_in_cell(cell_settings, lambda engine: players.add_player(engine, player_id, currency, by=by))
     print_answer(added, _ADDED[added.added].format(p=added), as_json=as_json)
 
 
@@ -55,23 +62,23 @@ _ADDED: Final = {
 
 @player.command("show")
 def show_player(player_id: PlayerId, *, cell: Cell = None, as_json: AsJson = False) -> None:
-    """Show a player's wallets, balances and last transfers."""
-    answers = read_cells(load_settings(), cell, queries.show_player, player_id)
+    """Show a player's wallets, balances and latest transfers."""
+    answers = query_cells(load_settings(), cell, queries.show_player, player_id)
     missing = f"there is no player {player_id!r}"
-    say_found(answers, player_text, missing, as_json=as_json, is_unique=False)
+    print_found(answers, player_text, missing, as_json=as_json, is_unique=False)
 
 
 @session.command("show")
 def show_session(
     session_id: SessionId, integration: Integration, *, cell: Cell = None, as_json: AsJson = False
 ) -> None:
-    """Show whose a session is, in which currency, and whether it is open."""
+    """Show a session: its player, its currency, and whether it is open."""
     settings = load_settings()
-    answers = ask_cells(settings, cell, lambda engine: players.show_session(engine, integration, session_id))
+    answers = call_in_cells(settings, cell, lambda engine: players.show_session(engine, integration, session_id))
     if not (answers.found or answers.faults):
-        end_if_elsewhere(settings, cell, integration)
-    missing = f"session {plain(session_id)} of {plain(integration)} is not known"
-    say_found(answers, session_text, missing, as_json=as_json)
+        fail_if_served_elsewhere(settings, cell, integration)
+    missing = f"session {printable(session_id)} of {printable(integration)} is not known"
+    print_found(answers, session_text, missing, as_json=as_json)
 
 
 @session.command("open")
@@ -79,7 +86,7 @@ def open_session(  # noqa: PLR0913  (each is an option)
     session_id: SessionId,
     integration: Integration,
     player_id: Annotated[str, typer.Option("--player", metavar="ID", callback=checked_id)],
-    currency: Annotated[str | None, typer.Option(help="Default: the player's own.")] = None,
+    currency: Annotated[str | None, typer.Option(help="By default the player's own currency.")] = None,
     *,
     cell: Cell = None,
     acting_as: ActingAs = None,
@@ -92,12 +99,12 @@ def open_session(  # noqa: PLR0913  (each is an option)
         warn(f"no integration is configured here; {integration!r} is taken as it is")
     if currency is not None:
         check_currency(settings, currency)
-    own, by = cell_to_change(settings, cell, Part.LEDGER, integration=integration), actor_named(acting_as)
-    answer = ask_cell(
-        own,
+    cell_settings, by = cell_to_change(settings, cell, Part.LEDGER, integration=integration), actor_named(acting_as)
+    answer = call_in_cell(
+        cell_settings,
         lambda engine: players.open_session(engine, integration, session_id, player_id, currency, by=by),
     )
-    _say_session(answer, f"session {session_id} of {integration}", as_json=as_json)
+    _print_session(answer, f"session {session_id} of {integration}", as_json=as_json)
 
 
 @session.command("close")
@@ -109,23 +116,23 @@ def close_session(
     acting_as: ActingAs = None,
     as_json: AsJson = False,
 ) -> None:
-    """Close a session. Wins of its rounds are owed, and paid, all the same."""
-    own = cell_to_change(load_settings(), cell, Part.LEDGER, integration=integration)
+    """Close a session. Wins of its rounds are still owed, and are paid when they come."""
+    cell_settings = cell_to_change(load_settings(), cell, Part.LEDGER, integration=integration)
     by = actor_named(acting_as)
-    answer = ask_cell(own, lambda engine: players.close_session(engine, integration, session_id, by=by))
-    _say_session(answer, f"session {session_id} of {integration}", as_json=as_json)
+    answer = call_in_cell(cell_settings, lambda engine: players.close_session(engine, integration, session_id, by=by))
+    _print_session(answer, f"session {session_id} of {integration}", as_json=as_json)
 
 
-def _say_session(answer: SessionAnswer, name: str, *, as_json: bool) -> None:
-    code, words = _SESSION_ENDS[answer.result]
-    text = words.format(name=plain(name), s=answer.session)
+def _print_session(answer: SessionAnswer, name: str, *, as_json: bool) -> None:
+    code, template = _SESSION_ANSWERS[answer.result]
+    text = template.format(name=printable(name), s=answer.session)
     if as_json or code is ExitCode.OK:
         print_answer(answer, text, as_json=as_json)
     if code is not ExitCode.OK:
         fail(code, text)
 
 
-_SESSION_ENDS: Final = {
+_SESSION_ANSWERS: Final = {
     SessionResult.OPENED: (ExitCode.OK, "{name} is open for player {s.player_id} in {s.currency}"),
     SessionResult.ALREADY_OPEN: (
         ExitCode.OK,

@@ -1,4 +1,4 @@
-"""Progress of a long command, on standard error: a bar on a terminal, now and then a line elsewhere."""
+"""Reports the progress of a long command on standard error: as a bar on a terminal, as lines elsewhere."""
 
 import sys
 import time
@@ -19,15 +19,15 @@ from rich.progress import (
 from worker.cli.exit_codes import warn
 
 LINE_SECONDS: Final = 30.0
-"""So often a line, where there is no terminal; a command that is faster prints none."""
+"""The interval between lines where there is no terminal. A command that ends sooner prints none."""
 
-Tell = Callable[[float, str], None]
-"""Takes what part is done, from 0 to 1, and what is being done."""
+ReportProgress = Callable[[float, str], None]
+"""Reports the part that is done, from 0 to 1, and the step under way."""
 
 
 @contextmanager
-def telling_progress(command: str, *, silent: bool) -> Iterator[Tell]:
-    """Yield what is to be told of the progress of `command`; silent for programs that read the answer."""
+def reporting_progress(command: str, *, silent: bool) -> Iterator[ReportProgress]:
+    """Yield the function that reports the progress of `command`. It does nothing if `silent`, as for programs."""
     if silent:
         yield lambda _part, _doing: None
     elif sys.stderr.isatty():
@@ -35,20 +35,20 @@ def telling_progress(command: str, *, silent: bool) -> Iterator[Tell]:
             task = bar.add_task(command, total=1.0)
             yield lambda part, doing: bar.update(task, completed=part, description=doing)
     else:
-        yield lines(command)
+        yield line_reporter(command)
 
 
-def lines(command: str, clock: Callable[[], float] = time.monotonic) -> Tell:
-    """Return what prints a line when LINE_SECONDS have passed since the last."""
-    told_at = clock()
+def line_reporter(command: str, clock: Callable[[], float] = time.monotonic) -> ReportProgress:
+    """Return a function that prints a line if LINE_SECONDS have passed since the last one."""
+    reported_at = clock()
 
-    def tell(part: float, doing: str) -> None:
-        nonlocal told_at
-        if clock() >= told_at + LINE_SECONDS:
-            told_at = clock()
+    def report(part: float, doing: str) -> None:
+        nonlocal reported_at
+        if clock() >= reported_at + LINE_SECONDS:
+            reported_at = clock()
             warn(f"{command}: {part:.0%} done, now {doing}")
 
-    return tell
+    return report
 
 
 def _bar() -> Progress:

@@ -1,4 +1,4 @@
-"""`token`: what a user of the operator API proves who they are with."""
+"""The command `token`: creates tokens, with which users of the operator API authenticate."""
 
 import re
 import secrets
@@ -16,7 +16,7 @@ from worker.cli.output import print_answer
 token: Final = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Tokens of the operator API's users.")
 
 TOKEN_BYTES: Final = 32
-"""Random bytes of a token: nobody guesses 256 bits, however often they try."""
+"""How many random bytes a token has: 256 bits can't be guessed."""
 
 
 class NewToken(msgspec.Struct, frozen=True):
@@ -36,22 +36,22 @@ def _user_name(value: str) -> str:
 
 @token.callback()
 def _group() -> None:
-    """Keep `new` a command of its own while it is the only one."""
+    """Keep `new` a subcommand: Typer merges a group's only command into the group."""
 
 
 @token.command("new")
 def new_token(
-    name: Annotated[str, typer.Argument(help="Whose it is.", callback=_user_name)],
-    role: Annotated[Role, typer.Option(help="What they may do.")],
+    name: Annotated[str, typer.Argument(help="The user's name.", callback=_user_name)],
+    role: Annotated[Role, typer.Option(help="The user's role.")],
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Make a token, show it this once, and show the settings that let it in.
+    """Create a token, print it once, and print the settings that accept it.
 
-    It is stored nowhere: the settings have its SHA-256. To replace a token, put the new one's SHA-256 beside
-    the old one's, give the token to the user, and then remove the old.
+    The token is stored nowhere; the settings have its SHA-256. To replace a token, add the new one's SHA-256 to the
+    user's settings, give the token to the user, and then remove the old SHA-256.
     """
-    made = f"credits_{secrets.token_urlsafe(TOKEN_BYTES)}"
-    digest = sha256(made.encode()).hexdigest()
-    text = f'token: {made}\n\n[operator.users.{name}]\nrole = "{role}"\ntoken_sha256 = ["{digest}"]'
-    print_answer(NewToken(name, role, made, digest), text, as_json=as_json)
+    secret = f"credits_{secrets.token_urlsafe(TOKEN_BYTES)}"
+    digest = sha256(secret.encode()).hexdigest()
+    text = f'token: {secret}\n\n[operator.users.{name}]\nrole = "{role}"\ntoken_sha256 = ["{digest}"]'
+    print_answer(NewToken(name, role, secret, digest), text, as_json=as_json)

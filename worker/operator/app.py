@@ -1,4 +1,4 @@
-"""The composition root of the operator API: settings in, a Starlette application out."""
+"""The composition root of the operator API: it builds a Starlette application from settings, and serves it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +21,7 @@ from worker.operator.auth import Tokens
 from worker.operator.cells import Cells
 from worker.operator.endpoint import Endpoint
 from worker.operator.metrics import OperatorMetrics
-from worker.operator.middleware import OperatorMiddleware, nowhere
+from worker.operator.middleware import OperatorMiddleware, path_not_found
 from worker.operator.openapi import document
 from worker.operator.operation import Operation, Services
 from worker.operator.problems import Reply
@@ -32,38 +32,38 @@ _log: Final = structlog.get_logger()
 
 
 def create_operator_app(settings: Settings) -> Starlette:
-    """Return the operator API. Raises SettingsError with one clear line.
+    """Return the operator API's application. Raises SettingsError.
 
-    Its lifespan closes the database, and raises SettingsError when the tables are not this version's, or
-    LedgerUnavailable when nobody can tell.
+    On startup its lifespan raises SettingsError if tables are of another version, and LedgerUnavailable if no
+    database answers. On shutdown it closes the databases.
     """
     tokens = Tokens(settings.operator)
     cells = Cells(settings)
     readiness = Readiness(cells.probes)
-    desk = _desk(settings, cells, readiness)
+    services = _create_services(settings, cells, readiness)
     operations = [*OPERATIONS, _openapi(OPERATIONS)]
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
         try:
-            await desk.cells.require_migrated()
+            await services.cells.require_migrated()
             yield
         finally:
-            desk.throttle_log.flush()
+            services.throttle_log.flush()
             readiness.stop()
-            await desk.cells.dispose()
+            await services.cells.dispose()
 
-    open_paths = frozenset(operation.path for operation in operations if operation.is_open)
-    front = Middleware(OperatorMiddleware, tokens=tokens, open_paths=open_paths, desk=desk)
-    app = Starlette(routes=_routes(desk, operations), middleware=[front], lifespan=lifespan)
-    app.router.redirect_slashes = False  # a redirect would be an answer that the document doesn't have
-    app.router.default = nowhere
-    app.state.refusals = RefusalLog(lambda reason: desk.metrics.connections_refused.labels(reason).inc())
+    public_paths = frozenset(operation.path for operation in operations if operation.is_public)
+    middleware = Middleware(OperatorMiddleware, tokens=tokens, public_paths=public_paths, services=services)
+    app = Starlette(routes=_routes(services, operations), middleware=[middleware], lifespan=lifespan)
+    app.router.redirect_slashes = False  # the OpenAPI document has no redirects
+    app.router.default = path_not_found
+    app.state.refusals = RefusalLog(lambda reason: services.metrics.connections_refused.labels(reason).inc())
     return app
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises SettingsError or LedgerUnavailable when it can't begin."""
+    """Serve the operator API until SIGTERM or SIGINT. Raises SettingsError or LedgerUnavailable if it can't start."""
     app, own = create_operator_app(settings), settings.operator
     tls = server_context(own.tls_certificate, own.tls_key, "operator")
     async with app.router.lifespan_context(app):
@@ -87,7 +87,7 @@ async def serve(settings: Settings) -> None:
     _log.info("operator API stopped")
 
 
-def _desk(settings: Settings, cells: Cells, readiness: Readiness) -> Services:
+def _create_services(settings: Settings, cells: Cells, readiness: Readiness) -> Services:
     return Services(
         cells=cells,
         settings=settings,
@@ -99,16 +99,16 @@ def _desk(settings: Settings, cells: Cells, readiness: Readiness) -> Services:
     )
 
 
-def _routes(desk: Services, operations: list[Operation]) -> list[Route]:
+def _routes(services: Services, operations: list[Operation]) -> list[Route]:
     by_path = groupby(sorted(operations, key=lambda o: o.path), key=lambda o: o.path)
-    return [Route(path, Endpoint(desk, list(same))) for path, same in by_path]
+    return [Route(path, Endpoint(services, list(same))) for path, same in by_path]
 
 
 def _openapi(operations: tuple[Operation, ...]) -> Operation:
-    """Return the operation that serves the document, itself included."""
+    """Return the operation that serves the OpenAPI document, which includes this operation."""
 
-    async def show_document(_desk: Services) -> Reply:
-        return Reply(200, made)
+    async def show_document(_services: Services) -> Reply:
+        return Reply(200, content)
 
     operation = Operation(
         method="GET",
@@ -116,8 +116,8 @@ def _openapi(operations: tuple[Operation, ...]) -> Operation:
         name="openapi",
         summary="This document",
         handler=show_document,
-        answers={200: dict},
-        is_open=True,
+        responses={200: dict},
+        is_public=True,
     )
-    made = document([*operations, operation])
+    content = document([*operations, operation])
     return operation

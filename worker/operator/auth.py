@@ -1,4 +1,4 @@
-"""Who asks: the user whose token a request carries. The settings have the tokens' SHA-256, not the tokens."""
+"""Authentication by bearer tokens. The settings hold the SHA-256 of a user's token, not the token."""
 
 import hmac
 import re
@@ -11,12 +11,14 @@ from shared.secrets import read_secret
 from shared.settings import OperatorSettings, Role
 
 TOKEN_CHARACTERS_MIN: Final = 32
-"""Of a named user's token; what is hashed must not be guessable by whoever reads the hash."""
+"""The least length of a named user's token: someone who reads its hash must not be able to guess it."""
 
 UNNAMED_TOKEN_CHARACTERS_MIN: Final = 16
+"""The least length of a token in `[operator] tokens`, which is not hashed in the settings."""
+
 _TOKENS: Final = "[operator] tokens"
 _TOKEN: Final = re.compile(rb"[A-Za-z0-9._~+/-]+=*")
-"""RFC 6750's b64token: what the header can carry."""
+"""The b64token of RFC 6750: the characters that an Authorization header can carry."""
 
 
 class Caller(NamedTuple):
@@ -26,8 +28,8 @@ class Caller(NamedTuple):
     role: Role
 
 
-class _Known(NamedTuple):
-    """A token that lets a user in."""
+class _KnownToken(NamedTuple):
+    """A token that is accepted, and the user that it authenticates."""
 
     digest: bytes
     characters_min: int
@@ -35,46 +37,52 @@ class _Known(NamedTuple):
 
 
 class Tokens:
-    """The tokens of all users; a user may have several, so that one can be replaced without a pause."""
+    """The accepted tokens of all users. A user may have several, so that one can be replaced without downtime."""
 
     def __init__(self, settings: OperatorSettings) -> None:
-        """Take the users, and read the tokens without one. Raises SettingsError, which shows no token."""
-        self._known: Final = [*_of_users(settings), *_unnamed(settings)]
-        if not self._known:
+        """Read the tokens of named users and those without a user.
+
+        Raises SettingsError, whose message shows no token.
+        """
+        self._tokens: Final = [*_named_tokens(settings), *_unnamed_tokens(settings)]
+        if not self._tokens:
             raise SettingsError(f"{_TOKENS}: there are none, and no [operator.users], so nobody could ask")
         names: dict[bytes, str] = {}
-        for known in self._known:
-            other = names.setdefault(known.digest, known.caller.name)
-            if other != known.caller.name:
-                raise SettingsError(f"[operator]: {other} and {known.caller.name} have one token")
+        for known in self._tokens:
+            first_name = names.setdefault(known.digest, known.caller.name)
+            if first_name != known.caller.name:
+                raise SettingsError(f"[operator]: {first_name} and {known.caller.name} have one token")
 
-    def caller_of(self, header: bytes) -> Caller | None:
-        """Return whose token an Authorization header carries, or None. Takes the same time for any token."""
-        scheme, _, given = header.partition(b" ")
-        token = given.strip()
+    def authenticate(self, header: bytes) -> Caller | None:
+        """Return the user whose token an Authorization header carries, or None.
+
+        The token is compared with every accepted one, in constant time, so that timing reveals nothing about them.
+        """
+        scheme, _, credentials = header.partition(b" ")
+        token = credentials.strip()
         digest = sha256(token).digest()
-        matches = [known for known in self._known if hmac.compare_digest(digest, known.digest)]
+        matches = [known for known in self._tokens if hmac.compare_digest(digest, known.digest)]
         if scheme.lower() != b"bearer" or not matches or len(token) < matches[0].characters_min:
             return None
         return matches[0].caller
 
     def __repr__(self) -> str:
-        return f"<{len(self._known)} tokens>"
+        return f"<{len(self._tokens)} tokens>"
 
 
-def _of_users(settings: OperatorSettings) -> Iterator[_Known]:
+def _named_tokens(settings: OperatorSettings) -> Iterator[_KnownToken]:
     for name, user in settings.users.items():
         for digest in user.token_sha256:
-            yield _Known(bytes.fromhex(digest), TOKEN_CHARACTERS_MIN, Caller(name, user.role))
+            yield _KnownToken(bytes.fromhex(digest), TOKEN_CHARACTERS_MIN, Caller(name, user.role))
 
 
-def _unnamed(settings: OperatorSettings) -> Iterator[_Known]:
-    for number, named in enumerate(settings.tokens, start=1):
+def _unnamed_tokens(settings: OperatorSettings) -> Iterator[_KnownToken]:
+    for number, reference in enumerate(settings.tokens, start=1):
         caller = Caller(f"token-{number}", Role.ADMIN)
         if caller.name in settings.users:
             raise SettingsError(f"[operator.users.{caller.name}]: this is the name of a token in {_TOKENS}")
-        token = _checked(read_secret(named, _TOKENS))
-        yield _Known(sha256(token).digest(), UNNAMED_TOKEN_CHARACTERS_MIN, caller)
+        token = _checked(read_secret(reference, _TOKENS))
+        yield _KnownToken(sha256(token).digest(), UNNAMED_TOKEN_CHARACTERS_MIN, caller)
 
 
 def _checked(token: bytes) -> bytes:

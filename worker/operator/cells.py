@@ -1,7 +1,7 @@
-"""The books of all cells: in which to look, and in which to change something.
+"""The databases of all cells: searches them, and selects the one that a request changes.
 
-Whoever looks for a thing asks all cells at once. An answer that can be had from none because one gave none is
-'ask again', never 'not found'. Whoever changes something says in which cell as soon as there are several.
+A read searches all cells at once. If it finds nothing and a cell did not answer, the reply is 503, never 404: that
+cell may have it. A change must name its cell if there are several.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from worker.database.engine import create_engine
 from worker.database.migrate import require_migrated
 from worker.integrations import find_other_cell
 from worker.ledger.transaction import Ledger
-from worker.operator.problems import RETRY_SECONDS, Code, Refused
+from worker.operator.problems import RETRY_SECONDS, Code, ProblemError
 
 OTHERS_SECONDS_MAX: Final = 1.0
-"""How long other cells are waited for once what is unique was found."""
+"""How long a search waits for the other cells once it has found a thing that is unique over cells."""
 
-_ASK_AGAIN: Final = {"Retry-After": str(RETRY_SECONDS)}
+_RETRY_HEADERS: Final = {"Retry-After": str(RETRY_SECONDS)}
 
 _log: Final = structlog.get_logger()
 
@@ -34,17 +34,24 @@ T = TypeVar("T")
 
 
 class Found(NamedTuple, Generic[T]):
-    """An answer, and of several cells the one that gave it."""
+    """A query's answer, and the name of the cell that gave it. The name is None if there is only one cell."""
 
     answer: T
     cell: str | None
 
 
+class CellEngine(NamedTuple):
+    """The database of one cell, and the cell's name. The name is None if there is only one cell."""
+
+    engine: AsyncEngine
+    cell: str | None
+
+
 class Cells:
-    """An engine for each cell."""
+    """The databases of all cells, with an engine for each."""
 
     def __init__(self, settings: Settings) -> None:
-        """Make the engines. Raises SettingsError."""
+        """Create the engines. Raises SettingsError."""
         self._settings: Final = settings
         self._engines: Final[dict[str, AsyncEngine]] = {}
         for name in cells_of(settings):
@@ -53,21 +60,21 @@ class Cells:
 
     @property
     def default(self) -> AsyncEngine:
-        """The books where it is written down who was refused: the first cell's."""
+        """The database of the first cell. Its audit log records the attempts that a user's role does not allow."""
         return next(iter(self._engines.values()))
 
     @property
     def probes(self) -> Mapping[str, Probe]:
-        """What tells whether each cell's books answer."""
+        """The readiness probe of each cell's database."""
         return {name: _probe_of(engine) for name, engine in self._engines.items()}
 
     async def require_migrated(self) -> None:
-        """Raise SettingsError for tables of another version, and LedgerUnavailable where no cell answers."""
+        """Raise SettingsError if tables are of another version, and LedgerUnavailable if no cell's database answers."""
         names = list(self._engines)
-        found = await asyncio.gather(*map(self._require_migrated, names))
-        if (first := found[0]) is not None and all(found):
+        faults = await asyncio.gather(*map(self._require_migrated, names))
+        if (first := faults[0]) is not None and all(faults):
             raise first
-        for name, fault in zip(names, found, strict=True):
+        for name, fault in zip(names, faults, strict=True):
             if fault is not None:
                 _log.warning("no answer from the books", cell=name, reason=str(fault))
 
@@ -82,83 +89,86 @@ class Cells:
         return None
 
     async def dispose(self) -> None:
-        """Close all."""
+        """Close the connections of all engines."""
         await asyncio.gather(*(engine.dispose() for engine in self._engines.values()))
 
-    def one(self, cell: str | None, integration: str | None = None) -> Found[AsyncEngine]:
-        """Return the books of the one cell that is named, that the integration is of, or that there is.
+    def select_one(self, cell: str | None, integration: str | None = None) -> CellEngine:
+        """Return the database of one cell: the named one, the integration's, or the only one.
 
-        Raises Refused.
+        Raises ProblemError.
         """
-        own = None
+        serving_cell = None
         if integration is not None and integration in self._settings.integrations:
-            own = cell_of(self._settings, integration)
-            if cell is not None and cell != own:
-                raise Refused(Code.INVALID_QUERY, f"cell: {integration!r} is an integration of cell {own!r}")
-        ((name, engine), *others) = self._named(own if cell is None else cell).items()
+            serving_cell = cell_of(self._settings, integration)
+            if cell is not None and cell != serving_cell:
+                detail = f"cell: {integration!r} is an integration of cell {serving_cell!r}"
+                raise ProblemError(Code.INVALID_QUERY, detail)
+        ((name, engine), *others) = self._engines_of(serving_cell if cell is None else cell).items()
         if others:
             known = ", ".join(self._engines)
-            raise Refused(Code.SEVERAL_CELLS, f"there are several cells; name one with ?cell=, of {known}")
-        return Found(engine, self._label(name))
+            raise ProblemError(Code.SEVERAL_CELLS, f"there are several cells; name one with ?cell=, of {known}")
+        return CellEngine(engine, self._label(name))
 
     async def search(
         self,
         cell: str | None,
-        question: Callable[[AsyncEngine], Awaitable[T | None]],
+        query: Callable[[AsyncEngine], Awaitable[T | None]],
         *,
         is_unique: bool = True,
     ) -> Found[T] | None:
-        """Return what the cell that is named, or the only one of all that has it, answers; None: nothing.
+        """Run `query` in the named cell, or in all cells, and return the only answer that is not None.
 
-        What is unique over cells is believed once it is found, whoever else gave no answer. Raises Refused
-        when several have it, or when a cell that may have it gave no answer; and as `question` does.
+        Returns None if no cell has one. A thing that is unique over cells needs no answer from the others once it
+        is found. Raises ProblemError if several cells have an answer, or if a cell that may have one did not
+        answer; and raises what `query` raises.
         """
-        asked = {name: asyncio.ensure_future(question(engine)) for name, engine in self._named(cell).items()}
-        if len(asked) == 1:
-            ((name, only),) = asked.items()
+        tasks = {name: asyncio.ensure_future(query(engine)) for name, engine in self._engines_of(cell).items()}
+        if len(tasks) == 1:
+            ((name, only),) = tasks.items()
             answer = await only
             return None if answer is None else Found(answer, self._label(name))
-        await _wait(asked.values(), is_unique=is_unique)
-        faults = {name: fault for name, task in asked.items() if (fault := _fault_of(task)) is not None}
-        found = {name: task.result() for name, task in asked.items() if name not in faults}
-        having = {name: answer for name, answer in found.items() if answer is not None}
-        if len(having) > 1:
-            detail = f"cells {', '.join(having)} have it; name one with ?cell="
-            raise Refused(Code.SEVERAL_CELLS, detail)
+        await _wait_for_answers(tasks.values(), is_unique=is_unique)
+        faults = {name: fault for name, task in tasks.items() if (fault := _fault_of(task)) is not None}
+        answers = {name: task.result() for name, task in tasks.items() if name not in faults}
+        found = {name: answer for name, answer in answers.items() if answer is not None}
+        if len(found) > 1:
+            detail = f"cells {', '.join(found)} have it; name one with ?cell="
+            raise ProblemError(Code.SEVERAL_CELLS, detail)
         for name, fault in faults.items():
             _log.warning("no answer from the books", cell=name, reason=fault)
-        if faults and not (having and is_unique):
+        if faults and not (found and is_unique):
             detail = f"incomplete: cell {', '.join(faults)} gave no answer; ask again, or another with ?cell="
-            raise Refused(Code.UNAVAILABLE, detail, _ASK_AGAIN)
-        return next((Found(answer, name) for name, answer in having.items()), None)
+            raise ProblemError(Code.UNAVAILABLE, detail, _RETRY_HEADERS)
+        return next((Found(answer, name) for name, answer in found.items()), None)
 
-    async def refuse_elsewhere(self, cell: str | None, integration: str) -> None:
-        """Raise Refused where the books say that a cell that was not asked serves the integration.
+    async def refuse_if_served_elsewhere(self, cell: str | None, integration: str) -> None:
+        """Raise ProblemError if a searched database says that a cell not searched serves the integration.
 
-        What was not found is not known then: the cell may be in no settings now. Raises LedgerUnavailable.
+        A thing that was not found may be in that cell then, which the settings may no longer name. Raises
+        LedgerUnavailable.
         """
-        asked = self._named(cell)
-        others = await asyncio.gather(*(find_other_cell(engine, integration) for engine in asked.values()))
-        if unasked := sorted({other for other in others if other is not None} - asked.keys()):
-            detail = f"not known here: cell {unasked[0]} serves {integration!r}, and was not asked"
-            raise Refused(Code.UNAVAILABLE, detail, _ASK_AGAIN)
+        searched = self._engines_of(cell)
+        others = await asyncio.gather(*(find_other_cell(engine, integration) for engine in searched.values()))
+        if not_searched := sorted({other for other in others if other is not None} - searched.keys()):
+            detail = f"not known here: cell {not_searched[0]} serves {integration!r}, and was not asked"
+            raise ProblemError(Code.UNAVAILABLE, detail, _RETRY_HEADERS)
 
-    def _named(self, cell: str | None) -> Mapping[str, AsyncEngine]:
+    def _engines_of(self, cell: str | None) -> Mapping[str, AsyncEngine]:
         if cell is None:
             return self._engines
         if re.fullmatch(CELL_NAME, cell) is None:
-            raise Refused(Code.INVALID_QUERY, f"cell: a name has the form {CELL_NAME}")
+            raise ProblemError(Code.INVALID_QUERY, f"cell: a name has the form {CELL_NAME}")
         if cell not in self._engines:
             known = ", ".join(self._engines)
-            raise Refused(Code.UNKNOWN_CELL, f"there is no cell {cell!r}; there are {known}")
+            raise ProblemError(Code.UNKNOWN_CELL, f"there is no cell {cell!r}; there are {known}")
         return {cell: self._engines[cell]}
 
     def _label(self, name: str) -> str | None:
         return name if len(self._engines) > 1 else None
 
 
-async def _wait(tasks: Any, *, is_unique: bool) -> None:
-    """Wait for all, or for a while only once what is unique was found; cancel what is late then."""
+async def _wait_for_answers(tasks: Any, *, is_unique: bool) -> None:
+    """Wait for all tasks; once one finds a thing that is unique, wait OTHERS_SECONDS_MAX and cancel the rest."""
     pending = set(tasks)
     is_found = False
     while pending and not is_found:
@@ -173,7 +183,7 @@ async def _wait(tasks: Any, *, is_unique: bool) -> None:
 
 
 def _fault_of(task: "asyncio.Future[Any]") -> str | None:
-    """Return why a cell gave no answer, or None where it gave one. Raises what is no outage."""
+    """Return why a cell did not answer, or None if it did. Raises its exception if that is not an outage."""
     if task.cancelled():
         return "no answer in time"
     error = task.exception()

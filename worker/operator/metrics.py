@@ -1,4 +1,4 @@
-"""What the operator API counts, for Prometheus."""
+"""The Prometheus metrics of the operator API."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 
 
 class OperatorMetrics:
-    """The operator API's counters, in a registry of their own."""
+    """The operator API's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document, made from the table of operations and the types that it names."""
+"""Builds the OpenAPI 3.1 document from the table of operations and the types that it names."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -12,23 +12,23 @@ from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX
 from shared.settings_types import INTEGRATION_NAME
 from worker.database.audit_log import Action
 from worker.operator.operation import Operation
-from worker.operator.problems import JSON, KINDS, PROBLEM_JSON, Code, Problem
+from worker.operator.problems import JSON, PROBLEM_JSON, PROBLEM_TYPES, Code, Problem
 from worker.validation import ID_PATTERN, ROUND_ID_PATTERN
 
 API_VERSION: Final = "1.0"
 _REF: Final = "#/components/schemas/{name}"
 
 _DESCRIPTION: Final = (
-    "Players, sessions, and questions about money. Ids are percent-encoded in the path, '/' and '%' included;"
-    " '.' and '..' alone can't be asked about, since clients take them for steps. Every creation may be"
+    "Players, sessions, transfers and rounds. Ids are percent-encoded in the path, '/' and '%' included;"
+    " the ids '.' and '..' can't be used, since clients remove them from a path. Every creation may be"
     " repeated. Amounts have minor units for programs and a text for people. Where there are several cells,"
-    " all are asked, and the answer names its own: 409 `several_cells` if several have it, or if a change has"
-    " to say where; 503 if a cell that may have it gave no answer."
+    " a read searches all of them, and the reply names the cell that it is from: 409 `several_cells` if several"
+    " have it, or if a change must name its cell; 503 if a cell that may have it did not answer."
 )
 
 _ROLES: Final = (
-    "A user's token. Each user has a role: `support` reads players, sessions and money; `platform` adds"
-    " players, opens and closes sessions, too; `admin` also reads who did what."
+    "A user's token. Each user has a role: `support` reads players, sessions and transfers; `platform` also adds"
+    " players, and opens and closes sessions; `admin` also reads the audit log."
 )
 
 _PARAMETERS: Final = {
@@ -41,15 +41,15 @@ _PARAMETERS: Final = {
 }
 
 
-def _in_path(pattern: str, characters_max: int) -> Mapping[str, Any]:
-    """Return the schema of an id in a path, where `.` and `..` would be steps of the path."""
-    but_steps = pattern.replace("^", r"^(?!\.{1,2}$)", 1)
-    return {"type": "string", "minLength": 1, "maxLength": characters_max, "pattern": but_steps}
+def _path_id_schema(pattern: str, characters_max: int) -> Mapping[str, Any]:
+    """Return the schema of an id in a path. It excludes `.` and `..`, which clients remove as dot segments."""
+    without_dot_segments = pattern.replace("^", r"^(?!\.{1,2}$)", 1)
+    return {"type": "string", "minLength": 1, "maxLength": characters_max, "pattern": without_dot_segments}
 
 
-_ID: Final = _in_path(ID_PATTERN, ID_CHARACTERS_MAX)
+_ID: Final = _path_id_schema(ID_PATTERN, ID_CHARACTERS_MAX)
 _PATH_SCHEMAS: Final = {
-    "round_id": _in_path(ROUND_ID_PATTERN, ROUND_ID_CHARACTERS_MAX),
+    "round_id": _path_id_schema(ROUND_ID_PATTERN, ROUND_ID_CHARACTERS_MAX),
     "transfer_id": {"type": "string", "format": "uuid"},
     "integration": {"type": "string", "pattern": INTEGRATION_NAME},
 }
@@ -57,24 +57,26 @@ _PATH_SCHEMAS: Final = {
 _CELL_PARAMETER: Final = {
     "name": "cell",
     "in": "query",
-    "description": "Where to ask, or to change something: a cell, as in [cells.NAME], or `main`.",
+    "description": "The cell to read or to change: NAME as in [cells.NAME], or `main`.",
     "schema": {"type": "string", "pattern": CELL_NAME},
 }
 
 _IN_CELL: Final = {
-    "properties": {"cell": {"type": "string", "description": "Where there are several cells: whose answer it is."}}
+    "properties": {
+        "cell": {"type": "string", "description": "Where there are several cells: the one that the reply is from."}
+    }
 }
 
 _HEADERS: Final = {
     401: {"WWW-Authenticate": "The scheme, Bearer"},
-    429: {"Retry-After": "Seconds until refusals are answered again"},
-    503: {"Retry-After": "Seconds until it is worth asking again"},
+    429: {"Retry-After": "Seconds until the limit on refused requests ends"},
+    503: {"Retry-After": "Seconds after which to retry"},
 }
 
 
 def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """Return the document."""
-    types = {t for o in operations for t in (*o.answers.values(), o.body) if t not in {None, bytes}}
+    """Return the OpenAPI document of these operations."""
+    types = {t for o in operations for t in (*o.responses.values(), o.body) if t not in {None, bytes}}
     ordered = sorted({*types, Action, Problem}, key=lambda t: t.__name__)
     _, schemas = msgspec.json.schema_components(ordered, ref_template=_REF)
     by_path = groupby(sorted(operations, key=lambda o: o.path), key=lambda o: o.path)
@@ -94,31 +96,31 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
-    made: dict[str, Any] = {
+    content: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
-        "description": "" if operation.is_open else f"Takes the role `{operation.role}`, or one above it.",
-        "security": [] if operation.is_open else [{"token": [operation.role.value]}],
+        "description": "" if operation.is_public else f"Takes the role `{operation.role}`, or one above it.",
+        "security": [] if operation.is_public else [{"token": [operation.role.value]}],
         "parameters": [
             *map(_path_parameter, operation.parameters),
             *_query_parameters(operation.query),
-            *([_CELL_PARAMETER] if operation.asks_cells else []),
+            *([_CELL_PARAMETER] if operation.uses_cells else []),
         ],
-        "responses": {**_answers(operation), **_problems(operation.codes)},
+        "responses": {**_responses(operation), **_problems(operation.problem_codes)},
     }
     if operation.body is not None:
-        made["requestBody"] = {"required": True, "content": {JSON: {"schema": _reference(operation.body)}}}
-    return made
+        content["requestBody"] = {"required": True, "content": {JSON: {"schema": _reference(operation.body)}}}
+    return content
 
 
-def _answers(operation: Operation) -> dict[str, Any]:
+def _responses(operation: Operation) -> dict[str, Any]:
     return {
-        str(status): _answer(status, content, in_cell=operation.asks_cells)
-        for status, content in operation.answers.items()
+        str(status): _response(status, content, in_cell=operation.uses_cells)
+        for status, content in operation.responses.items()
     }
 
 
-def _answer(status: int, content: Any, *, in_cell: bool) -> dict[str, Any]:
+def _response(status: int, content: Any, *, in_cell: bool) -> dict[str, Any]:
     description = "New" if status == 201 else "The answer"
     if content is bytes:
         return {"description": description, "content": {CONTENT_TYPE_LATEST: {"schema": {"type": "string"}}}}
@@ -129,12 +131,12 @@ def _answer(status: int, content: Any, *, in_cell: bool) -> dict[str, Any]:
 def _problems(codes: frozenset[Code]) -> dict[str, Any]:
     by_status: dict[int, list[Code]] = {}
     for code in sorted(codes):
-        by_status.setdefault(KINDS[code].status, []).append(code)
+        by_status.setdefault(PROBLEM_TYPES[code].status, []).append(code)
     return {str(status): _problem(status, same) for status, same in sorted(by_status.items())}
 
 
 def _problem(status: int, codes: Sequence[Code]) -> dict[str, Any]:
-    described = "; ".join(f"`{code}`: {KINDS[code].title}" for code in codes)
+    described = "; ".join(f"`{code}`: {PROBLEM_TYPES[code].title}" for code in codes)
     exact = {"properties": {"status": {"const": status}, "code": {"enum": [str(code) for code in codes]}}}
     schema = {"allOf": [_reference(Problem), exact]}
     headers = {
@@ -156,8 +158,9 @@ def _query_parameters(query: type[msgspec.Struct]) -> list[dict[str, Any]]:
 
 
 def _query_parameter(name: str, schema: Mapping[str, Any]) -> dict[str, Any]:
-    given = dict(schema.get("anyOf", [schema])[0])  # what may be left out is null in the type, never in a URL
-    return {"name": name, "in": "query", "description": given.pop("description"), "schema": given}
+    # The type of an optional parameter allows None, which a URL can't express: the first alternative is the value's.
+    value_schema = dict(schema.get("anyOf", [schema])[0])
+    return {"name": name, "in": "query", "description": value_schema.pop("description"), "schema": value_schema}
 
 
 def _reference(type_: Any) -> dict[str, Any]:

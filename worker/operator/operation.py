@@ -1,4 +1,4 @@
-"""One operation of the API: all that its route and its part of the document are made from."""
+"""The type of one operation of the API, from which its route and its part of the OpenAPI document are made."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from worker.operator.throttle import Throttle, ThrottleLog
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the handlers work with."""
+    """The objects that handlers share: databases, settings, metrics and limits."""
 
     cells: Cells
     settings: Settings
@@ -27,19 +27,19 @@ class Services:
     throttle: Throttle
     throttle_log: ThrottleLog
     obstacles: CachedCall[Obstacles]
-    """By cell, why the books don't answer, or None where they do."""
+    """The readiness of each cell: why its database can't be used, or None if it can."""
 
 
 class NoQuery(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """No query parameters."""
+    """The query of an operation that has no parameters."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """A method of a path.
+    """An HTTP method of a path, and the handler that serves it.
 
-    The handler takes a Desk, the ids of the path by their names, `query` and `body` where there are any,
-    `cell` where it asks the books, and `by`, who acts, where it changes anything.
+    The handler takes Services, then by name: the ids of the path, `query` and `body` if the operation has them,
+    `cell` if it uses a cell's database, and `by`, the user who acts, if it is a write.
     """
 
     method: str
@@ -47,45 +47,45 @@ class Operation:
     name: str
     summary: str
     handler: Callable[..., Awaitable[Reply]]
-    answers: Mapping[int, Any]
-    """The type of the content, by status; bytes for what is no JSON."""
+    responses: Mapping[int, Any]
+    """The type of the content, by HTTP status: bytes for content that is not JSON."""
 
     problems: tuple[Code, ...] = ()
-    """What it may answer beside the codes that follow from its form."""
+    """The problems that only this operation has; `problem_codes` adds those that follow from its form."""
 
     query: type[msgspec.Struct] = NoQuery
     body: type[msgspec.Struct] | None = None
     role: Role = Role.SUPPORT
-    """The lowest role that may do it."""
+    """The lowest role that is allowed to call it."""
 
-    is_open: bool = False
-    """Answered without a token."""
+    is_public: bool = False
+    """Whether it is served without a token."""
 
     @property
-    def changes(self) -> bool:
-        """Whether it changes anything."""
+    def is_write(self) -> bool:
+        """Whether it changes data. Then it is in the audit log under the user who acts."""
         return self.method != "GET"
 
     @property
-    def asks_cells(self) -> bool:
-        """Whether it asks the books, of which there are some in each cell."""
-        return not self.is_open
+    def uses_cells(self) -> bool:
+        """Whether it uses the database of a cell, and so takes the query parameter `cell`."""
+        return not self.is_public
 
     parameters: tuple[str, ...] = field(init=False)
-    """The names of the path's ids."""
+    """The names of the ids in the path, in their order."""
 
     def __post_init__(self) -> None:
-        """Read the names out of the path."""
+        """Parse the names of the ids in the path."""
         names = tuple(part[1:-1] for part in self.path.split("/") if part.startswith("{"))
         object.__setattr__(self, "parameters", names)
 
     @property
-    def codes(self) -> frozenset[Code]:
-        """Every code that it may answer."""
+    def problem_codes(self) -> frozenset[Code]:
+        """Every problem code that it may reply with."""
         codes = {*self.problems, Code.INVALID_QUERY, Code.DEFECT, Code.UNAVAILABLE}
-        codes |= set() if self.is_open else {Code.UNAUTHORIZED, Code.THROTTLED}
-        codes |= set() if self.is_open or self.role is Role.SUPPORT else {Code.FORBIDDEN}
-        codes |= {Code.UNKNOWN_CELL, Code.SEVERAL_CELLS} if self.asks_cells else set()
+        codes |= set() if self.is_public else {Code.UNAUTHORIZED, Code.THROTTLED}
+        codes |= set() if self.is_public or self.role is Role.SUPPORT else {Code.FORBIDDEN}
+        codes |= {Code.UNKNOWN_CELL, Code.SEVERAL_CELLS} if self.uses_cells else set()
         codes |= {Code.INVALID_ID} if self.parameters else set()
         codes |= {Code.INVALID_CURSOR} if "cursor" in self.query.__struct_fields__ else set()
         codes |= _BODY_CODES if self.body else set()

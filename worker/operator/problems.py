@@ -1,4 +1,4 @@
-"""Every error of the operator API, as RFC 9457 has it: a status, a stable code, and a sentence for people."""
+"""The error replies of the operator API (RFC 9457): each has a status, a stable code, and a sentence for people."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,10 +9,11 @@ import msgspec
 JSON: Final = "application/json"
 PROBLEM_JSON: Final = "application/problem+json"
 RETRY_SECONDS: Final = 1
+"""The `Retry-After` of a 503 reply."""
 
 
 class Code(StrEnum):
-    """What is wrong, for programs. The set is closed: a code is never renamed, and new ones are announced."""
+    """A problem's code, for programs. The set is closed: a code is never renamed, and new ones are announced."""
 
     UNAUTHORIZED = "unauthorized"
     FORBIDDEN = "forbidden"
@@ -43,13 +44,13 @@ class Code(StrEnum):
 
 
 class ProblemType(NamedTuple):
-    """What is the same for every problem of one code."""
+    """The status and the title that every problem of one code has."""
 
     status: int
     title: str
 
 
-KINDS: Final[Mapping[Code, ProblemType]] = {
+PROBLEM_TYPES: Final[Mapping[Code, ProblemType]] = {
     Code.UNAUTHORIZED: ProblemType(401, "A bearer token of the settings is needed"),
     Code.FORBIDDEN: ProblemType(403, "The user's role may not do this"),
     Code.THROTTLED: ProblemType(429, "Too many requests were refused"),
@@ -80,7 +81,7 @@ KINDS: Final[Mapping[Code, ProblemType]] = {
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Why a request was not answered as asked (RFC 9457)."""
+    """An error reply: the reason why a request failed (RFC 9457)."""
 
     type: str
     title: str
@@ -90,7 +91,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Reply(NamedTuple):
-    """What is answered: a status, and content that becomes JSON unless it is bytes already."""
+    """A reply to a request: a status, and content that is encoded as JSON unless it is bytes."""
 
     status: int
     content: Any
@@ -98,28 +99,28 @@ class Reply(NamedTuple):
     headers: Mapping[str, str] = {}
 
 
-class Refused(Exception):  # noqa: N818  (it says what became of the request)
-    """A request that can't be asked. What the books answer is a value, never this."""
+class ProblemError(Exception):
+    """A request is invalid, not allowed, or can't be served now. Results of the database are values instead."""
 
     def __init__(self, code: Code, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        """Take the code, a sentence, and headers that go with it."""
+        """Take the problem's code, the detail for people, and further headers of the reply."""
         super().__init__(detail)
-        self.reply: Final = refusal(code, detail, headers)
+        self.reply: Final = problem_reply(code, detail, headers)
 
 
-def refusal(code: Code, detail: str, headers: Mapping[str, str] | None = None) -> Reply:
-    """Return the reply that says `code`."""
-    kind = KINDS[code]
-    problem = Problem(f"urn:credits:problem:{code}", kind.title, kind.status, detail, code)
-    return Reply(kind.status, problem, PROBLEM_JSON, headers or {})
+def problem_reply(code: Code, detail: str, headers: Mapping[str, str] | None = None) -> Reply:
+    """Return the error reply with this code, its status and its title."""
+    status, title = PROBLEM_TYPES[code]
+    problem = Problem(f"urn:credits:problem:{code}", title, status, detail, code)
+    return Reply(status, problem, PROBLEM_JSON, headers or {})
 
 
-def unavailable(detail: str) -> Reply:
-    """Return the reply that says to ask again."""
-    return refusal(Code.UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)})
+def unavailable_reply(detail: str) -> Reply:
+    """Return a 503 reply, whose header tells the client when to retry."""
+    return problem_reply(Code.UNAVAILABLE, detail, {"Retry-After": str(RETRY_SECONDS)})
 
 
-def throttled(seconds: int) -> Refused:
-    """Return the refusal that says to ask again when so many seconds have passed."""
+def throttled_error(seconds: int) -> ProblemError:
+    """Return the error for a 429 reply, whose header tells the client to retry after this many seconds."""
     detail = f"too many requests were refused; ask again in {seconds} s"
-    return Refused(Code.THROTTLED, detail, {"Retry-After": str(seconds)})
+    return ProblemError(Code.THROTTLED, detail, {"Retry-After": str(seconds)})

@@ -1,4 +1,4 @@
-"""The table of operations: the routes and the OpenAPI document are both made from it."""
+"""The table of operations, from which both the routes and the OpenAPI document are made."""
 
 from typing import Final
 
@@ -26,11 +26,11 @@ OPERATIONS: Final = (
         method="PUT",
         path=_PLAYER,
         name="add_player",
-        summary="Add a player with a REAL and a BONUS wallet, or whatever of that is missing",
+        summary="Add a player with a REAL and a BONUS wallet, or the parts of it that are missing",
         handler=handlers.add_player,
         role=Role.PLATFORM,
         body=handlers.NewPlayer,
-        answers={201: PlayerAdded, 200: PlayerAdded},
+        responses={201: PlayerAdded, 200: PlayerAdded},
         problems=(Code.UNKNOWN_CURRENCY,),
     ),
     Operation(
@@ -39,7 +39,7 @@ OPERATIONS: Final = (
         name="show_player",
         summary="A player, with all wallets and the last transfers",
         handler=handlers.show_player,
-        answers={200: PlayerView},
+        responses={200: PlayerView},
         problems=(Code.UNKNOWN_PLAYER,),
     ),
     Operation(
@@ -48,16 +48,16 @@ OPERATIONS: Final = (
         name="show_wallets",
         summary="A player's wallets",
         handler=handlers.show_wallets,
-        answers={200: WalletsView},
+        responses={200: WalletsView},
         problems=(Code.UNKNOWN_PLAYER,),
     ),
     Operation(
         method="GET",
         path=f"{_PLAYER}/balances",
         name="show_balances",
-        summary="What a player has, by currency",
+        summary="A player's balances, by currency",
         handler=handlers.show_balances,
-        answers={200: BalancesView},
+        responses={200: BalancesView},
         problems=(Code.UNKNOWN_PLAYER,),
     ),
     Operation(
@@ -67,7 +67,7 @@ OPERATIONS: Final = (
         summary="A player's transfers, newest first, a page at a time",
         handler=handlers.list_transfers,
         query=Page,
-        answers={200: TransferPage},
+        responses={200: TransferPage},
         problems=(Code.UNKNOWN_PLAYER,),
     ),
     Operation(
@@ -76,7 +76,7 @@ OPERATIONS: Final = (
         name="show_transfer",
         summary="A transfer by our own id",
         handler=handlers.show_transfer,
-        answers={200: TransferAnswer},
+        responses={200: TransferAnswer},
         problems=(Code.UNKNOWN_TRANSFER,),
     ),
     Operation(
@@ -85,7 +85,7 @@ OPERATIONS: Final = (
         name="find_transfer",
         summary="Was this win paid? The transfer if it was; the problem `not_paid` if not",
         handler=handlers.find_transfer,
-        answers={200: TransferAnswer},
+        responses={200: TransferAnswer},
         problems=(Code.NOT_PAID, Code.UNKNOWN_INTEGRATION),
     ),
     Operation(
@@ -95,7 +95,7 @@ OPERATIONS: Final = (
         summary="The wins of a round, oldest first, a page at a time",
         handler=handlers.show_round,
         query=Page,
-        answers={200: RoundView},
+        responses={200: RoundView},
         problems=(Code.UNKNOWN_ROUND, Code.UNKNOWN_INTEGRATION),
     ),
     Operation(
@@ -106,7 +106,7 @@ OPERATIONS: Final = (
         handler=handlers.open_session,
         role=Role.PLATFORM,
         body=handlers.NewSession,
-        answers={201: SessionAnswer, 200: SessionAnswer},
+        responses={201: SessionAnswer, 200: SessionAnswer},
         problems=(
             Code.UNKNOWN_PLAYER,
             Code.UNKNOWN_CURRENCY,
@@ -120,9 +120,9 @@ OPERATIONS: Final = (
         method="GET",
         path=_SESSION,
         name="show_session",
-        summary="Whose a session is, in which currency, and whether it is open",
+        summary="A session: its player, its currency, and whether it is open",
         handler=handlers.show_session,
-        answers={200: Session},
+        responses={200: Session},
         problems=(Code.UNKNOWN_SESSION,),
     ),
     Operation(
@@ -132,18 +132,18 @@ OPERATIONS: Final = (
         summary="Close a session, unless it is closed; wins of its rounds are paid all the same",
         handler=handlers.close_session,
         role=Role.PLATFORM,
-        answers={200: SessionAnswer},
+        responses={200: SessionAnswer},
         problems=(Code.UNKNOWN_SESSION,),
     ),
     Operation(
         method="GET",
         path="/v1/audit",
         name="list_audit",
-        summary="Who changed what, and who was refused, newest first, a page at a time",
+        summary="The audit log, newest first, a page at a time: changes, and attempts that were refused",
         handler=handlers.list_audit,
         role=Role.ADMIN,
         query=AuditQuery,
-        answers={200: AuditPage},
+        responses={200: AuditPage},
     ),
     Operation(
         method="GET",
@@ -151,17 +151,17 @@ OPERATIONS: Final = (
         name="healthz",
         summary="The process is up",
         handler=handlers.healthz,
-        answers={200: handlers.Status},
-        is_open=True,
+        responses={200: handlers.Status},
+        is_public=True,
     ),
     Operation(
         method="GET",
         path="/readyz",
         name="readyz",
-        summary="The books answered a question just now",
+        summary="The database answered just now",
         handler=handlers.readyz,
-        answers={200: handlers.Status},
-        is_open=True,
+        responses={200: handlers.Status},
+        is_public=True,
     ),
     Operation(
         method="GET",
@@ -169,7 +169,7 @@ OPERATIONS: Final = (
         name="metrics",
         summary="Counters for Prometheus; they name operations and statuses, never a player",
         handler=handlers.show_metrics,
-        answers={200: bytes},
-        is_open=True,
+        responses={200: bytes},
+        is_public=True,
     ),
 )

@@ -1,7 +1,7 @@
 """HTTP/1.1 as every process here serves it: bounded in bytes, time and number, and drained when it ends."""
 
 from shared.http.body import read_body, response_bytes
-from shared.http.door import Door
+from shared.http.door import Door, is_admitted
 from shared.http.reader import Request
 from shared.http.refusals import RefusalLog
 from shared.http.server import allow_connections, serve, serving
@@ -12,6 +12,7 @@ __all__ = [
     "RefusalLog",
     "Request",
     "allow_connections",
+    "is_admitted",
     "is_sender_trusted",
     "read_body",
     "response_bytes",

@@ -30,6 +30,7 @@ class Request:
         "body",
         "headers",
         "held_bytes",
+        "is_admitted",
         "is_discarded",
         "is_older_client",
         "is_whole",
@@ -58,6 +59,8 @@ class Request:
         self.body: bytes | bytearray = b""
         self.held_bytes = head_bytes
         """Of the head and of the body so far, taken or not."""
+        self.is_admitted = False
+        """Whether the door has decided to let it through, so that the application need not decide again."""
         self.is_whole = False
         self.is_discarded = False
         """Whether what is left of the body is of no use, because the reply was sent without it."""

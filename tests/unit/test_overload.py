@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.app import CallbackRouter, create_app
 from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.providers.base import Callback, Provider, Win
 from gateway.providers.registry import build
 from shared.errors import LedgerUnavailable
@@ -23,6 +24,7 @@ from shared.wire import Answer, Question
 from tests.simulator.history import Said
 from tests.simulator.replies import told
 from tests.support.client import Response, http_bytes, read_response
+from tests.support.http_wire import connect, turns
 from tests.support.system import INTEGRATIONS
 
 PROVIDERS: dict[str, Provider[Any, Any]] = {
@@ -31,10 +33,10 @@ PROVIDERS: dict[str, Provider[Any, Any]] = {
 
 
 class BusyLedger(LedgerClient):
-    """A ledger that has as many questions as it takes, less some, and is never to be asked."""
+    """A ledger that has room for few calls, or none, and must not be called."""
 
     def __init__(self, room_for: int = 0) -> None:
-        self.room_for = room_for
+        super().__init__(ConcurrencyLimit(room_for))
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,12 +47,16 @@ class BusyLedger(LedgerClient):
     async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
         raise AssertionError(f"{questions} was asked, by {deadline}")
 
-    def is_overloaded(self, more: int = 0) -> bool:
-        return more >= self.room_for
 
-    @property
-    def in_flight(self) -> int:
-        return 0
+class UnreachableLedger(BusyLedger):
+    """A ledger that may be called, and is away."""
+
+    called = 0
+
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
+        del deadline
+        self.called += 1
+        return [LedgerUnavailable("no ledger in this test")] * len(questions)
 
 
 def gateway(room_for: int = 0) -> CallbackRouter:
@@ -139,6 +145,30 @@ async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:
     assert [app.door.answer(request) is None for request in requests] == [True, True, False, False]
     await asyncio.sleep(0)
     assert app.door.answer(requests[3]) is None
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_callback_is_decided_on_once(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the door if it came whole, and else by its handler."""
+    ledger, decided = UnreachableLedger(room_for=1), list[bool]()
+    app = create_app(Settings.model_validate({"integrations": INTEGRATIONS}), ledger)
+    is_exceeded = ledger.limit.is_exceeded
+
+    def decide(more: int, now: float) -> bool:
+        decided.append(is_exceeded(more, now))
+        return decided[-1]
+
+    monkeypatch.setattr(ledger.limit, "is_exceeded", decide)
+    wire, receive = connect(app, app.door)
+    request = http_bytes("klas", win("klas", "1"))
+    end = len(request) if pieces == 1 else len(request) - 1
+    receive(request[:end])
+    await turns()
+    receive(request[end:])
+    await turns()
+    assert decided == [False]
+    assert ledger.called == 1
+    assert len(wire.packets) == 1
 
 
 async def test_copies_that_are_read_in_one_turn_count_once() -> None:

@@ -49,7 +49,7 @@ class _Services(NamedTuple):
 
 
 class _Route(NamedTuple):
-    """One path, what answers it, and what may shed it before, unless the address must be checked first."""
+    """One path: its endpoint, and its route in the load shedder unless a client's address must be checked first."""
 
     path: str
     endpoint: CallbackEndpoint
@@ -121,8 +121,8 @@ def _providers(settings: Settings) -> Sequence[Provider[Any, Any]]:
         raise SettingsError("[integrations]: there are none, so there is nothing to answer; is CREDITS_CONFIG set?")
     providers = build_all(settings.integrations, Currencies(settings.currencies))
     for provider in providers:
-        if (notice := provider.startup_warning()) is not None:
-            _log.warning("notice", integration=provider.name, about=notice)
+        if (warning := provider.startup_warning()) is not None:
+            _log.warning("notice", integration=provider.name, about=warning)
     return providers
 
 

@@ -30,7 +30,7 @@ BALANCE = "told"
 """The label and log outcome of a balance that was found; a credit is counted by its outcome code."""
 
 REJECTED_ITEMS_MAX: Final = 100
-"""When this many items at the start of a bulk request are all rejected, the others are not read but unavailable."""
+"""When this many items at the start of a bulk request are all rejected, the rest is answered UNAVAILABLE unread."""
 
 _log = structlog.get_logger()
 _LEVELS = {
@@ -42,7 +42,7 @@ _LEVELS = {
 }
 
 _LEDGER_CALLS: Final = (Credit, FindPlayer)
-"""The types that a callback is normalized to for the ledger; of any other type is a reply that needs no call."""
+"""The types of prepared callbacks that need a call to the ledger; anything else is a reply already."""
 
 _UNAVAILABLE = Outcome(OutcomeCode.UNAVAILABLE)
 _UNKNOWN_PLAYER = Outcome(OutcomeCode.UNKNOWN_PLAYER)
@@ -99,7 +99,7 @@ class CallbackHandler:
     async def _handle_bulk(
         self, items: Sequence[Callback], deadline: float, slices: TimeSlices, started: float
     ) -> list[Reply]:
-        """Answer each item of a bulk request, pausing between items."""
+        """Answer each item of a bulk request, in time slices."""
         prepared = await self._prepare_bulk(items, deadline, slices)
         calls = [each for each in prepared if isinstance(each, _LEDGER_CALLS)]
         ledger_replies = iter(await self._call_ledger(calls, deadline) if calls else ())

@@ -31,7 +31,7 @@ _log = structlog.get_logger()
 
 
 def create_clients(settings: Settings, ledger: LedgerClient | None) -> dict[str, LedgerClient]:
-    """Return a client for each cell that has integrations, or `ledger` for each where it is given.
+    """Return a client for each cell that has integrations; `ledger`, if given, is the client of every cell.
 
     Raises SettingsError.
     """

@@ -1,9 +1,10 @@
 """Load shedding: callbacks that a ledger has no room for are answered 'send it again', as cheaply as possible.
 
-Each callback is decided on once, by its ledger's `ConcurrencyLimit`. `LoadShedder` decides on short ones that
-arrived whole, before they cost a task, because under heavy overload the gateway has little time left for
-refusals. It marks those that it admits. On all others, which are long, arrived in pieces, or whose client's
-address must be checked first, `CallbackHandler.handle` decides. A shed callback is neither authenticated nor read.
+Each callback is admitted or shed once, by its ledger's `ConcurrencyLimit`. `LoadShedder` decides on a short one
+that arrived whole before it costs a task, because under heavy overload the gateway has little time left for
+refusals, and marks it if it is admitted. `CallbackHandler.handle` decides on all others: those that are long,
+arrived in pieces, wait behind another request of their connection or close it, and those whose client's address
+must be checked first. A shed callback is neither authenticated nor parsed.
 """
 
 import asyncio
@@ -27,10 +28,10 @@ _log = structlog.get_logger()
 
 
 class ShedLog(SummedLog[str]):
-    """Counts the callbacks that are shed by integration, and logs and exports the sums once a second.
+    """Counts shed callbacks for each integration; logs the sums once a second, and adds them to the metrics.
 
-    A log line and two counters for each would cost as much as the refusal itself. `add` counts the items of a
-    request, such as credits; `record_request` counts the request.
+    A log line and two counters for each callback would cost as much as the refusal itself. `add` counts the items
+    of a request, such as credits; `record_request` counts the request.
     """
 
     def __init__(self, metrics: GatewayMetrics) -> None:
@@ -39,7 +40,7 @@ class ShedLog(SummedLog[str]):
         self._metrics: Final = metrics
         self._requests: Final = Counter[tuple[str, str, int]]()
         self._exported: Final = Counter[str]()
-        """The part of the items not logged yet that the metrics have already."""
+        """How many of the items that are not logged yet the metrics have already."""
 
     def record_request(self, integration: str, path: str, status: int) -> None:
         """Count one request by the HTTP status of its response."""
@@ -66,7 +67,7 @@ class ShedLog(SummedLog[str]):
 
 
 class Admission:
-    """Decides on callbacks before any of them has called the ledger.
+    """Admits or refuses callbacks before they run, by the limit of the ledger that they would call.
 
     All requests that arrive in one turn of the event loop are decided on before the first of them runs, so the
     limit does not count them yet: those that were admitted in this turn are counted here. Copies of a request
@@ -80,10 +81,10 @@ class Admission:
         """The hashes of path and body of the requests that were admitted in this turn."""
 
         self._is_open = True
-        """Whether none was refused in this turn; after a refusal all that follow in the turn are refused."""
+        """Whether none was refused in this turn."""
 
     def admits(self, path: bytes, body: bytes) -> bool:
-        """Decide on one request."""
+        """Admit one request, or refuse it and all that follow in this turn."""
         if not self._is_open:
             return False
         loop = asyncio.get_running_loop()
@@ -145,7 +146,7 @@ class SheddableRoute:
         return response
 
     def _render(self, callback: Callback) -> tuple[int, Reply]:
-        """Return how many items are shed, and the reply."""
+        """Return the number of items that are shed, and the reply; a malformed request is rejected instead."""
         try:
             items = self.provider.split(callback)
         except CallbackRejected as rejected:

@@ -30,7 +30,7 @@ METRICS_STAND_SECONDS: Final = 0.1
 """How long an exposition is sent to all clients before it is made anew."""
 
 PROBE: Final = FindPlayer("")
-"""A query for a player that can't exist: it takes the whole way to the database and back."""
+"""A query for a player that can't exist: it goes all the way to the database and back."""
 
 REQUESTS_PER_SECOND: Final = 500
 """Requests beyond this rate wait, since the processor's time is for the wins."""

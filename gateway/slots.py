@@ -1,4 +1,4 @@
-"""Slots: calls to the ledger that one signature allows are bounded, so that they can't take the room of all others.
+"""A bound on the calls to the ledger that are under way for one signature, so that others find room beside them.
 
 Not every provider's signature covers the whole content of a call. With one captured request of such a provider
 anyone can make any number of different calls that are signed correctly.
@@ -16,12 +16,12 @@ SLOTS_PER_KEY: Final = 16
 
 
 class SlotLimit:
-    """Has a number of slots for each key; when all are taken, further callers wait for one."""
+    """Lets a few callers at a time hold a slot of the same key; further ones wait until one is free."""
 
     def __init__(self) -> None:
         """Start with all slots free."""
         self._semaphores: Final[WeakValueDictionary[Hashable, asyncio.Semaphore]] = WeakValueDictionary()
-        """Of the keys that somebody has a slot of, or waits for one."""
+        """By key, as long as a caller holds or awaits one of its slots."""
 
     @asynccontextmanager
     async def slot(self, key: Hashable, deadline: float) -> AsyncIterator[None]:

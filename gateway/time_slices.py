@@ -17,12 +17,12 @@ SHORT_BYTES_MAX: Final = 2_048
 
 
 def is_short(body: bytes) -> bool:
-    """Tell whether a body is so short that to read it takes about the time of one credit, so it needs no slices."""
+    """Tell whether reading a body takes no longer than about one credit, so that it needs no time slices."""
     return len(body) <= SHORT_BYTES_MAX
 
 
 class SliceScheduler:
-    """Gives one slice in each turn of the event loop, to one of all large requests.
+    """Gives one large request a time slice in each turn of the event loop.
 
     Requests of a negative rank have priority, but not always: one captured request, sent without end, would
     starve all others.
@@ -64,10 +64,10 @@ class SliceScheduler:
 
 
 class TimeSlices:
-    """The slices of one large request.
+    """The time slices of one large request.
 
-    A request that has shown a good signature has priority. Among the others, the one that has had the fewest slices
-    is first. A sender that has shown a good signature before has priority for the first slice.
+    A request whose signature was good has priority. Among the others, the one that has had the fewest slices is
+    first. A sender whose earlier request had a good signature has priority for the first slice.
     """
 
     def __init__(self, scheduler: SliceScheduler, *, is_sender_trusted: bool = False) -> None:

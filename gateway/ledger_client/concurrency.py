@@ -1,8 +1,8 @@
-"""How much one ledger may be given at once.
+"""The bound on the calls that wait for one ledger.
 
-A few hundred callers fill batches with which gateway and ledger are fast; any more only wait for one another.
-So a burst of more may come and wait, but not last. The number of callers is what is bounded, because a bound on
-how long replies take would swing: it admits a burst, then nobody, then a burst again.
+A few hundred callers fill batches with which gateway and ledger are fast; any more only wait for one another. So
+more may wait during a burst, but not for longer. The bound is on the number of callers, because one on the time
+that replies take would oscillate: it would admit a burst, then nobody, then a burst again.
 """
 
 from typing import Final
@@ -17,14 +17,14 @@ COOLDOWN_SECONDS: Final = 0.5
 """How long the callers must have stayed below the bound before the next burst counts as a new one."""
 
 STALL_SECONDS: Final = 1.0
-"""How long after the last reply the callers are still bounded. Later than that the ledger is not slow but away,
-and the callers that wait may get their reply when it is back."""
+"""How long after the ledger's last reply the callers are still bounded. After that the ledger is not slow but away,
+and callers that wait may get their reply when it is back."""
 
 
 class ConcurrencyLimit:
-    """Counts what waits for one ledger, and tells when it has no room for more.
+    """Counts the calls that wait for one ledger, and tells when there is no room for more.
 
-    The ledger's client counts here; load shedding reads it, as do the metrics. Two rules bound it: a fixed number
+    The ledger's client counts its calls here; load shedding and the metrics read it. Two rules bound it: a fixed number
     of operations and queries, and a number of callers that only a short burst may exceed. A bulk request is one
     caller with many operations. Times are the event loop's, in seconds.
     """
@@ -34,7 +34,7 @@ class ConcurrencyLimit:
         self.in_flight = 0
         """Operations and queries that wait for their reply."""
         self.callers = 0
-        """Calls that wait; each has one or more of those."""
+        """Calls that wait; each has one or more operations and queries."""
         self._in_flight_max: Final = in_flight_max
         self._replied_at = self._burst_since = self._exceeded_at = float("-inf")
 
@@ -49,7 +49,7 @@ class ConcurrencyLimit:
         self.callers += 1
 
     def leave(self, number: int) -> None:
-        """Count a call with this number of operations and queries no more."""
+        """Remove a call with this number of operations and queries from the counts."""
         self.in_flight -= number
         self.callers -= 1
 

@@ -1,10 +1,10 @@
 """Batching without delay: while a worker has a batch under way, further calls wait and leave together.
 
 An idle system adds no delay, since a call whose worker is free leaves at once; a busy one makes batches that are
-as large as the ledger is slow. A message costs as much as about ten credits, so all shards that one worker serves
-share a `WorkerQueue`, whose batches go over the broker's queue of one of those shards for a while, which the
-broker then has at hand. The worker of a shard is known from the last reply that came over the shard's queue. When
-that is out of date it costs time and nothing else, since every worker may post for every player.
+as large as the ledger is slow. A message costs about as much as ten credits, so all shards that one worker serves
+share a `WorkerQueue`. Its batches go over the broker queue of the same shard for a while, since the broker is faster
+with a queue that was used just now. Which worker serves a shard is known from the last reply to a batch that went
+over that shard. When this is out of date it costs time and nothing else: every worker may post for every player.
 """
 
 import asyncio
@@ -30,12 +30,12 @@ RESEND_AFTER_SECONDS: Final = 0.1
 """How long after a batch the waiting calls leave even if it is not answered: its queue may have no leader."""
 
 ROUTE_TTL_SECONDS: Final = 2.0
-"""How long a shard's calls may go over another shard's queue. Then its own is used once, since another worker may
-have taken it over."""
+"""How long a shard's calls may go over another shard's queue. Then they go over its own once, since another worker
+may have taken the shard over."""
 
 RESOLVED_PER_TURN: Final = 16
-"""How many calls get their reply in one turn of the event loop. Were it all, their callers' next calls would all
-come at once, and gateway and worker would each be idle while the other works."""
+"""How many calls get their reply in one turn of the event loop. If all did, their callers' next calls would arrive
+together, and of gateway and worker one would always be idle."""
 
 _log = structlog.get_logger()
 
@@ -153,7 +153,7 @@ class BatchDispatcher:
         return answers
 
     def _record_worker(self, shard: int, worker_id: str) -> None:
-        """Give a shard to the queue of the worker that has replied over it."""
+        """Move a shard to the queue of the worker that has replied over it."""
         if self._queues[shard].worker_id != worker_id:
             known = (queue for queue in self._queues if queue.worker_id == worker_id)
             self._queues[shard] = next(known, None) or WorkerQueue(worker_id, self._send_batch)
@@ -161,7 +161,7 @@ class BatchDispatcher:
         self._queues[shard].shard = shard
 
     def _drop_missing(self, missing: int) -> int:
-        """Use no shard from the missing one on, unless it is the first; return another to send over."""
+        """Stop using the missing shard and those after it, unless it is the first; return another to send over."""
         if 0 < missing < len(self._queues):
             self.use_shards(missing)
         return 0 if missing else len(self._queues) - 1

@@ -132,7 +132,7 @@ class RabbitLedgerClient(LedgerClient):
         return await self._dispatcher.call_first(question, deadline)
 
     async def _serve(self, connection: AbstractConnection) -> None:
-        """Use one connection until it is lost, the client stops, or a node is silent while there are others."""
+        """Use one connection until it is lost, the client stops, or, if there are other nodes, a watchdog expires."""
         if not await self._wait_for_exchange(connection):
             return
         channel = await connection.channel(on_return_raises=True)

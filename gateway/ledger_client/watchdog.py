@@ -1,7 +1,7 @@
 """A watchdog over a broker that has stopped responding on a connection that is still open.
 
-A node that is frozen, or whose machine is gone, closes no connection, and heartbeats take half a minute to notice
-it. A node that is cut off from the majority of its cluster is alive and confirms nothing. A node that was frozen
+A node that is frozen, or whose machine is gone, leaves its connections open, and heartbeats take half a minute to
+notice it. A node that is cut off from the majority of its cluster is alive and confirms nothing. A node that was frozen
 and has come back without being readmitted to its cluster may confirm, while no reply can reach it.
 """
 
@@ -22,7 +22,7 @@ _log = structlog.get_logger()
 
 
 class Watchdog:
-    """Measures the time from the first message that nothing was received after to the next that is received."""
+    """Measures for how long a connection has sent messages and received nothing."""
 
     def __init__(self, missing: str, seconds_max: float) -> None:
         """Take what is missing, for the log, and how long it may be."""

@@ -21,7 +21,7 @@ from shared.logging import set_up_logging
 from shared.money import Currencies
 from shared.published import refuse_published_secrets
 from shared.settings import MEMORY, Settings, load_settings
-from shared.settings_sources import located
+from shared.settings_sources import with_origin
 
 SETTINGS_EXIT: Final = 3
 UNEXPECTED_EXIT: Final = 70
@@ -75,7 +75,7 @@ async def _serve(settings: Settings, when_serving: Callable[[], None] | None = N
             setting="[gateway] host, port",
             when_serving=when_serving,
             when_stopping=app.operations.stop,
-            says_whom_it_trusts=True,
+            app_reports_trust=True,
         )
 
 
@@ -150,7 +150,7 @@ def main() -> None:
     try:
         cli()
     except SettingsError as error:
-        _fail(SETTINGS_EXIT, located(str(error)))
+        _fail(SETTINGS_EXIT, with_origin(str(error)))
     except CreditsError as error:
         _fail(SETTINGS_EXIT, str(error))
     except Exception as error:  # noqa: BLE001  (an operator can't use a traceback; its last line helps a developer)

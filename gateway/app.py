@@ -23,7 +23,7 @@ from gateway.providers.registry import build_all
 from gateway.rejections import RejectionLog
 from gateway.time_slices import SliceScheduler
 from shared.errors import SettingsError
-from shared.http import Door
+from shared.http import Interceptor
 from shared.money import Currencies
 from shared.settings import Settings
 
@@ -92,7 +92,7 @@ class CallbackRouter(Router):
 
     def __init__(  # noqa: PLR0913, PLR0917  (the parts that it connects)
         self,
-        door: Door,
+        door: Interceptor,
         callbacks: Mapping[str, CallbackEndpoint],
         not_found: ASGIApp,
         operations: MonitoringApp,

@@ -19,7 +19,7 @@ from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.metrics import GatewayMetrics
 from gateway.providers.base import Callback, CallbackRejected, Provider, Reply
 from gateway.time_slices import SHORT_BYTES_MAX, TimeSlices
-from shared.http import Door, Request, response_bytes
+from shared.http import Interceptor, Request, response_bytes
 from shared.log_limit import SummedLog
 from shared.outcome import Outcome, OutcomeCode
 
@@ -155,7 +155,7 @@ class SheddableRoute:
         return len(items), self.provider.join(callback, replies)
 
 
-class LoadShedder(Door):
+class LoadShedder(Interceptor):
     """Answers callbacks 'send it again' while the ledger that they would call has no room.
 
     Each route has the admission of its own cell, so the overload of one cell sheds nothing of another.

@@ -17,10 +17,10 @@ from starlette.types import Receive, Scope, Send
 from gateway.ledger_client.client import LedgerClient
 from gateway.load_shedding import ShedLog
 from gateway.metrics import GatewayMetrics
+from shared.cached_call import READINESS_TTL_SECONDS, CachedCall
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome
 from shared.readiness import Readiness, states_of
-from shared.remembered import READINESS_STANDS_SECONDS, Remembered
 from shared.wire import FindPlayer
 
 READY_SECONDS_MAX: Final = 1.0
@@ -72,8 +72,8 @@ class MonitoringApp(Router):
         readiness = Readiness({name: partial(_find_obstacle, each) for name, each in ledgers.items()})
         self._metrics: Final = metrics
         self._shed_log: Final = shed_log
-        self._obstacles: Final = Remembered(readiness.look, READINESS_STANDS_SECONDS)
-        self._expositions: Final = Remembered(self._expose, METRICS_STAND_SECONDS)
+        self._obstacles: Final = CachedCall(readiness.check, READINESS_TTL_SECONDS)
+        self._expositions: Final = CachedCall(self._expose, METRICS_STAND_SECONDS)
         self._rate_limit: Final = RateLimit()
         self._is_stopping = False
 

@@ -1,1 +1,1 @@
-"""What gateway and worker say to each other, and the words both use."""
+"""The code that gateway and worker share: values, messages, settings, and the HTTP and broker plumbing."""

@@ -1,4 +1,4 @@
-"""Where the broker is: `amqp://user:password@host:5672/vhost`, and of a cluster each node's, between commas.
+"""Reads the broker's URL, `amqp://user:password@host:5672/vhost`; for a cluster, one per node between commas.
 
 >>> node_urls("amqp://a:5672/credits,amqp://b:5672/credits")
 ('amqp://a:5672/credits', 'amqp://b:5672/credits')
@@ -16,37 +16,37 @@ from shared.server_url import (
     ACCOUNT_HINT,
     read_options,
     refuse_account,
+    refuse_host_and_port,
     refuse_options,
-    refuse_place,
     refuse_tls_files,
 )
 
 _OPTIONS: Final = frozenset({"auth", "name"})
-_NOT_HERE: Final = {
+_SET_ELSEWHERE: Final = {
     "heartbeat": "heartbeat does not stand in the URL: set [broker] heartbeat_seconds",
     "timeout": "timeout does not stand in the URL, and can't be set: a node has 5 s for its answer",
 }
-"""The driver knows these, but what would stand here does not count."""
+"""Options that the driver knows and that would have no effect in the URL."""
 
 _TLS_OPTIONS: Final = frozenset({"cafile", "capath", "certfile", "keyfile", "no_verify_ssl"})
 VHOST_BYTES_MAX: Final = 255
 _MECHANISMS: Final = ("plain", "amqplain", "external")
 
-_BETWEEN: Final = re.compile(r"\s*,\s*(?=amqps?://)")
+_SEPARATOR: Final = re.compile(r"\s*,\s*(?=amqps?://)")
 
 
 def node_urls(url: str) -> tuple[str, ...]:
     """Return the URL of each node."""
-    return tuple(_BETWEEN.split(url))
+    return tuple(_SEPARATOR.split(url))
 
 
 def node_of(url: str) -> str:
-    """Return host and port of one URL, to be logged: without the account."""
+    """Return host and port of one URL, without the account, for logs."""
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
 def checked(url: str) -> str:
-    """Return `url` as it is. Raises ValueError without repeating it, for it may hold a password."""
+    """Return `url` unchanged if it is valid. Raises ValueError, which does not repeat it: it may hold a password."""
     urls = node_urls(url)
     for number, one in enumerate(urls, 1):
         if defect := _defect(one):
@@ -67,17 +67,17 @@ def _defect(url: str) -> str | None:
         return "a comma must have a whole URL on either side, amqp:// included"
     if len(vhost_of(url).encode()) > VHOST_BYTES_MAX:
         return f"the virtual host has more than {VHOST_BYTES_MAX} bytes"
-    return refuse_place(parts) or _refuse_options(parts) or _refuse_by_driver(url)
+    return refuse_host_and_port(parts) or _refuse_options(parts) or _refuse_by_driver(url)
 
 
 def _refuse_by_driver(url: str) -> str | None:
-    """Return whether the driver can't read a URL, as some with other letters than ASCII's, or None.
+    """Return a message if the driver can't parse a URL, as some with non-ASCII letters, or None.
 
-    Where it finds out itself, it repeats the password.
+    The driver's own error would repeat the password.
     """
     if url.isascii():
         return None
-    from yarl import URL  # noqa: PLC0415  (most URLs don't need it)
+    from yarl import URL  # noqa: PLC0415  (few URLs need it)
 
     try:
         URL(url)
@@ -90,7 +90,7 @@ def _refuse_options(parts: SplitResult) -> str | None:
     options = read_options(parts.query)
     if any(name in _TLS_OPTIONS for name in options) and parts.scheme != "amqps":
         return "options of TLS need amqps://"
-    for name, defect in _NOT_HERE.items():
+    for name, defect in _SET_ELSEWHERE.items():
         if name in options:
             return defect
     known = _OPTIONS | _TLS_OPTIONS if parts.scheme == "amqps" else _OPTIONS

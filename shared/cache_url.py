@@ -1,6 +1,6 @@
-"""Where Redis is: `redis://user:password@host:6379/0`, `rediss://` over TLS, or `unix:///path`.
+"""Checks the URL of Redis: `redis://user:password@host:6379/0`, `rediss://` over TLS, or `unix:///path`.
 
-Where sentinels say which Redis it is, `shared.sentinel_url` reads what concerns them.
+For URLs of sentinels, `shared.sentinel_url` reads the part that concerns the sentinels.
 """
 
 import re
@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from shared import sentinel_url
-from shared.server_url import read_options, refuse_account, refuse_options, refuse_place, refuse_tls_files
+from shared.server_url import read_options, refuse_account, refuse_host_and_port, refuse_options, refuse_tls_files
 
 _NUMBER: Final = "[0-9]{1,9}"
 _YES_OR_NO: Final = "(?i:true|false|yes|no|0|1)"
@@ -32,11 +32,11 @@ _TLS_OPTIONS: Final = {
     "ssl_cert_reqs": "none|optional|required",
     "ssl_check_hostname": _YES_OR_NO,
 }
-"""Each option that may be given, and what its value must look like."""
+"""The options that are allowed, each with the pattern of its value; these only over TLS."""
 
 
 def checked(url: str) -> str:
-    """Return `url` as it is. Raises ValueError without repeating it, for it may hold a password."""
+    """Return `url` unchanged if it is valid. Raises ValueError, which does not repeat it: it may hold a password."""
     if re.match("rediss?[+-]cluster://", url):
         raise ValueError("the cache needs no cluster: name one Redis, or sentinels")
     if sentinel_url.is_sentinel_url(url):
@@ -57,7 +57,7 @@ def checked(url: str) -> str:
 def _refuse_server(parts: SplitResult) -> str | None:
     if parts.scheme == "unix":
         return None if parts.path else "there is no path"
-    if defect := refuse_place(parts):
+    if defect := refuse_host_and_port(parts):
         return defect
     return None if re.fullmatch(f"(/({_NUMBER})?)?", parts.path) else "what follows host and port is a number"
 

@@ -1,7 +1,7 @@
-"""Where the cells are: no two may have one database or one virtual host, or one's wins would be another's.
+"""Checks that no two cells share a database or a virtual host: one's wins would be posted as the other's.
 
-Two names of one server can't be told apart here. Against those stands what is signed, which names the cell,
-and the database itself, which remembers the cell that it belongs to.
+Two host names of one server can't be told apart here. Two other checks catch those: signed messages name
+their cell, and a database stores the cell that it belongs to.
 """
 
 from collections.abc import Iterator, Mapping
@@ -21,26 +21,26 @@ _PORTS: Final = {"amqp": 5672, "amqps": 5671}
 _POSTGRESQL_PORT: Final = 5432
 
 
-class Place(NamedTuple):
-    """The URLs of one cell, as far as they are set."""
+class CellUrls(NamedTuple):
+    """The URLs of one cell; None where they are not set."""
 
     table: str
-    """The tables' name before their own, such as "cells.brand2."; "" of the default cell."""
+    """The prefix of the cell's tables, such as "cells.brand2."; "" for the default cell."""
 
     broker_url: str | None
     database_url: str | None
 
 
-def find_defect(places: Mapping[str, Place], integrations: Mapping[str, Mapping[str, Any]]) -> str | None:
-    """Return what is wrong with the cells, in one line that begins with the key; None where nothing is."""
-    if MAIN in places and places[MAIN].table:
+def find_defect(cells: Mapping[str, CellUrls], integrations: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """Return what is wrong with the cells, in one line that begins with the key, or None."""
+    if MAIN in cells and cells[MAIN].table:
         return f"[cells] {MAIN}: is the name of the cell that [broker], [ledger] and [cache] are"
     for name, table in integrations.items():
         cell = table.get("cell", MAIN)
-        if cell != MAIN and (not isinstance(cell, str) or cell not in places):
-            known = ", ".join(sorted({MAIN, *places}))
+        if cell != MAIN and (not isinstance(cell, str) or cell not in cells):
+            known = ", ".join(sorted({MAIN, *cells}))
             return f"[integrations.{name}] cell: there is no such cell; there are {known}"
-    for one, other in combinations(places.values(), 2):
+    for one, other in combinations(cells.values(), 2):
         if _vhosts(one.broker_url) & _vhosts(other.broker_url):
             return f"[{other.table}broker] url: is the virtual host of [{one.table}broker], too; {_OWN}"
         if _databases(one.database_url) & _databases(other.database_url):
@@ -49,7 +49,7 @@ def find_defect(places: Mapping[str, Place], integrations: Mapping[str, Mapping[
 
 
 def _vhosts(url: str | None) -> set[tuple[str, int, str]]:
-    """Return the virtual host at each node."""
+    """Return host, port and virtual host for each node of the broker."""
     if url is None or url.startswith("memory:"):
         return set()
     found = set()
@@ -60,7 +60,7 @@ def _vhosts(url: str | None) -> set[tuple[str, int, str]]:
 
 
 def _databases(url: str | None) -> set[tuple[str, ...]]:
-    """Return the database at each server; nothing of a URL that can't be read, which its reader refuses."""
+    """Return the database on each of its servers; the empty set for an unreadable URL, which is refused elsewhere."""
     if url is None:
         return set()
     try:
@@ -75,7 +75,7 @@ def _databases(url: str | None) -> set[tuple[str, ...]]:
 
 
 def _hosts(host: str | None, port: int | None, options: Mapping[str, list[str]]) -> Iterator[tuple[str, str]]:
-    """Yield host and port of each server that a database's URL names."""
+    """Yield host and port of each server that a database URL names."""
     default = options.get("port", [str(port or _POSTGRESQL_PORT)])[0]
     if host:
         yield host, default

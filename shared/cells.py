@@ -1,11 +1,11 @@
-"""Cells: brands with their own players, side by side, each with its vhost, database, cache and workers.
+"""Cells: brands whose players are separate, each with its own vhost, database, cache and workers.
 
-`[broker]`, `[ledger]` and `[cache]` are the default cell, named `main`; `[cells.NAME.broker]` and so on are
-further ones. What such a table leaves out is as in the default cell, but for the places: a cell names its
-own. Keys may be shared, because what is signed in a named cell names it.
+`[broker]`, `[ledger]` and `[cache]` are the default cell, named `main`; `[cells.NAME.broker]` and so on define
+further ones. A named cell's tables inherit from the default cell's, except for the URLs, which must be its
+own. Signing keys may be shared, because a message signed in a named cell names that cell.
 
-The settings of one cell are settings like any: whatever works with one cell need not know that there are
-others.
+`settings_of` returns the settings of one cell as ordinary settings, so code that works with one cell need not
+know about others.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ __all__ = ["MAIN", "Part", "cell_of", "cells_of", "naming_cell", "settings_of"]
 
 
 class Part(StrEnum):
-    """A server of a cell, whose place a process may have to know."""
+    """A server of a cell whose URL a process may need; the value completes an error message."""
 
     BROKER = "broker] url"
     LEDGER = "ledger] database_url"
@@ -33,7 +33,7 @@ _TABLES: Final = ("broker", "ledger", "cache")
 def cells_of(settings: Settings) -> tuple[str, ...]:
     """Return the names of all cells, the default one first.
 
-    Beside others that is there if its broker or database is set, or an integration names no cell.
+    Beside named cells, the default cell exists if its broker or database is set or an integration belongs to it.
     """
     if not settings.cells:
         return (settings.broker.cell,)
@@ -44,16 +44,16 @@ def cells_of(settings: Settings) -> tuple[str, ...]:
 
 
 def cell_of(settings: Settings, integration: str) -> str:
-    """Return the cell that an integration of the settings belongs to."""
+    """Return the cell of an integration."""
     default = MAIN if settings.cells else settings.broker.cell
     return str(settings.integrations[integration].get("cell", default))
 
 
 def settings_of(settings: Settings, cell: str | None, *needed: Part) -> Settings:
-    """Return the settings of one cell, with its own integrations; None: of the only one.
+    """Return the settings of one cell, with its own integrations; `cell` None means the only one.
 
-    Raises SettingsError where there is no such cell, where there are several, or where a place that is needed
-    is not set.
+    Raises SettingsError where there is no such cell, where there are several and none is named, or where a server
+    in `needed` has no URL.
     """
     known = cells_of(settings)
     if cell is None and len(known) > 1:
@@ -66,16 +66,16 @@ def settings_of(settings: Settings, cell: str | None, *needed: Part) -> Settings
     own = {each: table for each, table in settings.integrations.items() if cell_of(settings, each) == name}
     update: dict[str, object] = {"cells": {}, "integrations": own}
     if name == MAIN:
-        _require_places("", settings.broker, settings.ledger, needed)
+        _require_urls("", settings.broker, settings.ledger, needed)
     else:
-        cell_ = settings.cells[name]
-        _require_places(f"cells.{name}.", cell_.broker, cell_.ledger, needed)
-        update |= _tables(settings, name, cell_)
+        named = settings.cells[name]
+        _require_urls(f"cells.{name}.", named.broker, named.ledger, needed)
+        update |= _tables(settings, name, named)
     return settings.model_copy(update=update)
 
 
-def _require_places(table: str, broker: BrokerSettings, ledger: LedgerSettings, needed: tuple[Part, ...]) -> None:
-    """Raise SettingsError where a place that is needed is not set: beside others there is no default."""
+def _require_urls(table: str, broker: BrokerSettings, ledger: LedgerSettings, needed: tuple[Part, ...]) -> None:
+    """Raise SettingsError if a needed server's URL is not set: with several cells there is no default."""
     is_set = {
         Part.BROKER: "url" in broker.model_fields_set,
         Part.LEDGER: "database_url" in ledger.model_fields_set,
@@ -88,7 +88,7 @@ def _require_places(table: str, broker: BrokerSettings, ledger: LedgerSettings, 
 def _tables(
     settings: Settings, name: str, cell: CellSettings
 ) -> dict[str, BrokerSettings | LedgerSettings | CacheSettings]:
-    """Return the tables of a named cell, with what they leave out from those of the default cell."""
+    """Return the tables of a named cell, completed from those of the default cell."""
     broker, ledger = {"url": ""} | _given(cell.broker), {"database_url": ""} | _given(cell.ledger)
     cache = {"url": MEMORY} | _given(cell.cache)
     return {
@@ -104,7 +104,7 @@ def _given(table: BrokerSettings | LedgerSettings | CacheSettings) -> dict[str, 
 
 @contextmanager
 def naming_cell(cell: str) -> Iterator[None]:
-    """Have a SettingsError about a table of the default cell's name say that it is this cell's."""
+    """Rewrite a SettingsError about a table of the default cell to name this cell's table."""
     try:
         yield
     except SettingsError as error:

@@ -1,6 +1,6 @@
-"""Log lines about what a stranger can bring about at any rate: events are summed up, and each sum is a line.
+"""Bounds log lines about events that a stranger can cause at any rate: events are summed, and each sum is a line.
 
-A line for each event would be the stranger's to fill a disk with, and cost more than the event itself.
+With a line for each event a stranger could fill a disk, and the line would cost more than the event.
 """
 
 import asyncio
@@ -19,35 +19,35 @@ Kind = TypeVar("Kind", bound=Hashable)
 class SummedLog(ABC, Generic[Kind]):
     """Counts events by kind, and writes a line for each kind within a second of its first event.
 
-    Whoever owns one calls `flush` when it ends, so every event is in some line. Kinds are a small closed set.
+    Its owner calls `flush` when it stops, so no event is lost. The kinds must be a small closed set.
     """
 
     def __init__(self) -> None:
-        """Begin with nothing to write."""
+        """Start without any events."""
         self._unlogged: Final = Counter[Kind]()
 
     def add(self, kind: Kind, number: int = 1) -> None:
-        """Count so many events of a kind."""
+        """Count `number` events of a kind."""
         if not self._unlogged:
             asyncio.get_running_loop().call_later(FLUSH_SECONDS, self.flush)
         self._unlogged[kind] += number
 
     def flush(self) -> None:
-        """Write what has not been written."""
+        """Write all lines that are due."""
         for kind, number in self._unlogged.items():
             self._write(kind, number)
         self._unlogged.clear()
 
     @abstractmethod
     def _write(self, kind: Kind, number: int) -> None:
-        """Write the line about so many events of a kind."""
+        """Write the line for `number` events of a kind."""
 
 
 class LimitedLog(SummedLog[str]):
-    """Logs one event: of each kind how many times, and the fields of the last."""
+    """Logs one event: for each kind, how often it happened and the fields of its last occurrence."""
 
     def __init__(self, event: str, level: str) -> None:
-        """Take what is logged, and how serious it is."""
+        """Take the event's text and log level."""
         super().__init__()
         self._log: Final = structlog.get_logger()
         self._event: Final = event
@@ -55,7 +55,7 @@ class LimitedLog(SummedLog[str]):
         self._last: Final[dict[str, Mapping[str, Any]]] = {}
 
     def record(self, kind: str, number: int = 1, **fields: Any) -> None:
-        """Count one event or more of the same, and keep the last one's fields for the line."""
+        """Count one or more occurrences of a kind, and keep the fields for its line."""
         self.add(kind, number)
         self._last[kind] = fields
 

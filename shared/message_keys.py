@@ -1,10 +1,10 @@
-"""The keys that sign messages between gateways and workers: the broker's password alone proves nothing.
+"""Signs and verifies messages between gateways and workers: the broker's password alone proves nothing.
 
-A signed body is a MAC of 32 bytes and the payload. The MAC is HMAC-SHA256 by a key derived from one of
-`[broker] keys` for the message's purpose, so that no message of one purpose is ever taken for one of another.
-In a named cell (see `shared.cells`) the purpose names the cell, so that no message of one cell is ever taken
-for one of another, even where they share their keys. Whom it is for stands in the payload. It is checked
-before anything is decoded.
+A signed body is a MAC of 32 bytes followed by the payload. The MAC is HMAC-SHA256 by a key that is derived
+from one of `[broker] keys` for the message's purpose, so that a message of one purpose never passes for one of
+another. In a named cell (see `shared.cells`) the derivation includes the cell, so that a message of one cell
+never passes for one of another, even where they share their keys. The recipient stands in the payload. The MAC
+is verified before anything is decoded.
 """
 
 import hmac
@@ -24,16 +24,16 @@ _SETTING: Final = "[broker] keys"
 
 
 class Purpose(StrEnum):
-    """What a message is for."""
+    """The purpose of a message, for which its key is derived."""
 
     BATCH = "batch"
-    """A gateway's questions."""
+    """Operations and queries from a gateway."""
 
     REPLY = "reply"
-    """A worker's answers to one gateway."""
+    """Replies of a worker to one gateway."""
 
     DEAD = "dead"
-    """Credits that a worker put aside, or a person sent back: posted with nobody waiting."""
+    """Credits dead-lettered by a worker or requeued by a person; nobody waits for their reply."""
 
 
 class MessageKeys:
@@ -42,7 +42,7 @@ class MessageKeys:
     __slots__ = ("_derived",)
 
     def __init__(self, keys: Sequence[bytes], cell: str = MAIN) -> None:
-        """Take the keys, at least one, and the cell that they sign in."""
+        """Take the keys, at least one, and the cell that they sign for."""
         of_cell = "" if cell == MAIN else f" of cell {cell}"
         self._derived: Final = {
             purpose: tuple(hmac.digest(key, f"credits.v2 {purpose}{of_cell}".encode(), "sha256") for key in keys)
@@ -50,11 +50,11 @@ class MessageKeys:
         }
 
     def sign(self, purpose: Purpose, payload: bytes) -> bytes:
-        """Return the body that carries a payload."""
+        """Return the signed body for a payload."""
         return hmac.digest(self._derived[purpose][0], payload, "sha256") + payload
 
     def verify(self, body: bytes, *purposes: Purpose) -> memoryview | None:
-        """Return the payload of a body that was signed for one of the purposes; None for any other bytes."""
+        """Return the payload of a body that was signed for one of the purposes; None for any other body."""
         view = memoryview(body)
         mac, payload = view[:MAC_BYTES], view[MAC_BYTES:]
         for purpose in purposes:

@@ -1,4 +1,4 @@
-"""Amounts: text outside, integer minor units inside, never a binary fraction.
+"""Amounts of money: text outside, integer minor units inside, never a binary fraction.
 
 >>> euro = Currencies()
 >>> euro.to_minor("10.50", "EUR"), euro.to_minor("5.000", "EUR"), euro.to_minor("7", "JPY")
@@ -25,17 +25,17 @@ from shared.errors import MoneyError
 
 MINOR_DIGITS_MAX: Final = 18
 MINOR_MAX: Final = 10**MINOR_DIGITS_MAX - 1
-"""The largest amount and the largest balance, in minor units: 18 digits, inside a signed 64-bit integer."""
+"""The largest amount and the largest balance in minor units: 18 digits, which fit a signed 64-bit integer."""
 
-# Longer texts can't be amounts; the bounds keep `int` away from digits by the thousand, exponents included.
+# Longer texts can't be amounts; the bounds keep thousands of digits, also from exponents, away from `int`.
 _AMOUNT = re.compile(r"([0-9]{1,40})(?:\.([0-9]{1,40}))?(?:[eE]([+-]?0?[0-9]{1,2}))?")
 
 
 def decimal_digits(text: str) -> tuple[str, str]:
-    """Return the digits of an amount before and after its point, the latter without trailing zeros.
+    """Return the digits of an amount before and after its decimal point, the latter without trailing zeros.
 
-    An exponent is resolved: a Java double writes ten million as 1.0E7. Raises MoneyError for a sign, a
-    separator, a non-ASCII digit, and for more than 40 digits or an exponent beyond 99.
+    An exponent is applied: a Java double writes ten million as 1.0E7. Raises MoneyError for a sign, a separator,
+    a non-ASCII digit, and for more than 40 digits or an exponent beyond 99.
 
     >>> decimal_digits("10.50"), decimal_digits("1.0E7"), decimal_digits("25e-1")
     (('10', '5'), ('10000000', ''), ('2', '5'))
@@ -61,7 +61,7 @@ def _shifted(whole: str, fraction: str, power: int) -> tuple[str, str]:
 
 
 class Currencies:
-    """The currencies this installation pays in, with their number of decimals."""
+    """The currencies that this installation pays in, with their number of decimals."""
 
     def __init__(self, extra: Mapping[str, int] | None = None) -> None:
         """Take ISO 4217's currencies and `extra`: code -> decimals."""

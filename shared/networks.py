@@ -1,4 +1,4 @@
-"""Networks in the settings, and addresses as clients and proxies write them."""
+"""Reads networks from the settings, and addresses as clients and proxies write them."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -12,14 +12,14 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 ADDRESS_CHARACTERS_MAX: Final = 45
-"""The longest address in text: an IPv6 one that ends with an IPv4 one."""
+"""The length of the longest address as text: an IPv6 address that ends with an IPv4 one."""
 
 _MAPPED: Final = IPv6Network("::ffff:0:0/96")
-"""IPv4 in IPv6: what a dual-stack socket tells of an IPv4 client."""
+"""IPv4-mapped IPv6 addresses, by which a dual-stack socket reports IPv4 clients."""
 
 
 def read_address(text: str) -> Address | None:
-    """Return the address that a text is, an IPv4-mapped IPv6 address as IPv4; None for anything else.
+    """Return the address in a text, an IPv4-mapped IPv6 address as IPv4; None for any other text.
 
     >>> read_address("::ffff:192.0.2.1"), read_address("192.0.2.1:80"), read_address("fe80::1%eth0")
     (IPv4Address('192.0.2.1'), None, None)
@@ -35,9 +35,9 @@ def read_address(text: str) -> Address | None:
 
 
 def read_networks(value: object) -> tuple[Network, ...]:
-    """Return the networks of a list, or of a text that is one network or a JSON list of several.
+    """Return the networks in a list, or in a text that is one network or a JSON list.
 
-    Raises ValueError, which says which one is wrong and never repeats it.
+    Raises ValueError, which gives the number of the wrong entry and never repeats it.
 
     >>> read_networks("192.0.2.0/24"), read_networks('["2001:db8::/32", "192.0.2.7"]')
     ((IPv4Network('192.0.2.0/24'),), (IPv6Network('2001:db8::/32'), IPv4Network('192.0.2.7/32')))

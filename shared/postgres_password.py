@@ -1,6 +1,6 @@
-"""Where PostgreSQL's driver gets a password: the URL, or else a variable, or else a file of passwords.
+"""Finds the password that PostgreSQL's driver will use: from the URL, else a variable, else a password file.
 
-asyncpg follows libpq, but for services, which it reads from a DSN that it isn't given here.
+asyncpg follows libpq in this, except for service files, which it reads from a DSN that it isn't given here.
 """
 
 import getpass
@@ -18,17 +18,17 @@ _FIELDS: Final = 5
 
 
 class Password(NamedTuple):
-    """A password, and what holds it."""
+    """A password, and where it comes from."""
 
     text: str
     source: str
-    """In words that follow the setting's name; "" for the URL itself."""
+    """Text that follows the setting's name in a message; "" for the URL itself."""
 
 
 def postgres_passwords(url: str) -> Iterator[Password]:
-    """Yield each password that may be sent to the servers of a URL of PostgreSQL.
+    """Yield each password that may be sent to the servers of a PostgreSQL URL.
 
-    Where an option says the same as the part of the URL before it, the option counts: so SQLAlchemy has it.
+    Where an option repeats a part of the URL, the option wins, as in SQLAlchemy.
     """
     try:
         parts = urlsplit(url)
@@ -36,7 +36,7 @@ def postgres_passwords(url: str) -> Iterator[Password]:
         fields = _fields(parts, options)
     except ValueError:
         return
-    if in_url := options.get("password") or _written(parts.password):
+    if in_url := options.get("password") or _url_part(parts.password):
         yield from (Password(text, "") for text in in_url)
     elif (variable := os.environ.get("PGPASSWORD")) is not None:
         yield Password(variable, "the password in PGPASSWORD ")
@@ -55,18 +55,18 @@ def _passfile(options: Mapping[str, list[str]]) -> Path | None:
 
 
 def _fields(parts: SplitResult, options: Mapping[str, list[str]]) -> tuple[list[str], ...]:
-    """Return hosts, ports, databases and users as a file's entries name them, whatever says so first."""
-    user = options.get("user") or _written(parts.username) or _variable("PGUSER") or [getpass.getuser()]
-    databases = options.get("database") or _written(parts.path.removeprefix("/")) or _variable("PGDATABASE")
+    """Return hosts, ports, databases and users as a password file's entries name them, from the URL or variables."""
+    user = options.get("user") or _url_part(parts.username) or _variable("PGUSER") or [getpass.getuser()]
+    databases = options.get("database") or _url_part(parts.path.removeprefix("/")) or _variable("PGDATABASE")
     hosts = _listed(options.get("host") or _host(parts) or _variable("PGHOST") or [""])
     ports = _listed(options.get("port") or _port(parts) or _variable("PGPORT") or ["5432"])
-    for place in [host for host in hosts if not host.startswith("/") and host.count(":") == 1]:
-        ports.append(place.partition(":")[2])
+    for host_and_port in [host for host in hosts if not host.startswith("/") and host.count(":") == 1]:
+        ports.append(host_and_port.partition(":")[2])
     return [_as_in_file(host) for host in hosts], ports, databases or user, user
 
 
-def _written(text: str | None) -> list[str]:
-    """Return a part of the URL; one that is empty is none."""
+def _url_part(text: str | None) -> list[str]:
+    """Return a part of the URL as a list; an empty part counts as missing."""
     return [unquote(text)] if text else []
 
 
@@ -75,9 +75,9 @@ def _variable(name: str) -> list[str]:
 
 
 def _host(parts: SplitResult) -> list[str]:
-    """Return the URL's host as it is written: urlsplit's is in lower case, and entries are not."""
-    place = parts.netloc.rpartition("@")[2]
-    return _written(parts.hostname if place.startswith("[") else place.partition(":")[0])
+    """Return the URL's host as it is written: urlsplit lowers its case, and password files keep theirs."""
+    host_and_port = parts.netloc.rpartition("@")[2]
+    return _url_part(parts.hostname if host_and_port.startswith("[") else host_and_port.partition(":")[0])
 
 
 def _port(parts: SplitResult) -> list[str]:
@@ -89,17 +89,17 @@ def _listed(texts: list[str]) -> list[str]:
 
 
 def _as_in_file(host: str) -> str:
-    """Return how entries name a host: that of a Unix socket, or of none, is called localhost."""
+    """Return the name that a password file has for a host: a Unix socket, or none, is called localhost."""
     return "localhost" if not host or host.startswith("/") else host.rpartition(":")[0] or host
 
 
 def _matching(passfile: Path, wanted: tuple[list[str], ...]) -> Iterator[Password]:
-    """Yield the password of the first entry that fits, or of all that fit one of several hosts."""
+    """Yield the password of the first matching entry; with several hosts, of every matching entry."""
     try:
         with passfile.open(encoding="utf-8", errors="replace") as file:
             text = file.read(PASSFILE_BYTES_MAX)
     except OSError:
-        return  # as to the driver: no password is in force
+        return  # as for the driver, no password is in force
     for line in text.splitlines():
         fields = _FIELD.split(line.strip().replace(r"\\", "\n"), maxsplit=_FIELDS - 1)
         if line.lstrip().startswith("#") or len(fields) < _FIELDS:

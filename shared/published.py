@@ -1,6 +1,6 @@
-"""Secrets that anybody can read in this repository: good for a demonstration, and for nobody beyond loopback.
+"""Finds secrets that are published in this repository: fit for a demonstration on loopback, and nothing else.
 
-A process that others than this machine may reach does not start while one of them is in force.
+A process that is reachable from other machines does not start with one of them.
 """
 
 import ipaddress
@@ -24,25 +24,25 @@ PUBLISHED: Final = frozenset(
         "operator-demo-token",
         "credits",
         "guest",  # RabbitMQ's own account
-        # As the documents write it where yours is to stand.
+        # Placeholders in the documentation.
         "PASSWORD",
         "password",
         "...",
     }
 )
 PUBLISHED_PREFIX: Final = "demo-"
-"""So every password and key begins that compose.yaml has for a demonstration."""
+"""The prefix of every demonstration password and key in compose.yaml."""
 
 PUBLISHED_SUFFIX: Final = "_PASSWORD"
-"""So every password ends that the files in deploy/ have where yours is to stand."""
+"""The suffix of every placeholder for a password in deploy/."""
 
 _SECRET_KEYS: Final = frozenset({"secrets", "tokens", "keys"})
 
 
 def refuse_published_secrets(settings: Settings, table: str) -> None:
-    """Raise SettingsError, which names the key, if `[table]` is served to others with a published secret."""
-    place = settings.gateway if table == "gateway" else settings.operator
-    served_at = place.served_at or place.host
+    """Raise SettingsError, which names the key, if `[table]` is served beyond loopback with a published secret."""
+    server = settings.gateway if table == "gateway" else settings.operator
+    served_at = server.served_at or server.host
     if is_loopback(served_at):
         return
     for key, source, secret in _secrets(settings.model_dump(), ()):
@@ -54,12 +54,12 @@ def refuse_published_secrets(settings: Settings, table: str) -> None:
 
 
 def is_published(secret: str) -> bool:
-    """Tell whether a secret stands in this repository."""
+    """Return whether a secret appears in this repository."""
     return secret in PUBLISHED or secret.startswith(PUBLISHED_PREFIX) or secret.endswith(PUBLISHED_SUFFIX)
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether "HOST" or "HOST:PORT" is reached from this machine alone; of names, localhost is.
+    """Return whether "HOST" or "HOST:PORT" is reachable from this machine only; of names, only localhost is.
 
     >>> [is_loopback(a) for a in ("127.0.0.1:8080", "[::1]:8080", "::1", "localhost", "0.0.0.0", "8080")]
     [True, True, True, True, False, False]
@@ -78,7 +78,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _secrets(table: dict[str, Any], path: tuple[str, ...]) -> Iterator[tuple[str, str, str]]:
-    """Yield each secret that is in force: the key, what holds it where that is elsewhere, and the secret."""
+    """Yield each secret in force: its key, its source where that isn't the settings, and the secret itself."""
     for name, value in table.items():
         where = f"[{'.'.join(path)}] {name}"
         if isinstance(value, dict):
@@ -100,17 +100,17 @@ def _read(named: str, where: str) -> Iterator[str]:
     try:
         yield read_secret(named, where).decode(errors="replace")
     except SettingsError:
-        return  # another process's: it isn't in force here
+        return  # this process can't read it, so it isn't in force here
 
 
 def _passwords(urls: str) -> Iterator[str]:
-    """Yield the passwords of a server's URLs. A broker that is named without an account gets guest's."""
+    """Yield the passwords in a server's URLs. A broker URL without an account means RabbitMQ's own, guest."""
     for given in node_urls(urls):
         url = given
         if is_sentinel_url(given):
-            place = read(given)
-            yield from [place.password] if place.password else []
-            url = place.redis_url
+            sentinels = read(given)
+            yield from [sentinels.password] if sentinels.password else []
+            url = sentinels.redis_url
         try:
             parts = urlsplit(url)
             password, options = parts.password, parse_qs(parts.query)

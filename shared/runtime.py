@@ -1,4 +1,4 @@
-"""What is not needed: when to search for it, when to give it back, and what a bounded memory forgets."""
+"""Tunes memory: garbage collection, freed memory that is returned to the system, and bounded dicts."""
 
 import ctypes
 import gc
@@ -6,75 +6,75 @@ from itertools import islice
 from typing import Any, Final
 
 YOUNG_OBJECTS_MAX: Final = 20_000
-"""So many new objects before the young are searched; Python's own 700 are a few requests' worth."""
+"""New objects per collection of the youngest generation; Python's own 700 are a few requests' worth."""
 
 _OLDER: Final = (50, 100)
 
 
 def tune_gc() -> None:
-    """Leave what is there now out of every search, and search for more seldom.
+    """Exempt all present objects from garbage collection, and collect less often.
 
-    To be called once, when a process is about to serve: it has loaded what stays, and what it makes from
-    then on is mostly gone when the request is answered, without any search.
+    Call it once, when a process is about to serve: what it has loaded stays, and what a request allocates is
+    mostly freed by reference counting when the request is answered.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(YOUNG_OBJECTS_MAX, *_OLDER)
 
 
-class MemoryReturn:
-    """Gives free memory back to the system, once much of it was in use and no longer is.
+class MemoryTrimmer:
+    """Returns freed memory to the system after much of it was in use.
 
-    The C library keeps what was freed between what is still in use: 130 MB, once 600 bulk requests of 1 MB
-    each were answered. To give that back took 18 ms, so it waits until there is quiet.
+    The C library keeps freed memory that lies between blocks in use. Returning it blocks the process for some
+    milliseconds, so it waits until the load has passed.
     """
 
-    def __init__(self, much_bytes: int, quiet_looks: int) -> None:
-        """Take from how much in use on it is worth it, and how often in a row it has to be found below."""
-        self._much_bytes: Final = much_bytes
-        self._quiet_looks: Final = quiet_looks
-        self._looks_left = 0
+    def __init__(self, bytes_min: int, quiet_checks: int) -> None:
+        """Take the use in bytes that makes trimming worthwhile, and how many checks in a row must then be below it."""
+        self._bytes_min: Final = bytes_min
+        self._quiet_checks: Final = quiet_checks
+        self._checks_left = 0
 
     @property
     def is_due(self) -> bool:
-        """Whether there is something to give back."""
-        return self._looks_left > 0
+        """Whether there is memory to return."""
+        return self._checks_left > 0
 
-    def note(self, used_bytes: int) -> None:
-        """Note how much is in use."""
-        if used_bytes >= self._much_bytes:
-            self._looks_left = self._quiet_looks
+    def record(self, used_bytes: int) -> None:
+        """Record how many bytes are in use."""
+        if used_bytes >= self._bytes_min:
+            self._checks_left = self._quiet_checks
 
-    def look(self, used_bytes: int) -> None:
-        """Give memory back if it is time; to be called now and then."""
-        self.note(used_bytes)
-        if self._looks_left > 0 and used_bytes < self._much_bytes:
-            self._looks_left -= 1
-            if not self._looks_left:
+    def check(self, used_bytes: int) -> None:
+        """Record how many bytes are in use, and trim if enough checks in a row were low. Call it periodically."""
+        self.record(used_bytes)
+        if self._checks_left > 0 and used_bytes < self._bytes_min:
+            self._checks_left -= 1
+            if not self._checks_left:
                 _trim()
 
 
 def _trim() -> None:
-    """Have the C library give back what it can; others than glibc keep less, and have no such function."""
+    """Have glibc return free memory; other C libraries keep less of it and have no such function."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(ctypes.c_size_t(0))
 
 
-def let_go(error: BaseException) -> None:
-    """Cut an exception off from the frames that raised it.
+def drop_traceback(error: BaseException) -> None:
+    """Detach an exception from the frames that raised it.
 
-    Where one of them holds the exception in turn, all that they hold, such as a message's body, stays until
-    the next search.
+    If one of those frames refers to the exception, everything the frames hold, such as a message's body, would
+    stay in memory until the next garbage collection.
     """
     error.__traceback__ = error.__cause__ = error.__context__ = None
 
 
 def evict_oldest(memory: dict[Any, Any], entries_max: int) -> None:
-    """Remove what was put first, until there are so many.
+    """Remove the oldest entries until `entries_max` are left.
 
-    All are looked up before any is removed: the search for the first of a dict passes over those that were
-    there before it, which cost a worker a tenth of its time.
+    The keys are listed before any is removed: finding a dict's first key skips over the entries removed before it,
+    so a loop that looked for the first key each time would take quadratic time.
 
     >>> numbers = {"a": 1, "b": 2, "c": 3}
     >>> evict_oldest(numbers, 2)

@@ -1,4 +1,4 @@
-"""Secrets that the settings name: a literal, `env:NAME` or `file:PATH`."""
+"""Reads the secrets that the settings name: a literal, `env:NAME` or `file:PATH`."""
 
 import os
 import stat
@@ -14,14 +14,14 @@ _UTF8_MARK: Final = b"\xef\xbb\xbf"
 def read_secret(named: str, where: str) -> bytes:
     """Return the secret that the setting `where` names. Raises SettingsError for a missing one.
 
-    White space around what a variable or a file holds is none of the secret: editors and shells end a line.
-    A literal has quotes around it, so white space there is a slip that every signature would fail by.
+    White space around the content of a variable or file is stripped: editors and shells end it with a newline.
+    Around a literal, where it stands inside quotes, it is refused: it is a mistake that would break every signature.
     """
     if named.startswith("env:"):
         secret = os.environb.get(os.fsencode(named.removeprefix("env:")), b"").strip()
     elif named.startswith("file:"):
         try:
-            secret = _file(Path(named.removeprefix("file:"))).removeprefix(_UTF8_MARK).strip()
+            secret = _read_file(Path(named.removeprefix("file:"))).removeprefix(_UTF8_MARK).strip()
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise SettingsError(f"{where}: secret {named}: {reason}") from None
@@ -34,7 +34,7 @@ def read_secret(named: str, where: str) -> bytes:
     return secret
 
 
-def _file(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     found = path.stat()
     if not stat.S_ISREG(found.st_mode):
         raise ValueError("is no file")

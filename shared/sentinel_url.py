@@ -1,7 +1,7 @@
-"""Where the cache's sentinels are: `redis+sentinel://user:password@a:26379,b:26379/mymaster/0`.
+"""Reads the URL of Redis sentinels: `redis+sentinel://user:password@a:26379,b:26379/mymaster/0`.
 
-Account, number of the database and options are those of Redis, as in `redis://`; the account at the sentinels
-themselves is in `sentinel_username` and `sentinel_password`. `rediss+sentinel://` is TLS to both.
+Account, database number and options are those of Redis, as in `redis://`; the account at the sentinels
+themselves is in `sentinel_username` and `sentinel_password`. `rediss+sentinel://` uses TLS for both.
 
 >>> read("redis+sentinel://:secret@a,[::1]:26380/mymaster/2?sentinel_password=p+q&client_name=x")
 SentinelUrl(sentinels=(('a', 26379), ('::1', 26380)), primary_name='mymaster')
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
 
-from shared.server_url import ACCOUNT_HINT, read_options, refuse_characters, refuse_options, refuse_place
+from shared.server_url import ACCOUNT_HINT, read_options, refuse_characters, refuse_host_and_port, refuse_options
 
 PORT: Final = 26_379
 SENTINELS_MAX: Final = 16
@@ -26,39 +26,39 @@ _PATH: Final = re.compile(r"/(?P<name>[A-Za-z0-9._-]{1,255})(?P<database>/[0-9]{
 
 @dataclass(frozen=True, slots=True)
 class SentinelUrl:
-    """Sentinels, the name under which they know the primary, and how to log in to both."""
+    """The sentinels, the name under which they know the primary, and the credentials for both."""
 
     sentinels: tuple[tuple[str, int], ...]
     primary_name: str
     username: str | None = field(repr=False)
     password: str | None = field(repr=False)
     redis_url: str = field(repr=False)
-    """Account, database and options of the Redis that the sentinels name, as if the first of them were it."""
+    """Account, database and options of the primary, as a URL whose host is the first sentinel."""
 
 
 def is_sentinel_url(url: str) -> bool:
-    """Tell whether a URL names sentinels."""
+    """Return whether a URL names sentinels."""
     return _SCHEME.match(url) is not None
 
 
 def read(url: str) -> SentinelUrl:
-    """Return what a URL says. Raises ValueError without repeating it, for it may hold passwords.
+    """Return the parsed URL. Raises ValueError, which does not repeat it: it may hold passwords.
 
-    What is Redis' own is in `redis_url`, and is not looked at here.
+    The Redis part goes to `redis_url` without being checked.
     """
     scheme, rest = _SCHEME.match(url), _SCHEME.sub("", url, count=1)
     if scheme is None:
         raise ValueError("must begin with redis+sentinel:// or rediss+sentinel://")
     if defect := refuse_characters(url):
         raise ValueError(defect)
-    netloc, after = _divide(rest)
-    account, at, places = netloc.rpartition("@")
+    netloc, after = _split(rest)
+    account, at, hosts = netloc.rpartition("@")
     path, _, query = after.partition("?")
-    query = query.replace("+", "%2B")  # in a password it is itself, and no blank
+    query = query.replace("+", "%2B")  # a plus in a password is a plus, not a blank
     name, database = _read_path(path)
     options = _sentinel_options(query)
     others = "&".join(pair for pair in query.split("&") if pair.partition("=")[0] not in options)
-    members = places.split(",")
+    members = hosts.split(",")
     return SentinelUrl(
         sentinels=_read_sentinels(members),
         primary_name=name,
@@ -68,8 +68,8 @@ def read(url: str) -> SentinelUrl:
     )
 
 
-def _divide(rest: str) -> tuple[str, str]:
-    """Return accounts and places, and what follows them."""
+def _split(rest: str) -> tuple[str, str]:
+    """Return the account and hosts, and what follows them."""
     end = min((rest.find(mark) for mark in "/?" if mark in rest), default=len(rest))
     if "#" in rest or "@" in rest[end:]:
         raise ValueError(f"is no URL; {ACCOUNT_HINT}")
@@ -77,7 +77,7 @@ def _divide(rest: str) -> tuple[str, str]:
 
 
 def _read_path(path: str) -> tuple[str, str]:
-    """Return the primary's name, and the database's number behind its slash."""
+    """Return the primary's name, and the database's number with its slash."""
     found = _PATH.fullmatch(path)
     if found is None or (found["name"].isdigit() and found["database"] is None):
         raise ValueError(
@@ -95,9 +95,9 @@ def _read_sentinels(members: list[str]) -> tuple[tuple[str, int], ...]:
 def _read_sentinel(member: str, which: str) -> tuple[str, int]:
     try:
         parts = urlsplit(f"redis://{member}")
-    except ValueError:  # a bracket without its other
+    except ValueError:  # an unmatched bracket
         raise ValueError(f"{which}: is no host and port; {ACCOUNT_HINT}") from None
-    if defect := refuse_place(parts):
+    if defect := refuse_host_and_port(parts):
         raise ValueError(f"{which}: {defect}")
     return parts.hostname or "", parts.port or PORT
 

@@ -1,7 +1,7 @@
-"""What the URLs of our servers have in common: what may be misread in them, options, files of TLS.
+"""Checks the parts that our servers' URLs share: host, port, account, options and TLS files.
 
-A driver passes over an option that it doesn't know, or fails by it at every connection, which looks like an
-outage. So options are named here, and any other stops the start. No message repeats a value.
+A driver ignores an option that it doesn't know, or fails at every connection because of it, which looks like an
+outage. So the known options are listed, and any other one prevents the start. No message repeats a value.
 """
 
 import re
@@ -24,7 +24,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def refuse_account(url: str) -> str | None:
-    """Return what is wrong with a URL whose account reaches beyond its place, or None.
+    """Return what is wrong with a URL whose password breaks the URL's syntax, or None.
 
     >>> refuse_account("redis://:p/w@cache:6379/0")
     'is no URL; in a password write %40 for @, %2F for /, %3F for ?, %23 for #, %25 for %'
@@ -33,7 +33,7 @@ def refuse_account(url: str) -> str | None:
         return defect
     try:
         parts = urlsplit(url)
-    except ValueError:  # a bracket without its other
+    except ValueError:  # an unmatched bracket
         return f"is no URL; {ACCOUNT_HINT}"
     if "#" in url or "@" in f"{parts.path}?{parts.query}":
         return f"is no URL; {ACCOUNT_HINT}"
@@ -41,9 +41,9 @@ def refuse_account(url: str) -> str | None:
 
 
 def refuse_characters(url: str) -> str | None:
-    """Return what is wrong with the characters of a URL, as they are written and as they are read, or None.
+    """Return what is wrong with the characters of a URL, raw or percent-decoded, or None.
 
-    NUL ends a text in C and separates the account in AMQP: a password that holds one arrives as another.
+    NUL ends a C string and separates the fields of an AMQP login, so a password with NUL would arrive altered.
     """
     if _CONTROL.search(url):
         return "a line break, or another character that can't be seen, stands in it"
@@ -57,28 +57,28 @@ def refuse_characters(url: str) -> str | None:
     return None
 
 
-def refuse_place(parts: SplitResult) -> str | None:
-    """Return what is wrong with host and port of a URL, or None."""
+def refuse_host_and_port(parts: SplitResult) -> str | None:
+    """Return what is wrong with the host and port of a URL, or None."""
     try:
         port = parts.port
     except ValueError:
         return f"the port must be a number up to {PORT_MAX}; {ACCOUNT_HINT}"
     if port == 0:
         return f"the port must be a number from 1 to {PORT_MAX}"
-    # By hand: urlsplit's hostname is in lower case, and lacks what stands around an address in brackets.
-    place = parts.netloc.rpartition("@")[2]
-    if place.startswith("["):
-        inside, bracket, after = place[1:].partition("]")
+    # Not urlsplit's hostname, which is in lower case and drops the brackets and anything after them.
+    host_and_port = parts.netloc.rpartition("@")[2]
+    if host_and_port.startswith("["):
+        inside, bracket, after = host_and_port[1:].partition("]")
         if not bracket or (after and not after.startswith(":")):
             return "what stands in brackets is no IPv6 address"
         return refuse_host(inside, is_bracketed=True)
-    return refuse_host(place.partition(":")[0])
+    return refuse_host(host_and_port.partition(":")[0])
 
 
 def refuse_host(host: str, *, is_bracketed: bool = False) -> str | None:
-    """Return what is wrong with a host, which is a name or an address, or None.
+    """Return what is wrong with a host name or address, or None.
 
-    A name that no resolver can even be asked for is told from one that it doesn't know yet.
+    Only invalid names are refused; a valid name that no resolver knows may become known later.
 
     >>> refuse_host("a..b"), refuse_host("redis-1.internal."), refuse_host("fe80::1", is_bracketed=True)
     ('two dots of the host have nothing between them', None, None)
@@ -87,7 +87,7 @@ def refuse_host(host: str, *, is_bracketed: bool = False) -> str | None:
         return "there is no host"
     if is_bracketed:
         return None if _is_ipv6(host) else "what stands in brackets is no IPv6 address"
-    if not host.isprintable():  # pasted along: some drivers pass over it, others raise
+    if not host.isprintable():  # pasted by accident: some drivers ignore such characters, others raise
         return "the host has a character that can't be seen"
     try:
         labels = [label if label.isascii() else label.encode("idna").decode() for label in host.split(".")]
@@ -114,7 +114,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def read_options(query: str) -> dict[str, str]:
-    """Return a URL's options. Raises ValueError for one that is there twice, or too many."""
+    """Return a URL's options. Raises ValueError if one is given twice or there are too many."""
     pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=OPTIONS_MAX)
     options = dict(pairs)
     if len(options) < len(pairs):
@@ -132,9 +132,9 @@ def refuse_options(options: Collection[str], known: Collection[str]) -> str | No
 
 
 def refuse_tls_files(options: Mapping[str, str], authority: str, certificate: str, key: str) -> str | None:
-    """Return what is wrong with the files of TLS that these options name, or None.
+    """Return what is wrong with the TLS files that a URL's options name, or None.
 
-    They hold the authorities' certificates, our own certificate, and its key.
+    The parameters are the names of the options for the CA certificates, our own certificate, and its key.
     """
     if key in options and certificate not in options:
         return f"{key} needs {certificate}"

@@ -2,7 +2,7 @@
 
 `CREDITS_CONFIG` names the file (default `credits.toml`, which need not exist); `CREDITS_BROKER__URL`
 overrides `[broker] url`, and so on. With no URL set everything runs in one process on one SQLite file.
-Integrations stay unread tables here: only a provider's own file in `gateway/providers/` knows its settings.
+Integrations are plain dicts here, because only a provider's own file in `gateway/providers/` knows its settings.
 """
 
 from enum import StrEnum
@@ -26,7 +26,7 @@ from pydantic_settings import (
 )
 
 from shared import broker_url, cache_url
-from shared.cell_places import MAIN, Place, find_defect
+from shared.cell_places import MAIN, CellUrls, find_defect
 from shared.errors import SettingsError
 from shared.networks import Networks
 from shared.settings_defects import defects_of
@@ -120,13 +120,13 @@ class BrokerSettings(_Table):
 
     @property
     def cell(self) -> str:
-        """The cell whose broker it is."""
+        """The cell that this broker belongs to."""
         return self._cell
 
     def in_cell(self, name: str, given: dict[str, Any]) -> "BrokerSettings":
-        """Return the broker of another cell, where what is given is different."""
+        """Return a copy for another cell, with the fields in `given` replaced."""
         copy = self.model_copy(update=given)
-        copy._cell = name  # noqa: SLF001  (our own, of a copy)
+        copy._cell = name  # noqa: SLF001  (of our own copy)
         return copy
 
 
@@ -179,7 +179,7 @@ class Role(StrEnum):
     """Reads the audit log."""
 
     def includes(self, needed: "Role") -> bool:
-        """Tell whether this role may do what `needed` may."""
+        """Return whether this role may do what `needed` may."""
         order = list(Role)
         return order.index(self) >= order.index(needed)
 
@@ -247,10 +247,10 @@ class Settings(BaseSettings):
     cells: dict[CellName, CellSettings] = {}
 
     @model_validator(mode="after")
-    def _cells_are_apart(self) -> Self:
-        places = {MAIN: _place("", self.broker, self.ledger)}
-        places |= {n: _place(f"cells.{n}.", c.broker, c.ledger) for n, c in self.cells.items()}
-        if defect := find_defect(places, self.integrations):
+    def _cells_are_separate(self) -> Self:
+        urls = {MAIN: _urls_of("", self.broker, self.ledger)}
+        urls |= {n: _urls_of(f"cells.{n}.", c.broker, c.ledger) for n, c in self.cells.items()}
+        if defect := find_defect(urls, self.integrations):
             raise ValueError(defect)
         return self
 
@@ -263,13 +263,13 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read what the caller gives, then the environment, then the file."""
+        """Give precedence to the caller's values, then the environment, then the file."""
         variables = InitSettingsSource(settings_cls, read_environment(cls.model_fields))
         return init_settings, variables, InitSettingsSource(settings_cls, read_config_file())
 
 
-def _place(table: str, broker: BrokerSettings, ledger: LedgerSettings) -> Place:
-    return Place(
+def _urls_of(table: str, broker: BrokerSettings, ledger: LedgerSettings) -> CellUrls:
+    return CellUrls(
         table,
         broker.url if "url" in broker.model_fields_set else None,
         ledger.database_url if "database_url" in ledger.model_fields_set else None,
@@ -277,7 +277,7 @@ def _place(table: str, broker: BrokerSettings, ledger: LedgerSettings) -> Place:
 
 
 def load_settings() -> Settings:
-    """Read and validate the settings. Raises SettingsError with one line: what is wrong, and where."""
+    """Read and validate the settings. Raises SettingsError with one line that names the faults and their settings."""
     try:
         return Settings()
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Where settings are written: one TOML file, and environment variables; and which of the two holds a key."""
+"""Reads settings from one TOML file and the environment, and finds which of the two sets a key."""
 
 import json
 import os
@@ -15,7 +15,7 @@ PREFIX: Final = "CREDITS_"
 DEFAULT_FILE: Final = "credits.toml"
 FILE_BYTES_MAX: Final = 1_048_576
 NESTING_MAX: Final = 8
-"""Parts that the name of a variable may have."""
+"""The number of parts that a variable's name may have."""
 
 _CONFIG: Final = "CREDITS_CONFIG"
 _NOT_SETTINGS: Final = frozenset({_CONFIG, "CREDITS_ACTOR", "CREDITS_CELL"})
@@ -23,8 +23,8 @@ _TEST_PREFIX: Final = "CREDITS_TEST_"
 
 _UTF16_MARKS: Final = (b"\xff\xfe", b"\xfe\xff")
 
-# Kubernetes tells each container where every service of its namespace is: a service named `credits` or
-# `credits-gateway` gives names that begin as ours do. Both the name and the value must have its exact shape.
+# Kubernetes sets variables for every service of a namespace: a service named `credits` or `credits-gateway`
+# yields names that begin like ours. To be ignored, both name and value must have exactly its shape.
 _SERVICE: Final = r"CREDITS(?:_[A-Z0-9]+)*"
 _SERVICE_URL: Final = r"(?:tcp|udp|sctp)://\S+:\d+"
 _KUBERNETES: Final = tuple(
@@ -40,14 +40,14 @@ _KUBERNETES: Final = tuple(
     )
 )
 
-_PLACE: Final = re.compile(r"\[(?P<table>[^\]\s]+)\] (?P<key>\w+)")
+_SETTING: Final = re.compile(r"\[(?P<table>[^\]\s]+)\] (?P<key>\w+)")
 
 
 def config_file() -> Path | None:
-    """Return the path of the settings file, or None where none is named and none has the default name."""
+    """Return the path of the settings file, or None if none is named and the default doesn't exist."""
     named = os.environ.get(_CONFIG)
     if named == "":
-        return None  # set to nothing: the environment says it all
+        return None  # set but empty: the environment holds all settings
     if named is not None:
         return Path(named)
     default = Path(DEFAULT_FILE)
@@ -55,20 +55,20 @@ def config_file() -> Path | None:
 
 
 def read_config_file() -> dict[str, Any]:
-    """Return what the settings file says. Raises SettingsError with one line: the file and its defect."""
+    """Return the contents of the settings file. Raises SettingsError with one line: the file and its fault."""
     path = config_file()
     if path is None:
         return {}
-    text = _text(_bytes(path), path)
+    text = _decode(_read_bytes(path), path)
     try:
         return tomllib.loads(text)
     except RecursionError:
         raise SettingsError(f"{path}: nested too deeply") from None
-    except ValueError as error:  # tomllib's is one; it names line and column, and no value
+    except ValueError as error:  # TOMLDecodeError is one; it names line and column, and no value
         raise SettingsError(f"{path}: {error}") from None
 
 
-def _bytes(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     named = f"{_CONFIG} names {str(path)!r}" if os.environ.get(_CONFIG) else f"{path}"
     where = "" if path.is_absolute() else f" in {Path.cwd()}"
     try:
@@ -82,11 +82,11 @@ def _bytes(path: Path) -> bytes:
         raise SettingsError(f"{named}, which can't be read{where}: {error.strerror}") from None
 
 
-def _text(content: bytes, path: Path) -> str:
+def _decode(content: bytes, path: Path) -> str:
     if content.startswith(_UTF16_MARKS) or b"\0" in content:
         raise SettingsError(f"{path}: is UTF-16 or no text at all; save it as UTF-8")
     try:
-        return content.decode("utf-8-sig")  # Windows' editors put a mark before the text
+        return content.decode("utf-8-sig")  # editors on Windows begin a file with a byte order mark
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise SettingsError(
@@ -95,9 +95,9 @@ def _text(content: bytes, path: Path) -> str:
 
 
 def read_environment(tables: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what variables set, as nested tables. Raises SettingsError for a name that belongs to no table.
+    """Return the settings in environment variables, as nested tables. Raises SettingsError for an unknown table.
 
-    A misspelt variable would otherwise be passed over in silence and leave a default in force.
+    Otherwise a misspelt variable would be ignored silently, and a default be in force.
     """
     read: dict[str, Any] = {}
     for name, keys in _variables():
@@ -106,15 +106,15 @@ def read_environment(tables: Mapping[str, Any]) -> dict[str, Any]:
         value = _value(os.environ[name])
         if len(keys) == 1 and not isinstance(value, dict):
             raise SettingsError(f"{name}: [{keys[0]}] is a table: set {PREFIX}{keys[0].upper()}__KEY, or JSON")
-        _put(read, name, keys, value)
+        _merge(read, name, keys, value)
     return read
 
 
 def _variables() -> Iterator[tuple[str, list[str]]]:
-    """Yield each variable that is a setting, those of whole tables first, with the keys that it names."""
+    """Yield each variable that is a setting, with its path of keys; shorter paths come first."""
     seen: dict[str, str] = {}
     for name in sorted(os.environ, key=lambda name: (name.count("__"), name)):
-        if not name.upper().startswith(PREFIX) or _is_anothers(name):
+        if not name.upper().startswith(PREFIX) or _is_foreign(name):
             continue
         if (other := seen.setdefault(name.upper(), name)) != name:
             raise SettingsError(f"{other} and {name} are both set, and are the same setting")
@@ -125,14 +125,14 @@ def _variables() -> Iterator[tuple[str, list[str]]]:
 
 
 def _as_in_file(name: str, keys: list[str]) -> list[str]:
-    """Return keys in the file's letters: lower case, but for a currency's code, which is as written."""
+    """Return keys in the case that the file has: lower case, except that a currency's code stays as written."""
     table, *others = (key.lower() for key in keys)
     if table == "currencies":
         others = [key.upper() if name.islower() else key for key in keys[1:]]
     return [table, *others]
 
 
-def _is_anothers(name: str) -> bool:
+def _is_foreign(name: str) -> bool:
     value = os.environ[name]
     return (
         name in _NOT_SETTINGS
@@ -149,7 +149,7 @@ def _hint(key: str, tables: Mapping[str, Any]) -> str:
 
 
 def _value(text: str) -> Any:
-    """Return a list or table that is written in JSON, or else the text, which the setting's type reads."""
+    """Return a JSON list or table decoded; return any other text as it is, for the setting's type to parse."""
     if not text.lstrip().startswith(("[", "{")):
         return text
     try:
@@ -158,7 +158,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _put(read: dict[str, Any], name: str, keys: list[str], value: Any) -> None:
+def _merge(read: dict[str, Any], name: str, keys: list[str], value: Any) -> None:
     *tables, last = keys
     for key in tables:
         read = read.setdefault(key, {})
@@ -167,16 +167,16 @@ def _put(read: dict[str, Any], name: str, keys: list[str], value: Any) -> None:
     read[last] = {**read[last], **value} if isinstance(read.get(last), dict) and isinstance(value, dict) else value
 
 
-def located(message: str) -> str:
-    """Return a line that begins with `[table] key` with what holds that key in front of it."""
-    match = _PLACE.match(message)
+def with_origin(message: str) -> str:
+    """Return a message that begins with `[table] key`, prefixed with the source that sets the key."""
+    match = _SETTING.match(message)
     if match is None:
         return message
     return f"{origin([*match['table'].split('.'), match['key']])}{message}"
 
 
 def origin(keys: Sequence[str]) -> str:
-    """Return the name of the variable that sets a key, or of the file, with a colon; "" where neither may."""
+    """Return the variable that sets a key, else the settings file, with a colon; "" if there is neither."""
     for name, others in sorted(_variables(), key=lambda variable: -len(variable[1])):
         if all(key == other for key, other in zip(keys, others, strict=False)):
             return f"{name}: "

@@ -17,7 +17,7 @@ CellName = Annotated[str, Field(pattern=CELL_NAME)]
 
 
 def _currency_code(code: str) -> str:
-    """Refuse what the tables can't hold, instead of making another currency of it."""
+    """Refuse a code that the tables can't hold, rather than convert it into another currency's."""
     if not (code.isascii() and code.isalnum() and 3 <= len(code) <= 10 and code == code.upper()):
         raise ValueError("a currency's code has 3 to 10 digits and upper-case letters, as the provider sends it")
     return code
@@ -27,7 +27,7 @@ CurrencyCode = Annotated[str, AfterValidator(_currency_code)]
 
 
 def string_list(value: object) -> object:
-    """Take one text for a list of one; a variable may hold a JSON list."""
+    """Return a text as a list of one; a text that begins with `[`, as in a variable, is a JSON list."""
     if not isinstance(value, str):
         return value
     if not value.startswith("["):
@@ -39,4 +39,4 @@ def string_list(value: object) -> object:
 
 
 StringList = Annotated[tuple[str, ...], BeforeValidator(string_list)]
-"""One text, or a list of several; in a variable, a JSON list."""
+"""One text or a list of texts; in an environment variable, a JSON list."""

@@ -1,1 +1,1 @@
-"""The providers' protocols, one file each; `registry` lists them, `base` is what each has to offer."""
+"""The providers' protocols, one file each; `registry` lists them, `base` defines their interface."""

@@ -1,8 +1,8 @@
-"""What every provider's file has to offer: four verbs, a table of codes, and a sample of its request.
+"""The interface of a provider: four verbs, a table of codes, and a sample request.
 
-A callback goes through `authenticate`, `parse`, `normalize`; the ledger's answer goes through `render`.
-`split` and `join` stand around them for a provider that sends several credits in one request.
-What several providers would otherwise each write for themselves stands below, once.
+A callback goes through `authenticate`, `parse` and `normalize`; the ledger's reply goes through `render`.
+`split` and `join` wrap these for a provider that sends several credits in one request.
+Helpers that several providers need stand at the end of this file.
 """
 
 from abc import ABC, abstractmethod
@@ -27,13 +27,13 @@ TEXT_CHARACTERS_MAX: Final = 1_000
 EXPLANATION_CHARACTERS_MAX: Final = 256
 
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS_MAX, pattern=r"\A[^\x00]*\Z")]
-"""Free text that is needed. No NUL: PostgreSQL can't store it."""
+"""Free text in a required field. NUL is refused, because PostgreSQL can't store it."""
 
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
 """An identifier, as `shared.ids` defines it."""
 
 CurrencyText = Annotated[str, msgspec.Meta(max_length=10)]
-"""What stands where a currency code should; whether it is one is for `Provider.amount` to say."""
+"""The text of a currency field; `Provider.amount` checks that it is a currency code."""
 
 SENTENCES: Final[Mapping[OutcomeCode, str]] = {
     OutcomeCode.POSTED: "",
@@ -51,23 +51,23 @@ SENTENCES: Final[Mapping[OutcomeCode, str]] = {
     OutcomeCode.UNAVAILABLE: "no answer in time, send it again",
     OutcomeCode.UNPOSTABLE: "not processed, send it again",
 }
-"""What a provider's message field says when nobody said anything more exact."""
+"""The text of a provider's message field where the outcome has no detail of its own."""
 
 
 class Callback(NamedTuple):
-    """One HTTP request, or one item of a bulk request, as it came."""
+    """One HTTP request, or one item of a bulk request, as it was received."""
 
     path: str
-    """What follows `/NAME/`, such as "credit"."""
+    """The path after `/NAME/`, such as "credit"."""
 
     body: bytes
     headers: Mapping[str, str] = {}
-    """Looked up by lower-case name."""
+    """Values by lower-case name."""
 
     query: Mapping[str, str] = {}
 
     def header(self, name: str) -> str:
-        """Return a header's value without blanks around it, or "" where there is none."""
+        """Return a header's value without surrounding blanks, or "" if it is missing."""
         return self.headers.get(name, "").strip(" \t")
 
 
@@ -79,17 +79,17 @@ class Reply(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class CallbackRejected(CreditsError):  # noqa: N818  (it says what became of the request)
-    """The callback can't become a credit; `outcome` is what the provider is told."""
+class CallbackRejected(CreditsError):  # noqa: N818  (named after the request's end)
+    """The callback can't become a credit; `outcome` is rendered as the reply."""
 
     def __init__(self, result: OutcomeCode, detail: str = "") -> None:
-        """Take a result and, for people, a sentence without any secret in it."""
+        """Take the outcome's code and, for people, a sentence that contains no secret."""
         super().__init__(detail or result.value)
         self.outcome: Final = Outcome(result, detail=detail)
 
 
 class IntegrationSettings(BaseModel):
-    """`[integrations.NAME]`: what every provider's settings have in common."""
+    """`[integrations.NAME]`: the settings that all providers share."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -109,10 +109,10 @@ class IntegrationSettings(BaseModel):
 
 
 class Win(NamedTuple):
-    """The facts of a made-up win, for a sample request."""
+    """The data of an invented win, for a sample request."""
 
     provider_tx_id: str
-    """A UUID, which every provider's format admits."""
+    """A UUID, which every provider's format allows."""
 
     player_id: str
     session_id: str
@@ -123,94 +123,96 @@ class Win(NamedTuple):
 
 Message = TypeVar("Message")
 
-
 SettingsType = TypeVar("SettingsType", bound=IntegrationSettings)
 
 
 class Provider(ABC, Generic[SettingsType, Message]):
-    """One integration: a provider's protocol with one account's settings and secrets."""
+    """One integration: a provider's protocol with the settings and secrets of one account."""
 
     paths: ClassVar[tuple[str, ...]]
-    """The callbacks it sends, as `Callback.path` names them."""
+    """The callbacks that it sends, as values of `Callback.path`."""
 
     headers: ClassVar[frozenset[str]] = frozenset()
-    """The headers that it reads, in lower case: none may come with two values."""
+    """The headers that it reads, in lower case; a request with two values for one of them is refused."""
 
     reads_query: ClassVar = False
-    """Whether it reads the query, which is passed over if not."""
+    """Whether it reads the query string; if not, the query is ignored."""
 
     retry_reply_varies: ClassVar = True
-    """Whether 'ask again' depends on the request, such as by an id or a number of items. Said once if not."""
+    """Whether the 'send it again' reply depends on the request, as by an id in it. If not, it is rendered once."""
 
     settings_type: ClassVar[type[IntegrationSettings]]
-    """What `[integrations.NAME]` holds for this provider; the same type as SettingsType."""
+    """The model of `[integrations.NAME]` for this provider; the same type as SettingsType."""
 
     def __init__(self, name: str, settings: SettingsType, secrets: SigningKeys, currencies: Currencies) -> None:
-        """Take the integration's name, settings and secrets, as `gateway.providers.build` has read them."""
+        """Take the integration's name, settings and secrets, as `gateway.providers.registry.build` has read them."""
         self.name: Final = name
         self.settings: Final = settings
         self.secrets: Final = secrets
         self.currencies: Final = currencies
 
     def startup_warning(self) -> str | None:
-        """Return what the operator should be told at each start."""
+        """Return a warning for the operator that is logged at each start, or None."""
         return None
 
     def is_readable_from(self, other: Self) -> bool:  # noqa: ARG002
-        """Tell whether what is signed names another account than `other`'s, should they share a secret."""
+        """Return whether signed messages name their account, and `other` has another account than this one."""
         return False
 
     @abstractmethod
     def authenticate(self, callback: Callback) -> None:
-        """Verify the signature over the bytes as they came. Raises Refused; looks nothing up."""
+        """Verify the signature over the bytes as received, without a query to the ledger. Raises CallbackRejected."""
 
     @abstractmethod
     def parse(self, callback: Callback) -> Message:
-        """Read the body into the provider's own schema, numbers as written. Raises Refused."""
+        """Decode the body into the provider's own schema, numbers as written. Raises CallbackRejected."""
 
     def lookup(self, message: Message) -> Lookup | None:  # noqa: ARG002
-        """Return what `normalize` has to ask the ledger first: who the player is. Raises Refused."""
+        """Return the query whose reply `normalize` needs, such as for the player's currency, or None.
+
+        Raises CallbackRejected.
+        """
         return None
 
     @abstractmethod
     def normalize(self, message: Message, holder: Holder | None) -> Credit | FindPlayer:
-        """Turn a message into a question to the ledger. Raises Refused.
+        """Turn a message into a credit or a query for the ledger. Raises CallbackRejected.
 
-        `holder` answers `lookup`; it is None when nothing was asked, or nobody was found.
+        `holder` is the reply to `lookup`; it is None if there was no query or it found nothing.
         """
 
     def render(self, callback: Callback, answer: Outcome | Holder) -> Reply:
-        """Say the ledger's answer, or a refusal, in the provider's words, signed where it wants that."""
+        """Return the provider's reply to the ledger's answer or to a rejection, signed where the provider needs it."""
         if isinstance(answer, Outcome):
             return self.render_outcome(callback, answer)
         return self.render_holder(callback, answer)
 
     @abstractmethod
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
-        """Say what became of a credit, or why a request was refused."""
+        """Return the reply to a credit, or to a request that was rejected."""
 
     def render_holder(self, callback: Callback, holder: Holder) -> Reply:  # noqa: ARG002
-        """Say a balance, for a provider whose `normalize` asks for one."""
-        raise TypeError(f"{type(self).__name__} asks for no balance")
+        """Return the reply with a balance, for a provider whose `normalize` queries one."""
+        raise TypeError(f"{type(self).__name__} queries no balance")
 
     @abstractmethod
     def sample_request(self, win: Win) -> Callback:
-        """Return the provider's signed request for `win`, as the provider would send it."""
+        """Return a signed request for `win`, as the provider would send it."""
 
     def holds_few(self, callback: Callback) -> bool:  # noqa: ARG002
-        """Tell whether a short request holds so few credits that all are refused in about the time of one."""
+        """Return whether a short request holds so few credits that rejecting all of them costs about as much as one."""
         return True
 
     def split(self, callback: Callback) -> list[Callback]:
-        """Return the credits of one request, each to be answered on its own. Raises Refused."""
+        """Return the credits of one request, each of which is answered on its own. Raises CallbackRejected."""
         return [callback]
 
     def join(self, callback: Callback, replies: Sequence[Reply]) -> Reply:  # noqa: ARG002
-        """Make one reply of the replies to what `split` returned."""
+        """Combine the replies to the credits of `split` into one reply."""
         return replies[0]
 
     def require_currency(self, setting: str, code: str) -> None:
-        """Refuse a setting of this integration that is no currency. Raises SettingsError."""
+        """Raise SettingsError if `code`, the value of a setting of this integration, is no currency."""
         try:
             self.currencies.exponent(code)
         except MoneyError as error:
@@ -221,12 +223,12 @@ class Provider(ABC, Generic[SettingsType, Message]):
         return default_bytes
 
     def wallet_for(self, kind: Kind) -> Wallet:
-        """Return the wallet that a win of this kind goes to."""
-        free = kind in {Kind.FREE_SPIN, Kind.REWARD} and self.settings.free_spin_wins == "bonus"
-        return Wallet.BONUS if free else Wallet.REAL
+        """Return the wallet that a win of this kind is paid into."""
+        is_bonus = kind in {Kind.FREE_SPIN, Kind.REWARD} and self.settings.free_spin_wins == "bonus"
+        return Wallet.BONUS if is_bonus else Wallet.REAL
 
     def amount(self, text: str, currency: str) -> int:
-        """Return minor units of an amount as the provider wrote it. Raises Refused."""
+        """Return the minor units of an amount as the provider wrote it. Raises CallbackRejected."""
         try:
             self.currencies.exponent(currency)
         except MoneyError as error:
@@ -237,28 +239,28 @@ class Provider(ABC, Generic[SettingsType, Message]):
             raise CallbackRejected(OutcomeCode.MALFORMED, f"amount: {error}") from None
 
     def number(self, minor: int, currency: str) -> msgspec.Raw:
-        """Return minor units as a JSON number: a plain decimal, trailing zeros trimmed."""
+        """Return minor units as a JSON number: a plain decimal without trailing zeros."""
         return msgspec.Raw(self.currencies.to_text(minor, currency).encode())
 
 
-class LastRead(Generic[Message]):
-    """What is read of a callback, kept for the verb that comes next: `parse` follows `authenticate`."""
+class LastParsed(Generic[Message]):
+    """Caches the result for the last callback, because `parse` follows `authenticate` and needs the same decoding."""
 
     def __init__(self, read: Callable[[Callback], Message]) -> None:
-        """Take what reads a callback."""
+        """Take the function that decodes a callback."""
         self._read: Final = read
-        self._known: tuple[Callback, Message] | None = None
+        self._last: tuple[Callback, Message] | None = None
 
     def of(self, callback: Callback) -> Message:
-        """Return what was read of the callback, or read it. Raises what `read` raises."""
-        known = self._known
-        if known is None or known[0] is not callback:
-            known = self._known = callback, self._read(callback)
-        return known[1]
+        """Return the result for a callback, from the cache if it was the last one. Raises what `read` raises."""
+        last = self._last
+        if last is None or last[0] is not callback:
+            last = self._last = callback, self._read(callback)
+        return last[1]
 
 
 def explain(outcome: Outcome) -> str:
-    """Return one sentence for a provider's message field, free of anything secret."""
+    """Return one sentence for a provider's message field, free of secrets."""
     if outcome.mismatched_fields:
         return f"{SENTENCES[outcome.code]}: {', '.join(outcome.mismatched_fields)}"
     return (outcome.detail or SENTENCES[outcome.code])[:EXPLANATION_CHARACTERS_MAX]

@@ -1,6 +1,6 @@
-"""Requests of many items: bounded before they are read, taken apart as they came, and answered in one.
+"""Splits requests of many items within a bound, and joins the replies.
 
-Items are counted by their commas first: that takes a twentieth of the time that it takes to take them apart.
+Before a request is decoded, its items are estimated by counting commas, which is far cheaper.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ from gateway.providers.fields import decode
 from shared.outcome import OutcomeCode
 
 FEW_COMMAS_MAX: Final = 64
-"""A comma stands between items, so a body with so many holds few of them."""
+"""Items are separated by commas, so a body with at most this many holds few items."""
 
 ITEM_COMMAS_MAX: Final = 64
-"""On average: a body with more of them has more items than it may have, or none that are credits."""
+"""Commas per item, on average: a body with more of them has too many items, or none that are credits."""
 
 
 class Bulk:
-    """One provider's form of such requests and replies: a list of items under a name."""
+    """One provider's format of bulk requests and replies: a list of items under a name."""
 
     def __init__(self, requests: str, responses: str, items_max: int) -> None:
-        """Take the names of the two lists, and how many items a request may have."""
+        """Take the names of the two lists, and the number of items that a request may have."""
         self._requests: Final = requests
         self._responses: Final = responses
         self._items_max: Final = items_max
@@ -32,11 +32,11 @@ class Bulk:
         )
 
     def holds_few(self, body: bytes) -> bool:
-        """Tell whether a short body has so few items that all are refused in about the time of one credit."""
+        """Return whether a short body has so few items that rejecting all of them costs about as much as one credit."""
         return body.count(b",") <= FEW_COMMAS_MAX
 
     def split(self, body: bytes) -> list[bytes]:
-        """Return the bytes of each item. Raises Refused for more than there may be."""
+        """Return the bytes of each item. Raises CallbackRejected if there are too many."""
         if body.count(b",") > ITEM_COMMAS_MAX * self._items_max:
             raise CallbackRejected(OutcomeCode.MALFORMED, f"{self._requests}: too many items")
         items: list[msgspec.Raw] = decode(self._decoder, body).items
@@ -45,5 +45,5 @@ class Bulk:
         return [bytes(item) for item in items]
 
     def join(self, replies: Sequence[Reply]) -> Reply:
-        """Put the replies to all items into one, in their order."""
+        """Return one reply that lists the replies to all items, in their order."""
         return json_reply({self._responses: [msgspec.Raw(reply.body) for reply in replies]})

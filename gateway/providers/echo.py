@@ -1,4 +1,4 @@
-"""What an error reply repeats of a request that may be wrong in all else: one text of its body."""
+"""Reads the one text field that an error reply repeats, even from a request that is otherwise malformed."""
 
 from codecs import BOM_UTF8
 from typing import Any, Final
@@ -10,7 +10,7 @@ from gateway.providers.fields import ABSENT, Anything, decode, lexeme
 
 
 class Echo:
-    """Reads one field of a JSON object, where it is a text of bounded length; it refuses nothing."""
+    """Reads one field of a JSON object if it is a text of bounded length; never raises."""
 
     def __init__(self, name: str) -> None:
         """Take the field's name."""
@@ -20,20 +20,20 @@ class Echo:
         self._decoder: Final[msgspec.json.Decoder[Any]] = msgspec.json.Decoder(msgspec.defstruct("Echoed", [field]))
 
     def read(self, body: bytes) -> dict[str, str]:
-        """Return the field for a reply, or nothing where it can't be read."""
-        if self._mark not in body:  # which is seen faster than decoded
+        """Return the field as a dict to merge into a reply; an empty dict if it can't be read."""
+        if self._mark not in body:  # much faster than decoding
             return {}
-        try:  # not by schema: errors that nobody is told of cost several times as much
+        try:  # not `decode`: its error texts, which nobody would see, cost several times as much
             written = bytes(self._decoder.decode(body.decode()).text)
             text = _text.decode(written) if written.startswith(b'"') else None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return self._read_odd(body)
+            return self._read_leniently(body)
         if text is None or len(text) > TEXT_CHARACTERS_MAX or "\0" in text:
             return {}
         return {self._name: text}
 
-    def _read_odd(self, body: bytes) -> dict[str, str]:
-        """Read a body that `decode` alone reads, for its mark or for half of a surrogate pair."""
+    def _read_leniently(self, body: bytes) -> dict[str, str]:
+        """Read a body that only `decode` accepts, because of a byte order mark or a lone surrogate."""
         if not (body.startswith(BOM_UTF8) or b"\\u" in body):
             return {}
         try:

@@ -1,9 +1,9 @@
-"""The fields of a request: how each kind is read, and what becomes of one that is not as it should be.
+"""Reads the fields of a request, and defines what happens to malformed ones.
 
-What money needs (its id, player, amount and currency, and all that is signed) is read strictly, and refused
-where it is none. All else is `Anything`: it is stored as an id where it is one, or else recorded, and costs
-no win.
-No refusal quotes what came: it says where, and what was expected.
+Fields that money depends on (id, player, amount, currency, and everything signed) are read strictly, and a
+malformed one is refused. All other fields are `Anything`: stored as an id if they are one, recorded otherwise,
+so that no win is lost to them.
+No error message quotes a value: it names the field, and what was expected.
 """
 
 import codecs
@@ -21,43 +21,43 @@ from shared.outcome import OutcomeCode
 
 FORM_FIELDS_MAX: Final = 64
 LONE_SURROGATES_MAX: Final = 1_000
-"""Halves of surrogate pairs that are read in one body; one with more of them is refused."""
+"""The number of lone surrogates that are replaced in one body; a body with more of them is refused."""
 
 Anything = msgspec.Raw
-"""A field that the money does not depend on. It holds any JSON value: none of them costs a player a win."""
+"""A field that money does not depend on. It accepts any JSON value, so that none of them costs a player a win."""
 
 ABSENT: Final = msgspec.Raw(b"null")
-"""The value of such a field where there is none."""
+"""The value of such a field when it is missing."""
 
 WholeNumber = Annotated[int, msgspec.Meta(ge=0)]
-"""Digits alone (-0 is 0): a fraction, an exponent or a boolean is refused, and zeros in front are no JSON."""
+"""An integer of digits only (-0 is 0): a fraction, an exponent, a boolean or a leading zero is refused."""
 
 IdOrNumber = Id | WholeNumber
-"""An identifier that may come as a whole number: see `id_text`."""
+"""An identifier that may also be sent as a whole number; see `id_text`."""
 
 
 def decode(
     decoder: msgspec.json.Decoder[Message], body: bytes, too_deep: OutcomeCode = OutcomeCode.MALFORMED
 ) -> Message:
-    """Read JSON strictly, but for a byte order mark and halves of surrogate pairs.
+    """Decode JSON strictly, but tolerate a byte order mark and lone surrogates.
 
-    Raises Refused with what is wrong and where.
+    Raises CallbackRejected, which names the fault and its place.
 
-    `too_deep` is the result of a body that is nested deeper than can be read: UNAVAILABLE, so that the
-    provider asks again, for one whose signature is known to be good.
+    `too_deep` is the outcome of a body that is nested too deeply to be decoded: UNAVAILABLE, so that the provider
+    sends it again, if its signature has been verified.
     """
     try:
-        # As text, because msgspec passes over bytes that are no UTF-8 where it keeps nothing, or a Raw.
+        # As text, because msgspec does not check the UTF-8 of fields that it skips or returns as Raw.
         text = body.decode()
         try:
             return decoder.decode(text)
         except msgspec.DecodeError:
-            mended = _without_lone_surrogates(text.removeprefix("\ufeff"))
-            if mended == text:
+            repaired = _without_lone_surrogates(text.removeprefix("\ufeff"))
+            if repaired == text:
                 raise
-        return decoder.decode(mended)
+        return decoder.decode(repaired)
     except msgspec.DecodeError as error:
-        raise CallbackRejected(OutcomeCode.MALFORMED, _without_values(str(error))) from None
+        raise CallbackRejected(OutcomeCode.MALFORMED, _without_quotes(str(error))) from None
     except UnicodeDecodeError as error:
         raise CallbackRejected(OutcomeCode.MALFORMED, f"not UTF-8 at byte {error.start}") from None
     except RecursionError:
@@ -65,29 +65,29 @@ def decode(
 
 
 def _without_lone_surrogates(text: str) -> str:
-    r"""Return JSON with a NUL for each escaped half of a surrogate pair, such as a text cut in an emoji has.
+    r"""Return JSON in which each escaped lone surrogate, such as a cut emoji leaves, is replaced by an escaped NUL.
 
-    msgspec refuses those even in fields that it skips. What the money needs admits no NUL, so it stays
-    refused there; all else is recorded with the NUL as an escape.
+    msgspec refuses lone surrogates even in fields that it skips. Fields that money depends on admit no NUL, so
+    they stay refused; other fields are recorded with the escaped NUL.
 
     >>> _without_lone_surrogates(r'["won \ud83d", "\ud83d\ude00", "\\ud83d"]')
     '["won \\u0000", "\\ud83d\\ude00", "\\\\ud83d"]'
     """
     if "\\u" not in text or "\0" in text:
         return text
-    # An escaped backslash is hidden behind a raw NUL, which JSON never holds: what follows it is no escape.
+    # Escaped backslashes become raw NULs, which JSON never contains, so that no escape is seen after them.
     hidden = text.replace("\\\\", "\0")
     return _LONE_SURROGATE.sub(r"\\u0000", hidden, LONE_SURROGATES_MAX).replace("\0", "\\\\")
 
 
 def decode_json_or_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
-    """Read JSON or a form, whatever its content type is said to be. Raises Refused with what is wrong."""
+    """Decode JSON or a form, whatever the content type claims. Raises CallbackRejected with the fault."""
     is_json = body.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"{")
     return (decode if is_json else _decode_form)(decoder, body)
 
 
 def _decode_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message:
-    """Read a form, whose fields are JSON strings to the schema."""
+    """Decode a form, whose fields the schema sees as JSON strings."""
     try:
         fields = parse_qsl(
             body.decode(),
@@ -96,21 +96,21 @@ def _decode_form(decoder: msgspec.json.Decoder[Message], body: bytes) -> Message
             errors="strict",
             max_num_fields=FORM_FIELDS_MAX,
         )
-    except ValueError:  # whose text quotes the body
+    except ValueError:  # its text quotes the body
         raise CallbackRejected(OutcomeCode.MALFORMED, f"not a form of at most {FORM_FIELDS_MAX} fields") from None
     return decode(decoder, msgspec.json.encode(dict(fields)))
 
 
-def _without_values(sentence: str) -> str:
-    """Return what msgspec says, or of a sentence that may quote a value the field's path alone."""
-    if _QUOTES_NOTHING.match(sentence):
+def _without_quotes(sentence: str) -> str:
+    """Return msgspec's message, or only the field's path where the message may quote a value."""
+    if _QUOTELESS.match(sentence):
         return sentence
     path = _PATH.search(sentence)
     return "not one of the known values" + (path[0] if path else "")
 
 
 def lexeme(raw: msgspec.Raw, field: str) -> str:
-    """Return a JSON number as it was written, or the text of a JSON string. Raises Refused for others."""
+    """Return a JSON number as written, or the text of a JSON string. Raises CallbackRejected for other values."""
     written = bytes(raw)
     if written[:1] == b'"':
         return decode(_text, written)
@@ -118,7 +118,7 @@ def lexeme(raw: msgspec.Raw, field: str) -> str:
 
 
 def number_lexeme(raw: msgspec.Raw, field: str) -> str:
-    """Return a JSON number as it was written: 5, 5.0 and 5.00 are three texts. Raises Refused for others."""
+    """Return a JSON number as written: 5, 5.0 and 5.00 are three texts. Raises CallbackRejected for other values."""
     written = bytes(raw)
     if written[:1] not in _NUMBER_STARTS or len(written) > TEXT_CHARACTERS_MAX:
         raise CallbackRejected(OutcomeCode.MALFORMED, f"{field}: not a number")
@@ -126,9 +126,9 @@ def number_lexeme(raw: msgspec.Raw, field: str) -> str:
 
 
 def id_text(given: str | int, field: str, characters_max: int = ID_CHARACTERS_MAX) -> str:
-    """Return an id as text: a whole number is the id of its digits, so 12 and "12" are one. Raises Refused.
+    """Return an id as text; a whole number becomes its digits, so 12 and "12" are the same. Raises CallbackRejected.
 
-    A text is bounded by its type already.
+    The length of a text is already bounded by its type.
     """
     if isinstance(given, str):
         return given
@@ -138,7 +138,7 @@ def id_text(given: str | int, field: str, characters_max: int = ID_CHARACTERS_MA
 
 
 def fixed_decimals(text: str, field: str, decimals: int) -> str:
-    """Return an amount as it is signed where exactly so many decimals are. Raises Refused.
+    """Return an amount with exactly `decimals` decimals, as some signatures cover it. Raises CallbackRejected.
 
     >>> [fixed_decimals(text, "amount", 2) for text in ("12.3", "12", "12.300", "1.23E1")]
     ['12.30', '12.00', '12.30', '12.30']
@@ -154,8 +154,8 @@ def fixed_decimals(text: str, field: str, decimals: int) -> str:
     return f"{whole.lstrip('0') or '0'}.{fraction.ljust(decimals, '0')}"
 
 
-def spoken(raw: Anything) -> str:
-    """Return a JSON string's text or a number as it was written, of any length, and "" for all else."""
+def scalar_text(raw: Anything) -> str:
+    """Return a JSON string's text or a number as written, of any length; "" for any other value."""
     written = bytes(raw)
     if written[:1] == b'"':
         return _any_text.decode(written)
@@ -163,30 +163,30 @@ def spoken(raw: Anything) -> str:
 
 
 def reference(raw: Anything, characters_max: int = ROUND_ID_CHARACTERS_MAX) -> str | None:
-    """Return a round, game, bet or session as it can be stored and looked up, or None where it can't."""
-    text = spoken(raw)
+    """Return the id of a round, game, bet or session if it can be stored and looked up, else None."""
+    text = scalar_text(raw)
     if len(text) > characters_max or not is_printable(text):
         return None
     return storable_round_id(text)
 
 
-def unusable(raw: Anything, usable: str | None) -> str | None:
-    """Return for the record what was said where `reference` found nothing to look up."""
+def raw_if_unusable(raw: Anything, usable: str | None) -> str | None:
+    """Return the value as text for `details` if `reference` found no usable id in it, else None."""
     return raw_text(raw) if usable is None else None
 
 
-def says_nothing(raw: Anything) -> bool:
-    """Tell whether an optional value is as good as absent: null, false, zero, or empty, as a text too."""
+def is_blank(raw: Anything) -> bool:
+    """Return whether an optional value means nothing: null, false, zero or empty, or a text of one of these."""
     written = bytes(raw)
-    if written in _NOTHING:
+    if written in _BLANKS:
         return True
-    return len(written) <= _NOTHING_BYTES_MAX and written.translate(None, _AROUND).strip(b"0.") in _NOTHING
+    return len(written) <= _BLANK_BYTES_MAX and written.translate(None, _QUOTES_AND_BLANKS).strip(b"0.") in _BLANKS
 
 
 def raw_text(raw: Anything) -> str:
-    """Return any JSON value for the record: "" for null, a string's text, anything else as written, cut.
+    """Return any JSON value as text for `details`: "" for null, a string's text, other values as written; shortened.
 
-    A string with a NUL in it, which PostgreSQL can't store, is recorded as it was written, too.
+    A string that contains NUL, which PostgreSQL can't store, is also recorded as written.
     """
     written = bytes(raw)
     if written == b"null":
@@ -195,9 +195,9 @@ def raw_text(raw: Anything) -> str:
     return (written.decode() if "\0" in text else text)[:TEXT_CHARACTERS_MAX]
 
 
-def bounded_details(**said: str | None) -> dict[str, str]:
-    """Return a credit's `details`: what the provider said of these, cut to a bounded length."""
-    return {name: text[:TEXT_CHARACTERS_MAX] for name, text in said.items() if text}
+def bounded_details(**texts: str | None) -> dict[str, str]:
+    """Return a credit's `details` from the texts given, each shortened to its bound, empty ones left out."""
+    return {name: text[:TEXT_CHARACTERS_MAX] for name, text in texts.items() if text}
 
 
 _HIGH: Final = r"\\u[dD][89abAB][0-9a-fA-F]{2}"
@@ -206,8 +206,8 @@ _LONE_SURROGATE: Final = re.compile(rf"{_HIGH}(?!{_LOW})|(?<!{_HIGH}){_LOW}")
 _text = msgspec.json.Decoder(Text)
 _any_text = msgspec.json.Decoder(str)
 _NUMBER_STARTS: Final = frozenset(b"%c" % c for c in b"-0123456789")
-_NOTHING: Final = frozenset({b"", b"null", b"false", b"[]", b"{}"})
-_NOTHING_BYTES_MAX: Final = 64
-_AROUND: Final = b'" \t\r\n'
-_QUOTES_NOTHING: Final = re.compile(r"(?:Expected |Object missing |JSON is malformed: |Input data was )")
+_BLANKS: Final = frozenset({b"", b"null", b"false", b"[]", b"{}"})
+_BLANK_BYTES_MAX: Final = 64
+_QUOTES_AND_BLANKS: Final = b'" \t\r\n'
+_QUOTELESS: Final = re.compile(r"(?:Expected |Object missing |JSON is malformed: |Input data was )")
 _PATH: Final = re.compile(r" - at `\$[\w.\[\]]*`\Z", re.ASCII)

@@ -3,29 +3,29 @@
 Sends    POST /NAME/movements/credit?walletSessionId=..., JSON, with x-parent-system-id, and x-signature: the
          hex SHA1 of raw body + secret, in capitals.
 Gets     HTTP 200 {"status": "CONFIRMED", "movementId", "leftBalance", "amountBonus", "subWalletsSummary"},
-         amounts as numbers; or HTTP 400 {"code", "type", "message"}, and HTTP 500 where it should ask again.
+         amounts as numbers; or HTTP 400 {"code", "type", "message"}; HTTP 500 if it should send it again.
 Sources  https://docs.gpas.live/: integration/credit, integration/close, appendices/idempotence, its errors
 
 Money dedups on `externalReference`. Neither player nor currency is in the body: both come from the wallet
-session, which the signature does not cover. So a reference is unique in the whole integration, and under
-another player's session it is a conflict.
+session, which the signature does not cover. So a reference is unique in the whole integration, and the same
+reference with another player's session is a conflict.
 
 Quirks
-- externalReference may come as a whole number: 12001 is "12001".
-- `value` comes as a JSON string or as a number; its own signature example has the string.
-- `tags` is a dynamic dictionary: up to 64 are recorded, values that are no strings as they were written. Tags
-  that are no dictionary cost no win.
+- externalReference may be a whole number: 12001 is "12001".
+- `value` is a JSON string or a number; the example of the signature has a string.
+- `tags` is a dynamic dictionary: up to 64 are recorded, values other than strings as written. A win whose tags
+  are no dictionary is paid nevertheless.
 - The signature covers the whole body, so a signed message determines its fields: no `signed_digest`.
-- The signature covers no header, so anyone can write another x-parent-system-id: two integrations may have no
-  secret in common, even with different parent systems.
-- 1001 is its code for a wrong parent system with HTTP 400, and with HTTP 500 for any fault of ours.
+- The signature covers no header, so anyone can write another x-parent-system-id: two integrations may not share
+  a secret, even with different parent systems.
+- Code 1001 means a wrong parent system with HTTP 400, and any fault of ours with HTTP 500.
 
 DECISIONS
-- Its pages ask both for an error and for the same success on a repeat: `duplicate_reply = "original"`, or
+- Its pages ask both for an error and for the original success on a repeat: `duplicate_reply = "original"`, or
   "error" for 1003.
 - Its pages forbid operations after a session's close, but a win is owed: `pay_closed_sessions = true`, or
-  false for 1004. A repeat of a win already paid is answered either way.
-- What its table has no code for is 1010, its custom code, with a type of ours.
+  false for 1004. A repeat of a win that was paid is answered in either case.
+- Outcomes without a code in its table get 1010, its custom code, with a type of ours.
 
 >>> body = (
 ...     '{"externalReference":"agt-n1572n6e5e5w2mw13l867azo4b381t27","value":"200",'
@@ -130,7 +130,7 @@ class CreditBody(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Movement(NamedTuple):
-    """A request, with what its query says."""
+    """A request: its body, and the session from its query."""
 
     wallet_session_id: str
     body: CreditBody
@@ -155,13 +155,13 @@ class Gpas(Provider[GpasSettings, Movement]):
     settings_type: ClassVar = GpasSettings
 
     def __init__(self, name: str, settings: GpasSettings, secrets: SigningKeys, currencies: Currencies) -> None:
-        """Let the setting for repeats choose their code."""
+        """Choose the code of repeats by the setting."""
         super().__init__(name, settings, secrets, currencies)
         repeat = CONFIRMED if settings.duplicate_reply == "original" else DUPLICATE_TX_ID
         self._codes: Final[Mapping[OutcomeCode, Code]] = {**CODES, OutcomeCode.REPLAYED: repeat}
 
     def authenticate(self, callback: Callback) -> None:
-        """Verify the parent system and the header against the whole body."""
+        """Verify the parent system, and the x-signature header against the whole body."""
         if callback.header("x-parent-system-id") != self.settings.parent_system_id:
             raise CallbackRejected(OutcomeCode.UNKNOWN_CALLER, "x-parent-system-id is not the configured one")
         given = callback.header("x-signature")
@@ -169,12 +169,12 @@ class Gpas(Provider[GpasSettings, Movement]):
             raise CallbackRejected(OutcomeCode.BAD_SIGNATURE)
 
     def parse(self, callback: Callback) -> Movement:
-        """Read the body, and the session that the query names."""
+        """Decode the body, and read the session from the query."""
         body = decode(_decoder, callback.body, too_deep=OutcomeCode.UNAVAILABLE)
         return Movement(callback.query.get("walletSessionId", ""), body)
 
     def lookup(self, message: Movement) -> FindSession:
-        """Ask for the player and the currency of the wallet session."""
+        """Return the query for the player and the currency of the wallet session."""
         if not message.wallet_session_id:
             raise CallbackRejected(OutcomeCode.UNKNOWN_SESSION, "walletSessionId is missing from the query")
         if not is_id(message.wallet_session_id):
@@ -182,7 +182,7 @@ class Gpas(Provider[GpasSettings, Movement]):
         return FindSession(self.name, message.wallet_session_id)
 
     def normalize(self, message: Movement, holder: Holder | None) -> Credit:
-        """Make a credit to the session's player, in the session's currency."""
+        """Return a credit for the session's player, in the session's currency."""
         body, tags = message.body, _read_tags(message.body.tags)
         if holder is None:
             raise CallbackRejected(OutcomeCode.UNKNOWN_SESSION)
@@ -205,7 +205,7 @@ class Gpas(Provider[GpasSettings, Movement]):
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
-        """Say the movement and the balances after it, or an error."""
+        """Reply with the movement and the balances after it, or with an error."""
         del callback  # nothing of the request is echoed
         code, receipt = self._codes[outcome.code], outcome.receipt
         if receipt is None or code is not CONFIRMED:
@@ -247,10 +247,10 @@ class Gpas(Provider[GpasSettings, Movement]):
 
 
 def _read_tags(raw: Anything) -> dict[str, Anything]:
-    """Return the tags whose names can be recorded, those with a meaning first; none of no dictionary."""
+    """Return the tags whose names can be recorded, known ones first; an empty dict if the value is no dictionary."""
     if bytes(raw)[:1] != b"{":
         return {}
     tags = _tags.decode(raw)
-    meant = [name for name in MEANINGFUL_TAGS if name in tags]
+    meaningful = [name for name in MEANINGFUL_TAGS if name in tags]
     others = [name for name in tags if name not in MEANINGFUL_TAGS and is_id(name)]
-    return {name: tags[name] for name in (*meant, *others)[:TAGS_MAX]}
+    return {name: tags[name] for name in (*meaningful, *others)[:TAGS_MAX]}

@@ -1,37 +1,37 @@
 """hpgames: HPGames, credit and bulk credit of its wallet.
 
 Sends    POST /NAME/credit, JSON, with `hash` in the body: the lower-case hex HMAC-SHA256 of merchantId +
-         betId + amount + transactionId + timestamp, no separators, numbers as they stand on the wire.
-         POST /NAME/bulkCredit, {"creditRequests": [...]}, each of them signed on its own.
+         betId + amount + transactionId + timestamp, no separators, numbers exactly as in the body.
+         POST /NAME/bulkCredit, {"creditRequests": [...]}, each item signed on its own.
 Gets     HTTP 200 always.
          success  {"errorCode": 0, "errorText": "", "balance", "currency", "transactionId",
                   "accountTransactionId"}
          error    {"errorCode", "errorText"}, and "transactionId" whenever it can be read
-         bulk     {"creditResponses": [...]}, as many and in the same order
+         bulk     {"creditResponses": [...]}, the same number in the same order
 Sources  https://docs.hplay.games/docs/: wallet/credit, wallet/overview, request-signing
 
-Money dedups on `transactionId`. A repeat, in one bulk request too, gets the original success.
+Money dedups on `transactionId`. A repeat, also within one bulk request, gets the original success.
 
 Quirks
-- 5, 5.0 and 5.00 hash differently, so `amount` and `timestamp` stay as written.
-- merchantId, betId and transactionId have to be UUIDs, or what was signed could be cut in other places. So a
+- 5, 5.0 and 5.00 hash differently, so `amount` and `timestamp` are kept as written.
+- merchantId, betId and transactionId must be UUIDs, or else the signed text could be split in other places. So a
   message determines its fields, and there is no `signed_digest`: its first 72 characters are merchantId and
-  betId; its last hyphen is transactionId's, for a timestamp has none, though an amount such as 1E-2 may.
-- The hash names no operation: a debit's body is a credit's. Where bets go elsewhere, nobody can tell.
-- Needed are the fields that are signed, playerId and currency; the others may hold anything. A type that is
-  none of the three is paid as REGULAR, and recorded.
-- Two integrations may have a secret in common only with different merchants, whose ids are signed.
-- playerId may come as a whole number: 12001 is "12001".
-- One UUID spelled in other letters is the same transfer; the hash and the reply keep the letters as sent.
-- amount 0 tells of a lost bet and is recorded. JACKPOT has no bet before it, and a `betId` all the same.
-- `authToken` is a player's live token and stays out of the books.
+  betId; its last hyphen is in transactionId, because a timestamp has none, though an amount such as 1E-2 may.
+- The hash names no operation: a debit's body looks like a credit's. Where bets are sent to another URL, a bet
+  that is sent here can't be recognized.
+- Required are the signed fields, playerId and currency; the others may hold anything. A win of a type other than
+  the three known ones is paid as REGULAR, and its type recorded.
+- Two integrations may share a secret only if their merchants differ, whose ids are signed.
+- playerId may be a whole number: 12001 is "12001".
+- A UUID in upper and in lower case is the same transfer; hash and reply use the letters as sent.
+- amount 0 reports a lost bet and is recorded. A JACKPOT follows no bet, and still has a `betId`.
+- `authToken` is a player's live token and is never stored.
 
 DECISIONS
-- Its table of error codes isn't public, but for 1005. ERROR_CODES are ours, until the operator has asked:
-  `[integrations.NAME.error_codes]` replaces each, by the result's name, and the start warns of those that
-  nobody confirmed.
-- A bulk request over its limits gets one error, without `creditResponses`; nothing of it is posted.
-- Where none of the first 100 items of a bulk request can be paid, the others are not read: 'send it again'.
+- Its table of error codes isn't public, except for 1005. ERROR_CODES are ours until HPGames has confirmed them:
+  `[integrations.NAME.error_codes]` replaces each, by the outcome's name, and the start warns of unconfirmed ones.
+- A bulk request beyond its limits gets one error, without `creditResponses`; nothing of it is posted.
+- If none of the first 100 items of a bulk request can be paid, the others are not read: 'send it again'.
 
 >>> from gateway.providers.signing import hmac_sha256_hex
 >>> hmac_sha256_hex(b"secretkey", b"1387a6cc-3651-4473-ae52-e415caea33951709289932725")
@@ -67,10 +67,10 @@ from gateway.providers.fields import (
     decode,
     id_text,
     number_lexeme,
+    raw_if_unusable,
     raw_text,
     reference,
-    spoken,
-    unusable,
+    scalar_text,
 )
 from gateway.providers.signing import SigningKeys, hmac_sha256_hex
 from shared.money import Currencies
@@ -99,7 +99,7 @@ _SAMPLE_TIMESTAMP: Final = 1_773_935_126_789
 _TIMESTAMP_DIGITS_MAX: Final = 19
 
 SIGNED_BYTES_MIN: Final = 3 * 36 + 64
-"""Three UUIDs and a hash: what is shorter is not worth reading, in a bulk request a thousand times."""
+"""Three UUIDs and a hash: a shorter body can't be signed, and a bulk request may hold a thousand of them."""
 
 UuidText = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")]
 
@@ -123,7 +123,7 @@ class HpGamesSettings(IntegrationSettings):
 
 
 class Signed(msgspec.Struct, frozen=True, rename="camel"):
-    """What the hash covers, and the hash."""
+    """The fields that the hash covers, and the hash."""
 
     merchant_id: UuidText
     bet_id: UuidText
@@ -134,7 +134,7 @@ class Signed(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class CreditRequest(msgspec.Struct, frozen=True, rename="camel"):
-    """The body of /credit, and an item of /bulkCredit, without what only the hash is for."""
+    """The body of /credit and of an item of /bulkCredit, without the fields that only the hash needs."""
 
     bet_id: UuidText
     transaction_id: UuidText
@@ -162,42 +162,42 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
     settings_type: ClassVar = HpGamesSettings
 
     def __init__(self, name: str, settings: HpGamesSettings, secrets: SigningKeys, currencies: Currencies) -> None:
-        """Replace the codes that are settled."""
+        """Replace the codes that HPGames has confirmed."""
         super().__init__(name, settings, secrets, currencies)
         self._merchant_id: Final = str(settings.merchant_id)
         self._bulk: Final = Bulk("creditRequests", "creditResponses", settings.bulk_items_max)
         self._codes: Final[Mapping[OutcomeCode, int]] = {**ERROR_CODES, **settings.error_codes}
 
     def startup_warning(self) -> str | None:
-        """Name the codes that nobody has confirmed."""
+        """List the codes that HPGames has not confirmed."""
         errors = {result: code for result, code in ERROR_CODES.items() if code != PAID}
         unconfirmed = [f"{r} {code}" for r, code in errors.items() if r not in self.settings.error_codes]
         return "error codes that HPGames has not confirmed: " + ", ".join(unconfirmed) if unconfirmed else None
 
     def is_readable_from(self, other: Self) -> bool:
-        """Tell by the merchant, whose id is signed."""
+        """Compare the merchants, whose ids are signed."""
         return self.settings.merchant_id != other.settings.merchant_id
 
     def body_bytes_max(self, path: str, default_bytes: int) -> int:
-        """Let bulk requests be larger."""
+        """Allow bulk requests to be larger."""
         return self.settings.bulk_body_bytes_max if path == "bulkCredit" else default_bytes
 
     def holds_few(self, callback: Callback) -> bool:
-        """Tell of a bulk request before it is taken apart."""
+        """Estimate the items of a bulk request before it is decoded."""
         return callback.path == "credit" or self._bulk.holds_few(callback.body)
 
     def split(self, callback: Callback) -> list[Callback]:
-        """Take a bulk request apart; each credit keeps its own bytes."""
+        """Split a bulk request; each credit keeps its own bytes."""
         if callback.path == "credit":
             return [callback]
         return [Callback("credit", item, callback.headers) for item in self._bulk.split(callback.body)]
 
     def join(self, callback: Callback, replies: Sequence[Reply]) -> Reply:
-        """Put a bulk request's replies into one."""
+        """Join a bulk request's replies into one."""
         return replies[0] if callback.path == "credit" else self._bulk.join(replies)
 
     def authenticate(self, callback: Callback) -> None:
-        """Verify the merchant and the hash, over numbers as they were written."""
+        """Verify the merchant, and the hash over the numbers as written."""
         if len(callback.body) < SIGNED_BYTES_MIN:
             raise CallbackRejected(OutcomeCode.MALFORMED, "too short to be signed")
         signed = decode(_signed, callback.body)
@@ -212,13 +212,13 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
             raise CallbackRejected(OutcomeCode.BAD_SIGNATURE)
 
     def parse(self, callback: Callback) -> CreditRequest:
-        """Read the whole body."""
+        """Decode the whole body."""
         return decode(_request, callback.body)
 
     def normalize(self, message: CreditRequest, holder: Holder | None) -> Credit:
-        """Make a credit; the ids that money dedups on are in lower case."""
+        """Return a credit, with the UUIDs that money dedups on in lower case."""
         del holder  # the request names player and currency itself
-        kind, game_id = _KINDS.get(spoken(message.type)), reference(message.game_id)
+        kind, game_id = _KINDS.get(scalar_text(message.type)), reference(message.game_id)
         return Credit(
             integration=self.name,
             provider_tx_id=message.transaction_id.lower(),
@@ -232,8 +232,8 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
             details=bounded_details(
                 timestamp=number_lexeme(message.timestamp, "timestamp"),
                 created=raw_text(message.created),
-                gameId=unusable(message.game_id, game_id),
-                type=unusable(message.type, kind),
+                gameId=raw_if_unusable(message.game_id, game_id),
+                type=raw_if_unusable(message.type, kind),
                 rewardId=raw_text(message.reward_id),
                 rewardType=raw_text(message.reward_type),
                 jackpotId=raw_text(message.jackpot_id),
@@ -241,7 +241,7 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
-        """Say the balance after the credit, or an error; either names the transaction as it was sent."""
+        """Reply with the balance after the credit, or with an error; both repeat transactionId as it was sent."""
         code, receipt, echo = self._codes[outcome.code], outcome.receipt, _echo.read(callback.body)
         if receipt is None:
             return json_reply({"errorCode": code, "errorText": explain(outcome), **echo})

@@ -2,37 +2,38 @@
 
 Sends    POST /NAME/Deposit, JSON or a form, with `sign`: the upper-case hex HMAC-SHA256 of agentID + userID +
          amount + refTransactionID + transactionID + roundID + gameID, no separators, the amount with exactly
-         two decimals. That is version 2; version 1, of an older page, leaves gameID out.
-Gets     HTTP 200 {"code", "message", "platformTransactionID", "balance"}; of errors, code and message alone.
+         two decimals. That is version 2; version 1, on an older page, leaves gameID out.
+Gets     HTTP 200 {"code", "message", "platformTransactionID", "balance"}; an error has only code and message.
          0 success, 1 general, 2 wrong parameters, 3 bad sign, 4 unknown agent, 5 unknown user, 11 duplicate
 Sources  https://pragapi.igamingace.com/: api-reference/callback/deposit, integration/start,
          integration/result-codes
 
-Money dedups on `transactionID`. A repeat is code 11, with the original platformTransactionID and the balance
-of that time. Other content under a known id is 2, never 11: that would say that the altered amount was paid.
+Money dedups on `transactionID`. A repeat gets code 11, with the original platformTransactionID and the balance
+of that time. Other content under a known id gets 2, never 11, which would mean that the altered amount was paid.
 
 Quirks
-- Without separators, player01 + 1.00 and player0 + 11.00 sign alike, and so do ids that are cut elsewhere. So
-  userID must be 4 to 48 alphanumerics, an amount has no leading zero, every field is in the fingerprint, and
-  by `signed_digest` the ledger pays one content for each signed message, however it is cut.
-- A null or absent field is signed as "", a number as it is written. Only the amount is signed by its value:
-  12.3 and 1.23E1 as 12.30, whatever the currency's own decimals. More than two are refused, but for zeros.
+- Without separators, player01 + 1.00 and player0 + 11.00 have the same signature, and so have ids that are split
+  elsewhere. So userID must be 4 to 48 alphanumerics, an amount has no leading zero, every field is in the
+  fingerprint, and by `signed_digest` the ledger pays one content for each signed text, however it is split.
+- A null or absent field is signed as "", a number as written. Only the amount is signed by its value: 12.3 and
+  1.23E1 as 12.30, whatever the currency's own decimals. More than two decimals are refused unless they are zeros.
 - The request names no currency: it is the setting `currency`, or else the player's own.
-- `freeSpinID` marks a free-spin win unless it says nothing: null, absent, "", 0, [], {}, false.
-- agentID, userID and transactionID may come as whole numbers, and are signed as they are written.
-- Needed are agentID, userID, amount and transactionID; the other ids are recorded where they are none.
-- A Withdraw's message is also that of a Deposit without a reference: if bets go elsewhere, nobody can tell.
-- A BetWin's message is that of a Deposit of the stake, whose ids begin with the win, as 0.00. No Deposit is
-  paid whose ids together begin so, with digits, a dot and two digits: iGamingAce's own are 32 hex digits.
-- Two integrations may have a secret in common only if neither agentID begins with the other.
+- `freeSpinID` marks a free-spin win unless it is blank: null, absent, "", 0, [], {}, false.
+- agentID, userID and transactionID may be whole numbers, and are signed as written.
+- Required are agentID, userID, amount and transactionID; other ids are recorded in the details if they are invalid.
+- A Withdraw is signed like a Deposit without a reference: where bets are sent to another URL, a bet that is sent
+  here can't be recognized.
+- A BetWin is signed like a Deposit of the stake whose ids begin with the win, such as 0.00. So no Deposit is paid
+  whose joined ids begin with digits, a dot and two digits: iGamingAce's own ids are 32 hex digits.
+- Two integrations may share a secret only if neither agentID begins with the other.
 
 DECISIONS
-- It retries 50 times, after network faults such as HTTP 502. So what it should send again gets HTTP 502 with
-  code 1: `unavailable_status = 502`, or 200 to the letter of 'always HTTP 200', where it may give up.
-- `sign_version = "auto"` takes either version until a message of version 2 has been posted by this process,
-  then that alone, since such a message cut elsewhere is one of version 1; the log says it once. A message of
-  version 1 that was not paid yet can be cut into one of version 2, so version 1 is then told to send again,
-  and the log says why: set 2 or 1 as soon as it is known.
+- It retries 50 times after network faults such as HTTP 502. So a request that it should send again gets HTTP 502
+  with code 1: `unavailable_status = 502`, or 200 by the letter of 'always HTTP 200', where it may give up.
+- `sign_version = "auto"` accepts both versions until this process has posted a message of version 2, and then
+  only that one, which is logged once: a message of version 2 that is split elsewhere is one of version 1. A
+  message of version 1 that is still unpaid can be split into one of version 2; so from then on version 1 gets
+  'send it again', with the reason in the log: set 2 or 1 as soon as it is known.
 - It waits 10 s, so `reply_within_seconds` is 8.
 
 >>> from gateway.providers.signing import hmac_sha256_hex
@@ -54,7 +55,7 @@ from gateway.providers.base import (
     Callback,
     CallbackRejected,
     IntegrationSettings,
-    LastRead,
+    LastParsed,
     Provider,
     Reply,
     Text,
@@ -71,12 +72,12 @@ from gateway.providers.fields import (
     decode_json_or_form,
     fixed_decimals,
     id_text,
+    is_blank,
     lexeme,
+    raw_if_unusable,
     raw_text,
     reference,
-    says_nothing,
-    spoken,
-    unusable,
+    scalar_text,
 )
 from gateway.providers.sign_versions import SignVersions
 from gateway.providers.signing import SigningKeys, hmac_sha256_hex
@@ -113,11 +114,11 @@ CODES: Final[Mapping[OutcomeCode, Code]] = {
 _SIGNED_DECIMALS: Final = 2
 _USER_ID: Final = re.compile(r"[A-Za-z0-9]{4,48}")
 _BET_AND_WIN: Final = re.compile(rb"[0-9]+\.[0-9]{3,}\.[0-9]{2}")
-"""How a BetWin's message goes on after its user, with two amounts, wherever the first is said to begin."""
+"""The signed text of a BetWin after its user: two amounts, wherever the first is taken to begin."""
 
 _VERSIONS: Final = (2, 1)
 
-SignVersion = Annotated[Literal["auto", 2, 1], BeforeValidator(lambda said: {"1": 1, "2": 2}.get(said, said))]
+SignVersion = Annotated[Literal["auto", 2, 1], BeforeValidator(lambda value: {"1": 1, "2": 2}.get(value, value))]
 
 
 class IGamingAceSettings(IntegrationSettings):
@@ -151,7 +152,7 @@ class Deposit(msgspec.Struct, frozen=True):
 
 
 class SignedDeposit(NamedTuple):
-    """A request, the message that its sign has verified, and of which version."""
+    """A request, the text that its sign has verified, and the version of the sign."""
 
     body: Deposit
     signed: bytes
@@ -162,10 +163,10 @@ _deposit: Final = msgspec.json.Decoder(Deposit)
 
 
 def signed_message(body: Deposit, version: int) -> bytes:
-    """Return what a version of the sign covers. Raises Refused for an amount that can't be signed."""
+    """Return the text that a version of the sign covers. Raises CallbackRejected for an amount that can't be signed."""
     amount = fixed_decimals(lexeme(body.amount, "amount"), "amount", _SIGNED_DECIMALS)
-    ids = f"{spoken(body.bet_id)}{body.transaction_id}{spoken(body.round_id)}"
-    game_id = spoken(body.game_id) if version == 2 else ""
+    ids = f"{scalar_text(body.bet_id)}{body.transaction_id}{scalar_text(body.round_id)}"
+    game_id = scalar_text(body.game_id) if version == 2 else ""
     return f"{body.agent_id}{body.user_id}{amount}{ids}{game_id}".encode()
 
 
@@ -177,15 +178,15 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
     settings_type: ClassVar = IGamingAceSettings
 
     def __init__(self, name: str, settings: IGamingAceSettings, secrets: SigningKeys, currencies: Currencies) -> None:
-        """Check that the currency is one. Raises SettingsError."""
+        """Check the setting `currency`. Raises SettingsError."""
         super().__init__(name, settings, secrets, currencies)
         self._versions: Final = SignVersions(name, settings.sign_version, _VERSIONS)
-        self._verified: Final = LastRead(self._verify)
+        self._verified: Final = LastParsed(self._verify)
         if settings.currency is not None:
             self.require_currency("currency", settings.currency)
 
     def is_readable_from(self, other: Self) -> bool:
-        """Tell by the agents, unless one is how the other begins: userID follows without a separator."""
+        """Compare the agents: neither may begin with the other, because userID follows without a separator."""
         agent, others = self.settings.agent_id, other.settings.agent_id
         return not (agent.startswith(others) or others.startswith(agent))
 
@@ -194,7 +195,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         self._verified.of(callback)
 
     def parse(self, callback: Callback) -> SignedDeposit:
-        """Return what `authenticate` has read and verified."""
+        """Return the request that `authenticate` has decoded and verified."""
         return self._verified.of(callback)
 
     def _verify(self, callback: Callback) -> SignedDeposit:
@@ -207,8 +208,8 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
             message = signed_message(body, version)
             if self._is_signed(body, message):
                 return SignedDeposit(body, message, version)
-        # The version 2 that was seen may have been cut out of a captured request of version 1. So that one is
-        # to be sent again: a final answer would lose every honest win until somebody looks.
+        # The posted message of version 2 may have been split out of a captured request of version 1. So version 1
+        # is asked to send again: a final reply would lose every genuine win until somebody notices.
         if self.settings.sign_version == "auto" and self._is_signed(body, signed_message(body, 1)):
             raise CallbackRejected(OutcomeCode.UNAVAILABLE, "sign version 1 after version 2: set sign_version")
         raise CallbackRejected(OutcomeCode.BAD_SIGNATURE)
@@ -217,16 +218,16 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         return self.secrets.verify(body.sign or "", lambda key: hmac_sha256_hex(key, message).upper())
 
     def lookup(self, message: SignedDeposit) -> FindPlayer | None:
-        """Ask for the player's own currency, unless a setting says it."""
+        """Return the query for the player's own currency, unless a setting names the currency."""
         return None if self.settings.currency else FindPlayer(str(message.body.user_id), self.name)
 
     def normalize(self, message: SignedDeposit, holder: Holder | None) -> Credit:
-        """Make a credit in the configured currency or the player's."""
+        """Return a credit in the configured currency, or in the player's."""
         _refuse_bet_and_win(message)
         body, currency = message.body, self.settings.currency or (holder.currency if holder else None)
         if currency is None:
             raise CallbackRejected(OutcomeCode.UNKNOWN_PLAYER)
-        kind = Kind.WIN if says_nothing(body.free_spin_id) else Kind.FREE_SPIN
+        kind = Kind.WIN if is_blank(body.free_spin_id) else Kind.FREE_SPIN
         round_id, game_id, bet_id = map(reference, (body.round_id, body.game_id, body.bet_id))
         return Credit(
             integration=self.name,
@@ -241,19 +242,19 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
             bet_id=bet_id,
             details=bounded_details(
                 freeSpinID=None if kind is Kind.WIN else raw_text(body.free_spin_id),
-                roundID=unusable(body.round_id, round_id),
-                gameID=unusable(body.game_id, game_id),
-                refTransactionID=unusable(body.bet_id, bet_id),
+                roundID=raw_if_unusable(body.round_id, round_id),
+                gameID=raw_if_unusable(body.game_id, game_id),
+                refTransactionID=raw_if_unusable(body.bet_id, bet_id),
             ),
             signed_digest=hashlib.sha256(message.signed).digest(),
         )
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
-        """Say the transfer and the balance after it, or a code; learn the version from what was posted."""
-        if outcome.code is OutcomeCode.POSTED and not self._versions.is_found:
+        """Reply with the transfer and the balance after it, or with a code; learn the version of a posted credit."""
+        if outcome.code is OutcomeCode.POSTED and not self._versions.is_determined:
             posted = self.parse(callback)
-            # Without a gameID both versions sign the same, which tells nothing of what iGamingAce speaks.
-            if spoken(posted.body.game_id):
+            # Without a gameID both versions sign the same text, which does not tell them apart.
+            if scalar_text(posted.body.game_id):
                 self._versions.learn(posted.version)
         (code, send_again), receipt = CODES[outcome.code], outcome.receipt
         if receipt is None:
@@ -287,7 +288,7 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
 
 
 def _refuse_bet_and_win(message: SignedDeposit) -> None:
-    """Raise Refused for the signed message of a BetWin, whose stake would be paid as a win."""
+    """Raise CallbackRejected for the signed text of a BetWin, whose stake would be paid as a win."""
     account = f"{message.body.agent_id}{message.body.user_id}".encode()
     if _BET_AND_WIN.match(message.signed, len(account)):
         raise CallbackRejected(OutcomeCode.MALFORMED, "a bet and win is not paid as a win")

@@ -5,32 +5,33 @@ Sends    POST /NAME/credit and POST /NAME/balance, JSON, with X-Signature: the h
 Gets     HTTP 200 always, and X-Signature over the reply's own body, errors included. Amounts are strings.
          credit   {"balance", "casino_transfer_id", "bonus_amount", "real_amount", "status_code": "OK"}
          balance  {"balance", "status_code": "OK"}
-         error    {"status_code"} alone: ERR_INTEGRITY_CHECK_FAILED for a bad signature, ERR_TIMEOUT where it
-                  should ask again, ERR_UNKNOWN for all else
+         error    only {"status_code"}: ERR_INTEGRITY_CHECK_FAILED for a bad signature, ERR_TIMEOUT if it
+                  should send the request again, ERR_UNKNOWN for everything else
 Sources  https://docs.klasbase.com/docs/feed-api/: deposit, balance, hmac-message-integrity
 
-Money dedups on `transfer_id`; `request_id`, `timestamp` and `session_id` name one delivery attempt.
+Money dedups on `transfer_id`; `request_id`, `timestamp` and `session_id` identify one delivery attempt.
 
 Quirks
 - `timestamp` is in seconds on one page and in milliseconds on another: recorded, never a reason to refuse.
 - `amount` already includes `jackpot_wins`, which is a string in the example and an object in the table.
-- `gift_spin` marks a free-spin win unless it says nothing: null, {}, [], "", 0, false.
-- A win is owed with an empty or unknown session too: the session is recorded and never looked up.
-- player_id and transfer_id may come as whole numbers: 12001 is "12001".
-- Only player_id, transfer_id, amount and currency are needed. Any other field may hold anything, as on a
-  promotion without a round: what is no id is recorded among the details.
+- `gift_spin` marks a free-spin win unless it is blank: null, {}, [], "", 0, false.
+- A win with an empty or unknown session is owed, too: the session is recorded and never looked up.
+- player_id and transfer_id may be whole numbers: 12001 is "12001".
+- Only player_id, transfer_id, amount and currency are required. Any other field may hold anything, as for a
+  promotion without a round: a value that is no id is recorded in the details.
 - The signature covers the whole body, so a signed message determines its fields: no `signed_digest`.
-- No signature names its operation. A bet's body is told by its reason, BET, or GIFT_SPIN where the spin is on
-  the house, a refund's by its reference_id without a round_completed; none of them is ever paid as a win.
-- The signature names no account either, so two integrations may have no secret in common.
+- No signature names its operation, and no bet or refund may be paid as a win. A bet's body is recognized by its
+  reason, BET, or GIFT_SPIN for a free spin; a refund's by a reference_id without a round_completed.
+- The signature does not name the account either, so two integrations may not share a secret.
 
 DECISIONS
-- `deduction` is not explained anywhere: recorded only. `deduction = "subtract"` takes it off the amount, and
-  then refuses a win whose deduction is no amount, since nobody knows how much is owed.
-- A reason is compared by its letters alone, in either case. One that is no text is no bet's: it is recorded,
-  and the win paid. A free-spin win is told by gift_spin; were its reason GIFT_SPIN, it would be refused,
-  since its amount can't be told from a stake.
-- Its page has no code for 'ask again' but ERR_TIMEOUT; what the ledger could not post says that as well.
+- `deduction` is not explained anywhere, so by default it is only recorded. `deduction = "subtract"` subtracts it
+  from the amount, and refuses a win whose deduction is no amount, since nobody knows how much is owed.
+- A reason is compared by its letters only, in either case. A reason that is no text can't be a bet's: it is
+  recorded, and the win is paid. A free-spin win is recognized by gift_spin; with the reason GIFT_SPIN it would
+  be refused, since its amount can't be distinguished from a stake.
+- ERR_TIMEOUT is the only code on its page that means 'send it again', so it is also the reply to credits that
+  the ledger could not post.
 
 >>> from gateway.providers.signing import hmac_sha256_hex
 >>> body = b'{"request_id":"1","timestamp":1710000000,"session_id":"2","player_id":"12001"}'
@@ -60,12 +61,12 @@ from gateway.providers.fields import (
     bounded_details,
     decode,
     id_text,
+    is_blank,
     lexeme,
+    raw_if_unusable,
     raw_text,
     reference,
-    says_nothing,
-    spoken,
-    unusable,
+    scalar_text,
 )
 from gateway.providers.signing import hmac_sha256_hex
 from shared.ids import ID_CHARACTERS_MAX
@@ -90,7 +91,7 @@ STATUS_CODES: Final[Mapping[OutcomeCode, str]] = {
     OutcomeCode.UNPOSTABLE: "ERR_TIMEOUT",
 }
 BETS: Final = frozenset({"bet", "giftspin"})
-"""The letters of a bet's reasons."""
+"""The reasons of a bet, reduced to lower-case letters."""
 
 _SAMPLE_TIMESTAMP: Final = 1_710_000_000
 
@@ -103,7 +104,7 @@ class KlasSettings(IntegrationSettings):
 
 
 class BalanceRequest(msgspec.Struct, frozen=True):
-    """The body of /balance, without what nothing depends on."""
+    """The body of /balance, reduced to its one relevant field."""
 
     player_id: IdOrNumber
 
@@ -143,22 +144,22 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
     settings_type: ClassVar = KlasSettings
 
     def authenticate(self, callback: Callback) -> None:
-        """Verify the header against the whole body."""
+        """Verify the X-Signature header against the whole body."""
         given = callback.header("x-signature").lower()
         if not self.secrets.verify(given, lambda key: hmac_sha256_hex(key, callback.body)):
             raise CallbackRejected(OutcomeCode.BAD_SIGNATURE)
 
     def parse(self, callback: Callback) -> CreditRequest | BalanceRequest:
-        """Read the body of the operation that the path names."""
+        """Decode the body of the operation that the path names."""
         return decode(_decoders[callback.path], callback.body, too_deep=OutcomeCode.UNAVAILABLE)
 
     def normalize(self, message: CreditRequest | BalanceRequest, holder: Holder | None) -> Credit | FindPlayer:
-        """Make a credit, or the question for a balance."""
+        """Return a credit, or the query for a balance."""
         del holder  # the request names the player itself
         if isinstance(message, BalanceRequest):
             return FindPlayer(id_text(message.player_id, "player_id"), self.name)
         _refuse_other_operations(message)
-        kind = Kind.WIN if says_nothing(message.gift_spin) else Kind.FREE_SPIN
+        kind = Kind.WIN if is_blank(message.gift_spin) else Kind.FREE_SPIN
         round_id, game_id = reference(message.round_id), reference(message.game_code)
         session_id = reference(message.session_id, ID_CHARACTERS_MAX)
         return Credit(
@@ -176,9 +177,9 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
             details=bounded_details(
                 request_id=raw_text(message.request_id),
                 timestamp=raw_text(message.timestamp),
-                session_id=unusable(message.session_id, session_id),
-                game_code=unusable(message.game_code, game_id),
-                round_id=unusable(message.round_id, round_id),
+                session_id=raw_if_unusable(message.session_id, session_id),
+                game_code=raw_if_unusable(message.game_code, game_id),
+                round_id=raw_if_unusable(message.round_id, round_id),
                 reason=raw_text(message.reason),
                 gift_spin=None if kind is Kind.WIN else raw_text(message.gift_spin),
                 jackpot_wins=raw_text(message.jackpot_wins),
@@ -188,7 +189,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
 
     def _amount_minor(self, message: CreditRequest) -> int:
         amount_minor = self.amount(lexeme(message.amount, "amount"), message.currency)
-        if self.settings.deduction == "record" or says_nothing(message.deduction):
+        if self.settings.deduction == "record" or is_blank(message.deduction):
             return amount_minor
         deduction_minor = self.amount(lexeme(message.deduction, "deduction"), message.currency)
         if deduction_minor > amount_minor:
@@ -196,7 +197,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         return amount_minor - deduction_minor
 
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
-        """Say what this credit put in each wallet, or a status code alone."""
+        """Reply with the amount paid into each wallet, or with a status code only."""
         del callback  # nothing of the request is echoed
         status_code, receipt = STATUS_CODES[outcome.code], outcome.receipt
         if receipt is None:
@@ -213,7 +214,7 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         )
 
     def render_holder(self, callback: Callback, holder: Holder) -> Reply:
-        """Say a balance."""
+        """Reply with a balance."""
         del callback
         balance = self.currencies.to_text(holder.balance_minor, holder.currency)
         return self._signed({"balance": balance, "status_code": "OK"})
@@ -248,11 +249,11 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
 
 
 def _refuse_other_operations(message: CreditRequest) -> None:
-    """Raise Refused for the signed body of a bet or of a refund, whose signature names no operation either.
+    """Raise CallbackRejected for the signed body of a bet or a refund, since no signature names its operation.
 
-    A refund has the `reference_id` that no win has, and lacks the `round_completed` that every win has.
+    A refund has a `reference_id`, which no win has, and lacks `round_completed`, which every win has.
     """
-    if "".join(filter(str.isalpha, spoken(message.reason))).lower() in BETS:
+    if "".join(filter(str.isalpha, scalar_text(message.reason))).lower() in BETS:
         raise CallbackRejected(OutcomeCode.MALFORMED, "reason: a bet is not paid as a win")
-    if not says_nothing(message.reference_id) and bytes(message.round_completed) == bytes(ABSENT):
+    if not is_blank(message.reference_id) and bytes(message.round_completed) == bytes(ABSENT):
         raise CallbackRejected(OutcomeCode.MALFORMED, "reference_id: a refund is not paid as a win")

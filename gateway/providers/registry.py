@@ -1,4 +1,4 @@
-"""The providers that a gateway knows, and the integrations made of them. README.md says how to add one."""
+"""The providers that a gateway knows, and the integrations made of them. See docs/providers/adding.md."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -25,7 +25,7 @@ PROVIDERS: Final[Mapping[str, type[Provider[Any, Any]]]] = {
 
 
 def build(name: str, table: Mapping[str, Any], currencies: Currencies) -> Provider[Any, Any]:
-    """Make the integration `name` from its settings table. Raises SettingsError with one clear line."""
+    """Create the integration `name` from its settings table. Raises SettingsError with one line."""
     where = f"integrations.{name}"
     protocol = PROVIDERS.get(str(table.get("provider")))
     if protocol is None:
@@ -38,16 +38,16 @@ def build(name: str, table: Mapping[str, Any], currencies: Currencies) -> Provid
 
 
 def build_all(integrations: Mapping[str, Mapping[str, Any]], currencies: Currencies) -> list[Provider[Any, Any]]:
-    """Make every integration from its settings table. Raises SettingsError with one clear line."""
+    """Create every integration from its settings table. Raises SettingsError with one line."""
     providers = [build(name, table, currencies) for name, table in integrations.items()]
     refuse_common_secrets(providers)
     return providers
 
 
 def refuse_common_secrets(providers: Sequence[Provider[Any, Any]]) -> None:
-    """Raise SettingsError for two integrations that would both pay one signed request."""
+    """Raise SettingsError if two integrations would both pay the same signed request."""
     for one, other in combinations(providers, 2):
-        alike = type(one) is type(other) and one.secrets.have_in_common(other.secrets)
+        alike = type(one) is type(other) and one.secrets.overlap(other.secrets)
         if alike and not one.is_readable_from(other):
             raise SettingsError(
                 f"[integrations.{one.name}] and [integrations.{other.name}] have a secret in common: "

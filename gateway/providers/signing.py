@@ -1,4 +1,4 @@
-"""The secrets that an integration shares with its provider: they verify what it sends, the first signs."""
+"""The secrets that an integration shares with its provider: any of them verifies, the first signs."""
 
 import hmac
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from shared.secrets import read_secret
 
 
 class SigningKeys:
-    """One or several secrets: while one is being replaced by another, requests of both are right."""
+    """One or more keys: while one is being replaced by another, requests signed with either are valid."""
 
     def __init__(self, keys: Sequence[bytes]) -> None:
         """Take the keys; the first signs."""
@@ -21,21 +21,21 @@ class SigningKeys:
 
     @property
     def signing(self) -> bytes:
-        """The key that signs what we send."""
+        """The key that signs our own messages."""
         return self._keys[0]
 
     def verify(self, given: str, signature: Callable[[bytes], str]) -> bool:
-        """Tell, in constant time, whether `given` is the `signature` by any of the keys."""
+        """Return, in constant time, whether `given` equals the `signature` by any of the keys."""
         wanted = given.encode()
         matches = [hmac.compare_digest(wanted, signature(key).encode()) for key in self._keys]
         return any(matches)
 
-    def have_in_common(self, others: "SigningKeys") -> bool:
-        """Tell whether any of the keys is one of another integration's, too."""
-        return any(others.hold(key) for key in self._keys)
+    def overlap(self, others: "SigningKeys") -> bool:
+        """Return whether any of the keys is also one of another integration's."""
+        return any(others.contains(key) for key in self._keys)
 
-    def hold(self, key: bytes) -> bool:
-        """Tell whether this is one of the keys."""
+    def contains(self, key: bytes) -> bool:
+        """Return whether this is one of the keys."""
         return key in self._keys
 
     def __repr__(self) -> str:

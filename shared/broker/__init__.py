@@ -1,1 +1,1 @@
-"""RabbitMQ as gateways and workers both use it: connections, queues, and bounds on what it delivers."""
+"""The RabbitMQ code that gateways and workers share: connections, queues, and bounds on what is delivered."""

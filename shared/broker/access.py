@@ -1,4 +1,4 @@
-"""A broker that refuses us is not one that is down: it is said at the start, in one line, for a person."""
+"""Checks at the start of a process that the broker accepts us: unlike an outage, a refusal needs a person."""
 
 import asyncio
 import ssl
@@ -25,7 +25,7 @@ _REFUSALS: Final = (
 async def require_access(settings: BrokerSettings) -> None:
     """Raise SettingsError if every node refuses us, for its certificate, our account or the virtual host.
 
-    A node that is down, or lets us in, is a reason to go on. Takes as long as one connection.
+    A node that is down or accepts us is a reason to continue. Takes as long as one connection attempt.
     """
     refusals = await asyncio.gather(*(_refusal(settings, url) for url in settings.urls))
     if all(refusals):
@@ -38,15 +38,15 @@ async def _refusal(settings: BrokerSettings, url: str) -> str:
         connection = await connect(settings, url)
     except BROKER_FAULTS as error:
         return f"{node_of(url)} refuses us: {_reason(error)}" if _is_refusal(error) else ""
-    except ValueError:  # whose words may quote a part of the URL
+    except ValueError:  # its text may quote a part of the URL
         return f"{node_of(url)} can't be asked: the driver can't use this URL"
-    with suppress(*BROKER_FAULTS):  # it has let us in
+    with suppress(*BROKER_FAULTS):  # the node has accepted us, however the connection ends
         await connection.close()
     return ""
 
 
 def _is_refusal(error: BaseException) -> bool:
-    """Tell whether a certificate that does not verify, or a refused account or virtual host, is behind it."""
+    """Return whether the error was caused by an unverifiable certificate or a refused account or virtual host."""
     for _ in range(CAUSES_MAX):
         if isinstance(error, _REFUSALS):
             return True

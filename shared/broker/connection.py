@@ -1,8 +1,8 @@
-"""A connection to the broker that is always being made again.
+"""Keeps a process connected to the broker: a lost connection is replaced by a new one.
 
 aio-pika's own robust connection restores channels and queues one by one, and can't restore an exclusive
-queue that the broker still holds for a half-open connection. Here a lost connection is thrown away whole,
-and `serve` begins anew on the next, which is to another node where the broker has several.
+queue that the broker still holds for a half-open connection. Here a lost connection is discarded as a whole,
+and `serve` starts afresh on the next one, which goes to another node if the broker has several.
 """
 
 import asyncio
@@ -32,20 +32,21 @@ PAUSE_SECONDS_MIN: Final = 0.1
 PAUSE_SECONDS_MAX: Final = 1.0
 
 DEFECT_PAUSES: Final = 10
-"""A defect of ours pauses as if all nodes had been tried so often in vain: for PAUSE_SECONDS_MAX."""
+"""The pause after a defect of ours is that of this many failed rounds over all nodes: PAUSE_SECONDS_MAX."""
 
 BROKER_FAULTS: Final = (AMQPError, OSError, TimeoutError, RuntimeError, StopAsyncIteration)
-"""What a lost broker looks like. aiormq says RuntimeError for a connection that is closing, and
-StopAsyncIteration for one that a proxy accepts and drops because the broker behind it is not up."""
+"""The exceptions that a lost broker causes. aiormq raises RuntimeError for a connection that is closing, and
+StopAsyncIteration for one that a proxy accepts and drops because the broker behind it is not up.
+"""
 
 _VHOST_CHARACTERS_MAX: Final = 80
-"""Of a virtual host's name in a message."""
+"""How much of a virtual host's name a message repeats."""
 
 _log = structlog.get_logger()
 
 
-class VhostRefused(AMQPError):  # noqa: N818  (it says a state)
-    """The account was let in, and then not to its virtual host."""
+class VhostRefused(AMQPError):  # noqa: N818  (named after the state)
+    """The broker accepted the account, but refused it access to the virtual host."""
 
 
 async def connect(settings: BrokerSettings, url: str) -> AbstractConnection:
@@ -54,7 +55,7 @@ async def connect(settings: BrokerSettings, url: str) -> AbstractConnection:
     try:
         return await aio_pika.connect(url, heartbeat=settings.heartbeat_seconds, timeout=CONNECT_SECONDS_MAX)
     except InvalidFrameError as error:
-        # aiormq expects the answer to Connection.Open and is told Connection.Close, whose reason it drops.
+        # aiormq expects Connection.OpenOk and receives Connection.Close, whose reason it drops.
         if "Connection.OpenOk" not in str(error):
             raise
         name = repr(vhost_of(url)[:_VHOST_CHARACTERS_MAX])
@@ -64,8 +65,8 @@ async def connect(settings: BrokerSettings, url: str) -> AbstractConnection:
 
 
 async def connect_to_any(settings: BrokerSettings) -> AbstractConnection:
-    """Connect to the first node that lets us. Raises one of BROKER_FAULTS, the last one's, when none does."""
-    *others, last = _by_chance(settings.urls)
+    """Connect to the first node that accepts us. If none does, raises the last one's error, one of BROKER_FAULTS."""
+    *others, last = _shuffled(settings.urls)
     for url in others:
         try:
             return await connect(settings, url)
@@ -79,9 +80,9 @@ async def keep_connected(
 ) -> None:
     """Run `serve` on a connection, and again on one to the next node whenever it ends, until `stop` is set.
 
-    `serve` returns, or raises one of BROKER_FAULTS, when the connection is of no more use. Pauses grow
-    only when every node was tried in vain. Whatever else it raises is logged as a defect and survived: the
-    broker delivers again what was not settled. Raises CreditsError as `serve` does.
+    `serve` returns, or raises one of BROKER_FAULTS, when the connection can't be used any longer. Pauses grow only
+    after all nodes have failed. Any other exception is logged as a defect, and the next connection is made: the
+    broker redelivers messages that were not acknowledged. Raises CreditsError if `serve` does.
     """
     losses = LossLog()
     try:
@@ -96,7 +97,7 @@ async def _keep_connected(
     stop: asyncio.Event,
     losses: LossLog,
 ) -> None:
-    nodes = _by_chance(settings.urls)
+    nodes = _shuffled(settings.urls)
     refused = 0
     ends: set[asyncio.Future[None]] = set()
     for url in cycle(nodes):
@@ -112,7 +113,7 @@ async def _keep_connected(
             losses.record(node_of(url), error)
         except CreditsError:
             raise
-        except Exception:  # noqa: BLE001  (a process that ends in a loop serves nobody)
+        except Exception:  # noqa: BLE001  (a process that restarts in a loop serves nobody)
             refused += DEFECT_PAUSES * len(nodes)
             _log.exception("serving failed", node=node_of(url))
         if not stop.is_set():
@@ -123,7 +124,7 @@ async def _keep_connected(
 
 
 async def _close(connection: AbstractConnection, ends: set[asyncio.Future[None]]) -> None:
-    """Close a connection. A node that does not answer is not waited for: its end is left in `ends`."""
+    """Close a connection. If the node does not answer in time, the closing task is left in `ends`."""
 
     def forget(end: asyncio.Future[None]) -> None:
         ends.discard(end)
@@ -136,19 +137,19 @@ async def _close(connection: AbstractConnection, ends: set[asyncio.Future[None]]
     await asyncio.wait([end], timeout=CLOSE_SECONDS_MAX)
 
 
-def _by_chance(urls: Sequence[str]) -> list[str]:
-    """Return the URLs in any order: so processes spread over the nodes, and over those that are left."""
+def _shuffled(urls: Sequence[str]) -> list[str]:
+    """Return the URLs in random order, so that processes spread over the nodes, also over those left in an outage."""
     return sample(urls, len(urls))
 
 
 def _pause_seconds(rounds: int) -> float:
-    """Return how long to wait when every node was tried so often in vain, with jitter."""
+    """Return the pause after `rounds` failed rounds over all nodes, with jitter."""
     seconds = min(PAUSE_SECONDS_MIN * 2 ** min(rounds, 10), PAUSE_SECONDS_MAX)
     return uniform(seconds / 2, seconds)  # noqa: S311  (jitter)
 
 
 async def wait_closed(connection: AbstractConnection, *channels: AbstractChannel) -> None:
-    """Return when the connection, or one of the channels, is of no more use."""
+    """Wait until the connection or one of the channels is closed."""
     ends = [asyncio.ensure_future(connection.closed())]
     ends += [asyncio.ensure_future(channel.closed()) for channel in channels]
     try:
@@ -158,30 +159,30 @@ async def wait_closed(connection: AbstractConnection, *channels: AbstractChannel
             end.cancel()
 
 
-def _needs_every_consumer(_tag: str) -> bool:
+def _needs_all_consumers(_tag: str) -> bool:
     return False
 
 
 async def raw_channel(
-    channel: AbstractChannel, goes_on_without: Callable[[str], bool] = _needs_every_consumer
+    channel: AbstractChannel, is_dispensable: Callable[[str], bool] = _needs_all_consumers
 ) -> Channel:
-    """Return aiormq's channel under aio-pika's: its calls cost a fraction, and can leave out waiting.
+    """Return aiormq's channel under aio-pika's: its calls cost a fraction, and need not wait for the broker.
 
-    When the broker ends one of its consumers, because a queue was deleted or has lost its quorum, the channel
-    is closed, and with it found to be `wait_closed`: nothing else would ever be delivered to that consumer. Not so
-    where `goes_on_without`, which is called with the consumer's tag, says that it can be done without.
+    If the broker ends one of its consumers, because a queue was deleted or has lost its quorum, nothing more would
+    be delivered to that consumer. So the channel is closed, which ends `wait_closed`, unless `is_dispensable`
+    returns True for the consumer's tag.
     """
-    wire = cast("Channel", await channel.get_underlay_channel())
-    ends: set[asyncio.Future[None]] = set()  # a task that nobody holds may be collected before it has run
+    raw = cast("Channel", await channel.get_underlay_channel())
+    ends: set[asyncio.Future[None]] = set()  # a task without a reference may be collected before it has run
 
     def on_cancel(frame: Basic.Cancel) -> None:
         _log.warning("consumer ended by the broker", consumer=frame.consumer_tag)
-        if goes_on_without(frame.consumer_tag or ""):
+        if is_dispensable(frame.consumer_tag or ""):
             return
         ends.add(asyncio.ensure_future(_close_channel(channel)))
 
-    wire.on_consumer_cancel_callbacks.add(on_cancel)
-    return wire
+    raw.on_consumer_cancel_callbacks.add(on_cancel)
+    return raw
 
 
 async def _close_channel(channel: AbstractChannel) -> None:

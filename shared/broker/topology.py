@@ -1,15 +1,15 @@
-"""The queues: their names, their arguments, and which shard a player is on.
+"""The queues: their names, their arguments, and the shard of a player.
 
-| queue | who publishes | what it is for |
+| queue | published by | contents |
 |---|---|---|
-| `credits.shard.N` | gateways | a player's credits and questions, always on the same N |
-| `credits.late` | the broker | credits that nobody could serve in time: posted with nobody waiting |
-| `credits.dead` | workers | what is authentic and can't be decoded or posted, with the reason, for a person |
-| `credits.dead.unsigned` | workers | what nobody has signed, for a person; bounded |
-| `amq.gen-...` | workers | each gateway connection's own replies |
+| `credits.shard.N` | gateways | operations and queries of the players of shard N |
+| `credits.late` | the broker | credits that expired before a worker took them; posted without a reply |
+| `credits.dead` | workers | authentic messages that can't be decoded or posted, with the reason, for a person |
+| `credits.dead.unsigned` | workers | messages that nobody signed, for a person; bounded |
+| `amq.gen-...` | workers | replies to one gateway connection |
 
-Gateways publish to an exchange that reaches the shards alone: over the default exchange, permission to
-publish is permission to publish to every queue. Workers make the exchange, the queues and the bindings.
+Gateways publish to an exchange that is bound to the shards only, since permission to publish to the default
+exchange would be permission for every queue. Workers declare the exchange, the queues and the bindings.
 """
 
 from typing import Final
@@ -20,7 +20,7 @@ from aio_pika.abc import AbstractChannel
 from pamqp.common import FieldTable
 
 EXCHANGE: Final = "credits"
-"""Routes a gateway's batch to the shard's queue of that name."""
+"""Routes a gateway's batch to the queue of its shard."""
 
 LATE_QUEUE: Final = "credits.late"
 DEAD_QUEUE: Final = "credits.dead"
@@ -28,18 +28,19 @@ UNSIGNED_QUEUE: Final = "credits.dead.unsigned"
 
 UNSIGNED_BYTES_MAX: Final = 64 << 20
 UNSIGNED_MESSAGES_MAX: Final = 5_000
-"""Beyond either, what nobody has signed is dropped. What is there already stays: it may be of an upgrade, or
-of a process with other keys, and a flood of forgeries must not push it out."""
+"""Beyond either bound, further unsigned messages are dropped. Older ones stay: they may come from an upgrade or
+from a process with other keys, and a flood of forgeries must not displace them.
+"""
 
 SHARDS_MAX: Final = 256
-"""As many as `[broker] shards` may be."""
+"""The upper bound of `[broker] shards`."""
 
 SHARD_MESSAGES_MAX: Final = 20_000
-"""Beyond this a shard refuses to be published to: the gateway is told at once. A policy may lower it."""
+"""Beyond this a shard's queue rejects messages, and the gateway learns it at once. A policy may lower it."""
 
-# These stand in the arguments and not in a policy because without them credits are lost: an installation
-# where a policy was forgotten must not be one that drops expired credits. All else is left to policies.
-# At-least-once dead-lettering needs reject-publish; with the default strategy an expired credit could vanish.
+# These are queue arguments rather than a policy, because without them credits are lost: a forgotten policy must
+# not drop expired credits. Everything else is left to policies. At-least-once dead-lettering needs
+# reject-publish; with the default strategy an expired credit could vanish.
 _SHARD_ARGUMENTS: Final[FieldTable] = {
     "x-queue-type": "quorum",
     "x-single-active-consumer": True,
@@ -62,29 +63,29 @@ _UNSIGNED_ARGUMENTS: Final[FieldTable] = {
     "x-max-length": UNSIGNED_MESSAGES_MAX,
     "x-max-length-bytes": UNSIGNED_BYTES_MAX,
     "x-overflow": "reject-publish",
-    # Where RabbitMQ 4 leaves what was returned to it too often, as by looks that were broken off.
+    # RabbitMQ 4 dead-letters a message that was returned too often, as by interrupted listings.
     "x-dead-letter-exchange": "",
     "x-dead-letter-routing-key": DEAD_QUEUE,
 }
 
 
 def shard_queue(shard: int) -> str:
-    """Return the name of the queue that carries the credits of `shard`."""
+    """Return the name of the queue of a shard."""
     return f"credits.shard.{shard}"
 
 
 def shard_of(key: str, shards: int) -> int:
-    """Return the shard of a player (or of another key), the same in every process and release."""
+    """Return the shard of a player (or of another key); it is the same in every process and release."""
     return crc32(key.encode()) % shards
 
 
 def consumer_priority(worker_id: str, shard: int) -> int:
-    """Return a worker's priority for a shard: random over workers, so that shards spread over them."""
+    """Return a worker's priority on a shard: pseudo-random, so that the shards spread over the workers."""
     return crc32(f"{worker_id}/{shard}".encode()) % 1_000
 
 
 async def declare_topology(channel: AbstractChannel, shards: int) -> None:
-    """Declare the exchange, every durable queue and the bindings; each worker does so at each connection."""
+    """Declare the exchange, every durable queue and the bindings. Each worker calls this on each connection."""
     await channel.declare_queue(DEAD_QUEUE, durable=True, arguments=_DEAD_ARGUMENTS)
     await channel.declare_queue(UNSIGNED_QUEUE, durable=True, arguments=_UNSIGNED_ARGUMENTS)
     await channel.declare_queue(LATE_QUEUE, durable=True, arguments=_LATE_ARGUMENTS)
@@ -94,7 +95,7 @@ async def declare_topology(channel: AbstractChannel, shards: int) -> None:
 
 
 async def bind_shards(channel: AbstractChannel, shards: int) -> None:
-    """Declare the exchange and bind the shards to it. Fails if a shard's queue is gone."""
+    """Declare the exchange and bind the shards' queues to it. Fails if one of the queues is missing."""
     exchange = await channel.declare_exchange(EXCHANGE, ExchangeType.DIRECT, durable=True)
     for shard in range(shards):
         name = shard_queue(shard)

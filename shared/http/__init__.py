@@ -1,19 +1,19 @@
-"""HTTP/1.1 as every process here serves it: bounded in bytes, time and number, and drained when it ends."""
+"""An HTTP/1.1 server with bounds on bytes, time and connections, which drains before it stops."""
 
 from shared.http.body import read_body, response_bytes
-from shared.http.door import Door, is_admitted
+from shared.http.interceptor import Interceptor, is_admitted
 from shared.http.reader import Request
 from shared.http.refusals import RefusalLog
-from shared.http.server import allow_connections, serve, serving
+from shared.http.server import raise_file_limit, serve, serving
 from shared.http.trust import is_sender_trusted, trust_sender
 
 __all__ = [
-    "Door",
+    "Interceptor",
     "RefusalLog",
     "Request",
-    "allow_connections",
     "is_admitted",
     "is_sender_trusted",
+    "raise_file_limit",
     "read_body",
     "response_bytes",
     "serve",

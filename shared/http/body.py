@@ -1,4 +1,4 @@
-"""Bodies: how one is read within a bound, and how a response is made of one."""
+"""Reads a request's body within a bound, and builds a response from one."""
 
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
@@ -33,9 +33,9 @@ async def read_body(receive: Receive, headers: Mapping[str, str], bytes_max: int
 
 
 def is_larger(announced: str, bytes_max: int) -> bool:
-    """Return whether an announced length exceeds a bound; of a text that is no length nothing is known.
+    """Return whether a content-length exceeds a bound; False for a text that is no length.
 
-    The digits are counted first, because Python takes quadratic time to read many, and refuses over 4,300.
+    The digits are counted first, because Python takes quadratic time to convert many, and refuses over 4,300.
 
     >>> is_larger("10", 9), is_larger("0010", 10), is_larger("9" * 5_000, 10), is_larger("ten", 1)
     (True, False, True, False)

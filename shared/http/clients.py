@@ -1,8 +1,8 @@
-"""Who a client is, by address, where proxies may stand in front.
+"""Finds the address of a request's client, also behind proxies.
 
-The client is who holds the TCP connection. Only where that is a trusted proxy, `X-Forwarded-For` says who it
-is: each proxy appends the address that it heard from, so the right-most that is not a trusted proxy is the
-last one that nobody but a trusted proxy has written. What stands to its left anybody may have written.
+The client is the TCP peer. Only if that is a trusted proxy does `X-Forwarded-For` count: each proxy appends
+the address of its own peer, so the right-most entry that is not a trusted proxy is the last one that a trusted
+proxy wrote. Entries to its left may be forged.
 """
 
 from collections.abc import Iterable, Sequence
@@ -13,11 +13,11 @@ from starlette.types import Scope
 from shared.networks import Address, Network, read_address
 
 FORWARDED_CHARACTERS_MAX: Final = 1_024
-"""A longer X-Forwarded-For is as good as none; each proxy on the way adds at most 47."""
+"""A longer X-Forwarded-For is ignored; each proxy on the way adds at most 47 characters."""
 
 
 def client_of(peer: str, forwarded_for: str, trusted_proxies: Sequence[Network]) -> Address | None:
-    """Return who asks; None where a proxy is trusted to tell and doesn't, or the peer is no address.
+    """Return the client's address, or None if the peer is no address or a trusted proxy does not name the client.
 
     >>> from shared.networks import read_networks
     >>> proxies = read_networks("10.0.0.0/8")
@@ -27,8 +27,8 @@ def client_of(peer: str, forwarded_for: str, trusted_proxies: Sequence[Network])
     address = read_address(peer)
     if address is None or not is_in(address, trusted_proxies):
         return address
-    told = forwarded_for if len(forwarded_for) <= FORWARDED_CHARACTERS_MAX else ""
-    for entry in reversed(told.split(",")):
+    entries = forwarded_for.split(",") if len(forwarded_for) <= FORWARDED_CHARACTERS_MAX else []
+    for entry in reversed(entries):
         address = read_address(entry.strip(" \t"))
         if address is None or not is_in(address, trusted_proxies):
             return address
@@ -36,17 +36,17 @@ def client_of(peer: str, forwarded_for: str, trusted_proxies: Sequence[Network])
 
 
 def is_in(address: Address, networks: Iterable[Network]) -> bool:
-    """Tell whether an address is in one of the networks."""
+    """Return whether an address is in one of the networks."""
     return any(address in network for network in networks)
 
 
 def peer_of(scope: Scope) -> str:
-    """Return the address of who holds a request's connection; "" where there is none."""
+    """Return the address of a request's TCP peer; "" where there is none."""
     client = scope.get("client")
     return client[0] if client else ""
 
 
 def forwarded_for_of(scope: Scope) -> str:
-    """Return a request's X-Forwarded-For, joined by commas where it comes several times."""
+    """Return a request's X-Forwarded-For; several headers are joined by commas."""
     values = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
     return b",".join(values).decode("latin-1")

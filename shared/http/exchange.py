@@ -1,4 +1,4 @@
-"""One request and its reply, between the connection and an ASGI application."""
+"""Runs an ASGI application for one request and returns its reply to the connection."""
 
 import asyncio
 from functools import cache
@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import structlog
 from starlette.types import ASGIApp, Message, Scope
 
-from shared.http.door import ADMITTED
+from shared.http.interceptor import ADMITTED
 from shared.http.reader import Request
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
@@ -22,71 +22,71 @@ _BODILESS: Final = frozenset((204, 304))
 _log = structlog.get_logger()
 
 
-class Carrier(Protocol):
-    """The connection, as an exchange uses it."""
+class ExchangeConnection(Protocol):
+    """The part of a connection that an exchange uses."""
 
     endpoints: dict[str, Any]
-    """The part of an ASGI scope that is the same for all requests of the connection."""
+    """The part of an ASGI scope that all requests of the connection share."""
 
     def write(self, data: bytes) -> None:
-        """Send what is not the end of a reply."""
+        """Send an interim reply."""
 
-    def read_on(self) -> None:
-        """Read what was left unread because the body so far had not been taken."""
+    def resume_body(self) -> None:
+        """Read more of the body, which was left unread because the application had not consumed enough of it."""
 
-    def headers_of(self, exchange: "Exchange") -> list[tuple[bytes, bytes]]:
-        """Return the headers that every reply has, and whether the connection closes after it."""
+    def reply_headers(self, exchange: "Exchange") -> list[tuple[bytes, bytes]]:
+        """Return the headers of every reply, with `connection: close` where the connection closes after it."""
 
     def end(self, response: bytes, *, is_last: bool) -> None:
-        """Send the reply, and go on with what waits, unless it is the connection's last."""
+        """Send the reply and continue with the next request, unless `is_last`."""
 
 
 class Exchange:
-    """Runs the application for one request. The reply is kept until it is whole, and leaves in one piece.
+    """Runs the application for one request. The reply is buffered until it is complete, and sent in one piece.
 
-    So whatever fails before becomes a clean 500, and a client that does not read keeps one reply at most.
+    So any failure before that becomes a clean 500, and a client that does not read holds one reply at most.
     """
 
-    __slots__ = ("_carrier", "_ended", "_headers", "_invited", "_pieces", "_status", "_waiter", "request")
+    __slots__ = ("_body_requested", "_connection", "_ended", "_headers", "_pieces", "_status", "_waiter", "request")
 
-    def __init__(self, carrier: Carrier, request: Request) -> None:
-        """Take the connection, and the request, whose body may still be coming."""
-        self._carrier: Carrier | None = carrier
+    def __init__(self, connection: ExchangeConnection, request: Request) -> None:
+        """Take the connection, and the request, whose body may still be arriving."""
+        self._connection: ExchangeConnection | None = connection
         self.request: Final = request
         self._waiter: asyncio.Future[None] | None = None
-        self._invited = False
-        """Whether the client was told, where it asked, that its body is wanted."""
+        self._body_requested = False
+        """Whether the application has asked for the body; a client that waits for `100 Continue` was sent it then."""
         self._ended = False
-        """Whether the application was given the end of the body."""
+        """Whether the application has received the end of the body."""
         self._status = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self._pieces: list[bytes] = []
 
     async def run(self, app: ASGIApp) -> None:
-        """Have the application answer; if it does not, the reply is a 500."""
+        """Run the application; reply 500 if it fails or sends no reply."""
         try:
             await app(self._scope(), self._receive, self._send)
-        except Exception:  # noqa: BLE001  (a defect ends one request, not the server)
+        except Exception:  # noqa: BLE001  (a defect fails one request, not the server)
             _log.exception("request failed")
         finally:
-            if (carrier := self._carrier) is not None:
+            if (connection := self._connection) is not None:
                 self._status, self._headers, self._pieces = 500, [_PLAIN], [b"Internal Server Error"]
-                self._end(carrier)
+                self._end(connection)
 
     def wake(self) -> None:
-        """Let the application go on: more of the body has come."""
+        """Resume the application, because more of the body has arrived."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def disconnect(self) -> None:
-        """Let the application end: nobody will get a reply."""
-        self._carrier = None
+        """Detach from the connection: drop the rest of the body, and let the application receive a disconnect."""
+        self._connection = None
         self.request.is_discarded = True
         self.request.body = b""
         self.wake()
 
     def _scope(self) -> Scope:
-        request, carrier = self.request, self._carrier
+        request, connection = self.request, self._connection
         target, _, query = request.target.partition(b"?")
         path = target.decode("ascii")
         return {
@@ -101,21 +101,21 @@ class Exchange:
             "headers": request.headers,
             "state": {},
             ADMITTED: request.is_admitted,
-            **(carrier.endpoints if carrier is not None else {}),
+            **(connection.endpoints if connection is not None else {}),
         }
 
     async def _receive(self) -> Message:
-        """Return what came of the body, once something did; then wait for the end of the connection."""
+        """Return the next part of the body as soon as there is one; after the last, wait for the disconnect."""
         request = self.request
-        if not (request.is_whole or request.body or self._invited) and self._carrier is not None:
-            self._invited = True
+        if not (request.is_whole or request.body or self._body_requested) and self._connection is not None:
+            self._body_requested = True
             if request.expects_continue:
-                self._carrier.write(_CONTINUE)
-        while self._carrier is not None:
+                self._connection.write(_CONTINUE)
+        while self._connection is not None:
             if request.body or (request.is_whole and not self._ended):
-                body, self._ended = request.take(), request.is_whole
+                body, self._ended = request.take_body(), request.is_whole
                 if not request.is_whole:
-                    self._carrier.read_on()
+                    self._connection.resume_body()
                 return {"type": "http.request", "body": body, "more_body": not request.is_whole}
             self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
@@ -123,25 +123,25 @@ class Exchange:
 
     async def _send(self, message: Message) -> None:
         """Take the head of the reply, or a piece of its body."""
-        carrier = self._carrier
-        if carrier is None:
+        connection = self._connection
+        if connection is None:
             return
         if message["type"] == "http.response.start":
             self._status, self._headers = message["status"], list(message.get("headers", ()))
             return
         self._pieces.append(message.get("body", b""))
         if not message.get("more_body", False):
-            self._end(carrier)
+            self._end(connection)
 
-    def _end(self, carrier: Carrier) -> None:
+    def _end(self, connection: ExchangeConnection) -> None:
         is_last = CLOSE in self._headers
-        response = self._response(carrier.headers_of(self))
+        response = self._response(connection.reply_headers(self))
         self.disconnect()
-        carrier.end(response, is_last=is_last)
+        connection.end(response, is_last=is_last)
 
-    def _response(self, of_connection: list[tuple[bytes, bytes]]) -> bytes:
-        """Return the reply. Raises ValueError when a header would end its line early."""
-        body, headers = b"".join(self._pieces), [*of_connection, *self._headers]
+    def _response(self, connection_headers: list[tuple[bytes, bytes]]) -> bytes:
+        """Return the whole reply. Raises ValueError if a header contains a line break."""
+        body, headers = b"".join(self._pieces), [*connection_headers, *self._headers]
         if self._status not in _BODILESS and b"content-length" not in dict(self._headers):
             headers.append((b"content-length", b"%d" % len(body)))
         lines = [_status_line(self._status)]
@@ -160,7 +160,7 @@ def _status_line(status: int) -> bytes:
 
 
 def endpoints_of(transport: asyncio.Transport) -> dict[str, Any]:
-    """Return who talks to whom on a connection, and how, in the words of an ASGI scope."""
+    """Return the client, server and scheme of a connection, as an ASGI scope has them."""
     return {
         "client": _address(transport.get_extra_info("peername")),
         "server": _address(transport.get_extra_info("sockname")),
@@ -169,5 +169,5 @@ def endpoints_of(transport: asyncio.Transport) -> dict[str, Any]:
 
 
 def _address(name: Any) -> tuple[str, int] | None:
-    """Return an address and a port, of what a socket tells; there is neither on a socket of another kind."""
+    """Return the host and port of a socket's name, or None for a socket that has neither."""
     return (str(name[0]), int(name[1])) if isinstance(name, tuple) else None

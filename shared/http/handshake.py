@@ -1,4 +1,4 @@
-"""TLS on a port: connections are counted when they are accepted, not when their handshake is done."""
+"""TLS listener that counts a connection when it is accepted, not when its handshake is done."""
 
 import asyncio
 import socket
@@ -13,28 +13,31 @@ from shared.http.refusals import Refusal
 from shared.http.registry import ConnectionRegistry, Phase
 
 ACCEPTED_PER_TURN: Final = 8
-"""Connections that are accepted in one turn of the event loop.
+"""The connections accepted in one turn of the event loop.
 
-A connection that makes room is closed some turns later: this bounds the files of those that still have to be.
+A connection that is evicted to make room closes some turns later, so this bounds the files that are open
+meanwhile.
 """
 
 TLS_SHUTDOWN_SECONDS_MAX: Final = 2.0
-"""How long a client may take to end TLS, after which its connection is closed without."""
+"""How long a client may take to close TLS; then its connection is closed without."""
 
 _NO_FILES_SECONDS: Final = 0.1
-"""So long nothing is accepted where the process has no file left."""
+"""How long nothing is accepted after the process has run out of files."""
 
 _SPARE_SECONDS: Final = 5.0
-"""The event loop's own bound on a handshake is longer by so much than the registry's, which is logged."""
+"""asyncio's own handshake timeout is this much longer than the registry's, so that the registry's is the one that
+expires and is logged.
+"""
 
-_Connect = Callable[[], asyncio.Protocol]
+_ConnectionFactory = Callable[[], asyncio.Protocol]
 
 
 class TlsListener:
-    """Accepts connections on a listening socket, as an asyncio server does, and has each begin with TLS.
+    """Accepts connections on a listening socket, as an asyncio server does, and starts each with TLS.
 
-    A server that asyncio makes with TLS tells its protocols of a connection once the handshake is done. Until
-    then nothing would bound how many there are.
+    asyncio's own TLS server creates a protocol only once the handshake is done. Until then nothing would bound
+    the number of connections.
     """
 
     def __init__(
@@ -43,25 +46,25 @@ class TlsListener:
         registry: ConnectionRegistry,
         server: ServerState,
         context: ssl.SSLContext,
-        connect: _Connect,
+        make_connection: _ConnectionFactory,
     ) -> None:
-        """Take the socket, what counts connections, the server's state, a certificate, and what follows."""
+        """Take the socket, the registry, uvicorn's state, the TLS context, and what creates the HTTP connection."""
         self._listening: Final = listening
         self._registry: Final = registry
         self._server: Final = server
         self._context: Final = context
-        self._connect: Final = connect
+        self._make_connection: Final = make_connection
         self._loop: Final = asyncio.get_running_loop()
         self._is_closed = False
         self._start()
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more connections."""
         self._is_closed = True
         self._loop.remove_reader(self._listening)
 
     async def wait_closed(self) -> None:
-        """Return: `close` leaves nothing to wait for."""
+        """Return at once: `close` leaves nothing to wait for."""
 
     def _start(self) -> None:
         if not self._is_closed:
@@ -80,46 +83,46 @@ class TlsListener:
                 return
             accepted.settimeout(0)
             handshake = TlsHandshake(self._registry, self._server, accepted, str(address[0]))
-            handshake.begin(self._context, self._connect)
+            handshake.begin(self._context, self._make_connection)
 
 
 class TlsHandshake(MemberProtocol):
-    """A connection until its TLS handshake is done. Then an HTTP connection takes its place."""
+    """A connection during its TLS handshake. Once that is done, an HTTP connection takes its place."""
 
     def __init__(self, registry: ConnectionRegistry, server: ServerState, accepted: socket.socket, client: str) -> None:
-        """Take what counts connections, the server's state, and the connection with its client's address."""
+        """Take the registry, uvicorn's state, and the accepted socket with its client's address."""
         super().__init__(registry, server)
         self._accepted: Final = accepted
         self.endpoints["client"] = client, 0
 
-    def begin(self, context: ssl.SSLContext, connect: _Connect) -> None:
-        """Begin the handshake, if there is room; else close the connection: no reply would be understood."""
+    def begin(self, context: ssl.SSLContext, make_connection: _ConnectionFactory) -> None:
+        """Start the handshake if there is room; otherwise close: before TLS the client could read no reply."""
         if not self._registry.admit(self, Phase.HANDSHAKE):
             self._record(Refusal.CONNECTIONS)
             self._accepted.close()
             return
-        self._server.connections.add(self)  # type: ignore[arg-type]  # of its own protocols, uvicorn means
-        self._connect = connect
+        self._server.connections.add(self)  # type: ignore[arg-type]  # uvicorn names only its own protocols
+        self._make_connection = make_connection
         self._has_begun = False
         self._task = asyncio.get_running_loop().create_task(self._run(context))
         self._task.add_done_callback(self._end)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Put an HTTP connection in the place of this one, within one turn: nobody else can take it."""
+        """Hand the connection to HTTP within one turn of the event loop, so that no other can take its place."""
         if self._is_ending:
             transport.abort()
             return
         self._leave()
-        connection = self._connect()
+        connection = self._make_connection()
         transport.set_protocol(connection)
         connection.connection_made(transport)
 
     def shutdown(self) -> None:
-        """End the connection: it has asked for nothing yet."""
+        """Close the connection: no request has arrived on it yet."""
         self.expire(None)
 
     def expire(self, refusal: Refusal | None) -> None:
-        """End the connection: its handshake took too long, or it makes room for another."""
+        """Close the connection, because its handshake took too long or to make room for another."""
         self._is_ending = True
         if refusal is not None:
             self._record(refusal)
@@ -141,7 +144,7 @@ class TlsHandshake(MemberProtocol):
             pass  # the client hung up
 
     def _end(self, _task: asyncio.Task[None]) -> None:
-        """Let go of a connection that has not been handed over; once begun, its file is the event loop's."""
+        """Close the socket unless the handshake has begun, when the event loop owns it; leave the registry."""
         if not self._has_begun:
             self._accepted.close()
         self._leave()

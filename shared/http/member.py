@@ -1,4 +1,4 @@
-"""A connection as its port counts it, and how it ends: at once, or with a last reply and time to read it."""
+"""The part of a connection that its port's registry counts, and the ways in which it ends."""
 
 import asyncio
 from abc import ABC, abstractmethod
@@ -11,14 +11,14 @@ from shared.http.refusals import REPLIES, Refusal
 from shared.http.registry import ConnectionRegistry, Phase
 
 DISCARDED_BYTES_MAX: Final = 1_048_576
-"""Of what comes after the last reply, or a body after its own. Then the connection ends at once."""
+"""The bytes that are discarded after the final reply, or of a body after its own; then the connection is reset."""
 
 
 class MemberProtocol(asyncio.Protocol, ABC):
-    """A connection of a port. uvicorn's server waits for its end, and calls `shutdown` before its own."""
+    """A connection in the registry of its port. uvicorn's server waits for it to end, and calls `shutdown` to drain."""
 
     def __init__(self, registry: ConnectionRegistry, server: ServerState) -> None:
-        """Take where connections are counted, and the server's state."""
+        """Take the connection registry and uvicorn's server state."""
         self._registry: Final = registry
         self._server: Final = server
         self._is_ending = self._is_reading_paused = False
@@ -28,16 +28,16 @@ class MemberProtocol(asyncio.Protocol, ABC):
 
     @abstractmethod
     def expire(self, refusal: Refusal | None) -> None:
-        """Close the connection, because it has waited for too long, or to make room for another."""
+        """Close the connection, because it has waited too long or to make room for another."""
 
     @abstractmethod
     def shutdown(self) -> None:
-        """Close when what has come is answered."""
+        """Close once every request that has arrived is answered."""
 
     def _enter(self, transport: asyncio.Transport) -> bool:
-        """Have the connection counted, and return whether there is room for it; if not, it ends."""
+        """Register the connection; where there is no room, refuse and close it. Return whether it was admitted."""
         self._transport, self.endpoints = transport, endpoints_of(transport)
-        self._server.connections.add(self)  # type: ignore[arg-type]  # of its own protocols, uvicorn means
+        self._server.connections.add(self)  # type: ignore[arg-type]  # uvicorn names only its own protocols
         if self._registry.admit(self):
             return True
         self._record(Refusal.CONNECTIONS)
@@ -47,38 +47,38 @@ class MemberProtocol(asyncio.Protocol, ABC):
         return False
 
     def _leave(self) -> None:
-        """Have the connection counted no more."""
+        """Remove the connection from the registry."""
         self._is_ending = True
         self._server.connections.discard(self)
         self._registry.remove(self)
 
-    def _pause_reading(self, *, is_wanted: bool) -> None:
-        if is_wanted is not self._is_reading_paused:
-            self._is_reading_paused = is_wanted
-            (self._transport.pause_reading if is_wanted else self._transport.resume_reading)()
+    def _set_reading_paused(self, *, is_paused: bool) -> None:
+        if is_paused is not self._is_reading_paused:
+            self._is_reading_paused = is_paused
+            (self._transport.pause_reading if is_paused else self._transport.resume_reading)()
 
     def _discard(self, received_bytes: int) -> None:
-        """Pass over what is of no use, but not for ever."""
+        """Count bytes that are read and dropped, and reset the connection when they are too many."""
         self._discarded_bytes += received_bytes
         if self._discarded_bytes > DISCARDED_BYTES_MAX:
             self._discarded_bytes = 0
             self._abort(Refusal.DISCARDED_BYTES)
 
-    def _close_after(self, last: bytes | None, *, may_send_on: bool) -> None:
-        """Send what is left to be sent and the last reply, then close.
+    def _close_after(self, last: bytes | None, *, client_may_send: bool) -> None:
+        """Send the remaining replies and `last`, then close.
 
-        Where more may come from the client, to close would have the kernel throw away the reply. So the
-        sending side is closed first, and what comes is passed over for a while.
+        Where the client may still send, closing at once would make the kernel drop the reply. So only the sending
+        side is closed at first, and received bytes are discarded for a while.
         """
         if self._is_ending:
             return
         self._is_ending = True
         self._registry.outbox.send()
         self._registry.hold(self, 0)
-        self._pause_reading(is_wanted=False)
+        self._set_reading_paused(is_paused=False)
         if last is not None:
             self._transport.write(last)
-        if may_send_on and self._transport.can_write_eof():
+        if client_may_send and self._transport.can_write_eof():
             self._transport.write_eof()
             self._registry.move(self, Phase.LINGER)
         else:

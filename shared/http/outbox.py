@@ -1,7 +1,7 @@
-"""Replies that were made in one turn of the event loop leave together when it ends.
+"""Sends all replies of one turn of the event loop together, when it ends.
 
-To send each at once would wake its client between two replies: with client and server on the same processors
-that cost a twentieth of what a gateway pays.
+Sending each at once would wake its client between two replies, and where both share processors the server
+would pay for the switches.
 """
 
 import asyncio
@@ -9,20 +9,20 @@ from typing import Final
 
 
 class Outbox:
-    """What the connections of one port have to send."""
+    """The unsent bytes of one port's connections."""
 
     def __init__(self) -> None:
-        """Begin with nothing to send."""
+        """Start empty."""
         self._unsent: Final[list[tuple[asyncio.Transport, bytes]]] = []
 
     def add(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Have bytes sent on a connection, after what was added before, when this turn ends."""
+        """Queue bytes for a connection, after those queued before; they are sent when this turn ends."""
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self.send)
         self._unsent.append((transport, data))
 
     def send(self) -> None:
-        """Send all that was added: due before a connection is closed, too."""
+        """Send everything now; must also be called before a connection is closed."""
         unsent = list(self._unsent)
         self._unsent.clear()
         for transport, data in unsent:

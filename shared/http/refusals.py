@@ -1,4 +1,4 @@
-"""Why connections are refused or closed: one reply for each reason, a counter, and a log line a second."""
+"""The reasons for which connections are refused or closed: their replies, a counter, and one log line a second."""
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -13,7 +13,7 @@ _log = structlog.get_logger()
 
 
 class Refusal(StrEnum):
-    """A reason to refuse what a client sent, or to close its connection."""
+    """A reason to refuse a request or to close its connection."""
 
     BAD_REQUEST = "bad_request"
     HEAD_BYTES = "head_bytes"
@@ -50,14 +50,14 @@ REPLIES: Final[Mapping[Refusal, bytes | None]] = {
     Refusal.HANDSHAKE: None,
     Refusal.HANDSHAKE_SECONDS: None,
 }
-"""What a client is sent before its connection closes, if anything."""
+"""The reply before the connection closes, or None where there is none."""
 
 
 class RefusalLog(SummedLog[Refusal]):
-    """Counts refusals one by one, and logs them: a line a second for each reason."""
+    """Counts each refusal, and logs one line a second for each reason."""
 
     def __init__(self, count: Callable[[str], None] | None = None) -> None:
-        """Take what is called with the reason of each refusal, to count it."""
+        """Take the counter, which is called with each refusal's reason."""
         super().__init__()
         self._count: Final = count
         self._last_clients: Final[dict[Refusal, str]] = {}
@@ -70,7 +70,7 @@ class RefusalLog(SummedLog[Refusal]):
         self._last_clients[refusal] = client
 
     def _write(self, kind: Refusal, number: int) -> None:
-        # Idle connections are closed on every ordinary day.
+        # Closing idle connections is ordinary.
         log = _log.info if kind is Refusal.IDLE_SECONDS else _log.warning
         last_client = self._last_clients.pop(kind)
         log("connections refused", reason=kind.value, number=number, last_client=last_client)

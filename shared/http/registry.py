@@ -1,4 +1,4 @@
-"""All connections of one port: how many, what each waits for and since when, and how many bytes they hold."""
+"""Keeps the connections of one port: their number, what each waits for and since when, and the bytes they hold."""
 
 import asyncio
 from collections import OrderedDict
@@ -7,22 +7,22 @@ from typing import Final, Protocol
 
 from shared.http.outbox import Outbox
 from shared.http.refusals import Refusal, RefusalLog
-from shared.runtime import MemoryReturn
+from shared.runtime import MemoryTrimmer
 from shared.settings import HttpBounds
 
 SWEEP_SECONDS: Final = 0.25
 
 RENEWED_EVERY_SECONDS: Final = 1.0
-"""A wait that begins anew is noted so often at most, and may end so much sooner than its bound."""
+"""A restarted wait is recorded at most this often, so it may end this much before its bound."""
 
 LINGER_SECONDS: Final = 2.0
-"""A client has so long to read why it was refused, before the connection is reset."""
+"""How long a client may take to read a refusal before its connection is reset."""
 
 SMALL_BYTES: Final = 4_096
-"""An unanswered request of no more bytes is never refused for what others hold."""
+"""An unanswered request of at most this size is never refused for the bytes that others hold."""
 
-MUCH_BYTES: Final = 8_388_608
-"""Where unanswered requests held so much, the memory that they took is given back after them."""
+TRIM_BYTES_MIN: Final = 8_388_608
+"""After unanswered requests have held this much, freed memory is returned to the system."""
 
 QUIET_SWEEPS: Final = 8
 
@@ -31,17 +31,17 @@ class Phase(IntEnum):
     """What a connection waits for."""
 
     BUSY = 0
-    """The application: without bound here, and never closed to make room."""
+    """The application: has no time limit here, and is never evicted."""
     HEAD = 1
     BODY = 2
     IDLE = 3
     """The next request."""
     WRITE = 4
-    """Its client, to read replies."""
+    """The client, to read replies."""
     LINGER = 5
-    """Its client, to read why it was refused."""
+    """The client, to read the refusal."""
     HANDSHAKE = 6
-    """The end of a TLS handshake."""
+    """The end of the TLS handshake."""
 
 
 _REFUSALS: Final = {
@@ -51,11 +51,11 @@ _REFUSALS: Final = {
     Phase.WRITE: Refusal.WRITE_SECONDS,
     Phase.HANDSHAKE: Refusal.HANDSHAKE_SECONDS,
 }
-_MAKING_ROOM: Final = (Phase.IDLE, Phase.LINGER, Phase.HEAD, Phase.BODY, Phase.WRITE)
+_EVICTABLE: Final = (Phase.IDLE, Phase.LINGER, Phase.HEAD, Phase.BODY, Phase.WRITE)
 
 
 class Member(Protocol):
-    """A connection, as the registry handles it. It keeps four values of the registry's."""
+    """A connection as the registry sees it. The four attributes belong to the registry."""
 
     phase: Phase
     since: float
@@ -63,25 +63,25 @@ class Member(Protocol):
     is_trusted: bool
 
     def expire(self, refusal: Refusal | None) -> None:
-        """Close the connection, because it has waited for too long."""
+        """Close the connection, because it has waited too long or to make room for another."""
 
 
 class ConnectionRegistry:
-    """Bounds connections in number, time and bytes.
+    """Bounds a port's connections in number, time and bytes.
 
-    Each phase has one bound on its time, so a dict in the order of insertion has the longest wait first:
-    whatever has to be closed is found without a search, and no connection has a timer of its own.
+    Each phase has one time limit, so a dict in insertion order has the longest wait first: an expired connection
+    is found without a search, and none needs a timer of its own.
     """
 
     def __init__(
-        self, bounds: HttpBounds, refusals: RefusalLog | None = None, *, is_told_of_trust: bool = False
+        self, bounds: HttpBounds, refusals: RefusalLog | None = None, *, app_reports_trust: bool = False
     ) -> None:
-        """Take the bounds, where refusals are counted, and whether the application says whom to trust.
+        """Take the bounds, the refusal log, and whether the application reports which connections to trust.
 
-        Where it does not, a connection that has sent a whole request is trusted.
+        If it does not, a connection is trusted once it has sent a whole request.
         """
         self.bounds: Final = bounds
-        self.is_told_of_trust: Final = is_told_of_trust
+        self.app_reports_trust: Final = app_reports_trust
         self.outbox: Final = Outbox()
         self.refusals: Final = refusals or RefusalLog()
         self._seconds_max: Final = {
@@ -94,21 +94,21 @@ class ConnectionRegistry:
         }
         self._waiting: Final[tuple[dict[Member, None], ...]] = tuple({} for _ in Phase)
         self._fresh: Final[OrderedDict[Member, None]] = OrderedDict()
-        """Those whose first request is still to come, or was answered unread, in the order of their coming.
+        """Connections whose first request has not arrived in full, or was answered by the interceptor, oldest first.
 
-        Not a dict, whose first is slow to find where many before it were removed.
+        An OrderedDict, because finding a plain dict's first key is slow after many were removed from its front.
         """
-        self._unproven: Final[OrderedDict[Member, None]] = OrderedDict()
-        """Those whose requests were read and none of them trusted, longest wait first."""
+        self._answered_untrusted: Final[OrderedDict[Member, None]] = OrderedDict()
+        """Connections whose requests the application answered and none of which it trusted, longest wait first."""
         self._number = 0
         self._held_bytes = self._untrusted_bytes = 0
-        """Of unanswered requests, and those among them that came on connections that are not trusted."""
-        self._memory: Final = MemoryReturn(MUCH_BYTES, QUIET_SWEEPS)
+        """The bytes of all unanswered requests, and of those on connections that are not trusted."""
+        self._memory: Final = MemoryTrimmer(TRIM_BYTES_MIN, QUIET_SWEEPS)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def admit(self, member: Member, phase: Phase = Phase.HEAD) -> bool:
-        """Take a new connection if there is room, or another one that can be closed to make some."""
-        if self._number >= self.bounds.connections_max and not self._make_room():
+        """Register a new connection if there is room, or if another one can be evicted for it."""
+        if self._number >= self.bounds.connections_max and not self._evict_one():
             return False
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
@@ -120,25 +120,25 @@ class ConnectionRegistry:
         return True
 
     def remove(self, member: Member) -> None:
-        """Forget a connection that was admitted. Nothing happens to one that is forgotten already."""
+        """Remove a connection; one that was never admitted, or was removed already, is ignored."""
         self._waiting[member.phase].pop(member, None)
         self.hold(member, 0)
         self._fresh.pop(member, None)
-        self._unproven.pop(member, None)
+        self._answered_untrusted.pop(member, None)
         if member.since >= 0:
             member.since = -1
             self._number -= 1
 
     def trust(self, member: Member) -> None:
-        """Note that a connection has carried an honest request: it is one of those that are closed last."""
+        """Mark a connection as trusted, so that it is among the last to be evicted."""
         if not member.is_trusted:
             self._untrusted_bytes -= member.held_bytes
         member.is_trusted = True
         self._fresh.pop(member, None)
-        self._unproven.pop(member, None)
+        self._answered_untrusted.pop(member, None)
 
     def move(self, member: Member, phase: Phase, *, is_new: bool = False) -> None:
-        """Note what a connection waits for; `is_new` where it did so before, and something came since."""
+        """Record what a connection waits for. `is_new` restarts a wait of the same kind, because something arrived."""
         if phase is member.phase and not is_new:
             return
         assert self._loop is not None  # noqa: S101
@@ -147,15 +147,16 @@ class ConnectionRegistry:
             return
         self._waiting[member.phase].pop(member, None)
         if not member.is_trusted:
-            self._place(member, phase)
+            self._classify(member, phase)
         member.phase, member.since = phase, now
         self._waiting[phase][member] = None
 
     def hold(self, member: Member, held_bytes: int) -> bool:
-        """Note how many bytes of unanswered requests a connection holds, and return whether it may.
+        """Record the bytes of unanswered requests that a connection holds, and return whether it may hold them.
 
-        Where the application says whom it trusts, all others together have half of the room. Where it is
-        full, the unfinished request of one that is trusted less, or as much and holds more, is refused first.
+        Where the application reports trust, all untrusted connections together have half of the room. When it is
+        full, the unfinished request of a less trusted connection is refused first, or of an equally trusted one that
+        holds more.
         """
         more_bytes = held_bytes - member.held_bytes
         self._held_bytes += more_bytes
@@ -164,41 +165,42 @@ class ConnectionRegistry:
         member.held_bytes = held_bytes
         if more_bytes <= 0 or held_bytes <= SMALL_BYTES:
             return True
-        self._memory.note(self._held_bytes)
-        if self._has_bytes(member):
+        self._memory.record(self._held_bytes)
+        if self._has_room_for_bytes(member):
             return True
         unfinished = (*self._waiting[Phase.BODY], *self._waiting[Phase.HEAD])
-        largest = max(unfinished, key=_dispensability, default=member)
-        if _dispensability(largest) > _dispensability(member):
+        largest = max(unfinished, key=_eviction_rank, default=member)
+        if _eviction_rank(largest) > _eviction_rank(member):
             largest.expire(Refusal.BUFFERED_BYTES)
-        return self._has_bytes(member)
+        return self._has_room_for_bytes(member)
 
-    def _has_bytes(self, member: Member) -> bool:
+    def _has_room_for_bytes(self, member: Member) -> bool:
         bytes_max = self.bounds.buffered_bytes_max
         has_any = self._held_bytes <= bytes_max
-        if member.is_trusted or not self.is_told_of_trust:
+        if member.is_trusted or not self.app_reports_trust:
             return has_any
         return has_any and 2 * self._untrusted_bytes <= bytes_max
 
-    def _place(self, member: Member, phase: Phase) -> None:
-        """Keep a connection that is not trusted out of the way while its request is being answered."""
+    def _classify(self, member: Member, phase: Phase) -> None:
+        """Keep an untrusted connection from eviction while its request is being answered; afterwards it goes first."""
         if phase is Phase.BUSY:
             self._fresh.pop(member, None)
-            self._unproven.pop(member, None)
+            self._answered_untrusted.pop(member, None)
         elif member.phase is Phase.BUSY:
-            self._unproven[member] = None
+            self._answered_untrusted[member] = None
 
-    def _make_room(self) -> bool:
-        """Close what has waited longest: among those first whose requests nobody believed.
+    def _evict_one(self) -> bool:
+        """Close the connection that has waited longest, and return whether there was one.
 
-        Then among newcomers while they are half of what can be closed. So a client that opens many
-        connections closes no more than half of the others, and trusted ones leave half of the room to
-        newcomers, which need some milliseconds to send a request.
+        Connections whose answered requests were not trusted go first. Next go fresh ones, if they are at least half of
+        those that can be closed; otherwise all others go before them. So a client that opens many connections displaces
+        at most half of the others, and trusted connections leave half of the room to new ones, which need some
+        milliseconds to send a request.
         """
-        others = [self._waiting[phase] for phase in _MAKING_ROOM]
-        are_many = 2 * len(self._fresh) >= self._number - len(self._waiting[Phase.BUSY])
-        rest = (self._fresh, *others) if are_many else (*others, self._fresh)
-        for waiting in (self._unproven, *rest):
+        others = [self._waiting[phase] for phase in _EVICTABLE]
+        has_many_fresh = 2 * len(self._fresh) >= self._number - len(self._waiting[Phase.BUSY])
+        rest = (self._fresh, *others) if has_many_fresh else (*others, self._fresh)
+        for waiting in (self._answered_untrusted, *rest):
             for member in waiting:
                 self.remove(member)
                 member.expire(Refusal.CONNECTIONS)
@@ -206,8 +208,8 @@ class ConnectionRegistry:
         return False
 
     def _sweep(self) -> None:
-        """Close what has waited for too long, and come again while there is something to look after."""
-        self._memory.look(self._held_bytes)
+        """Close connections that have waited too long; run again while there are connections or memory to return."""
+        self._memory.check(self._held_bytes)
         if self._loop is None or not (self._number or self._memory.is_due):
             self._loop = None
             return
@@ -220,6 +222,6 @@ class ConnectionRegistry:
                 member.expire(_REFUSALS.get(phase))
 
 
-def _dispensability(member: Member) -> tuple[bool, int]:
-    """Order connections by which of them is to give up its bytes first."""
+def _eviction_rank(member: Member) -> tuple[bool, int]:
+    """Return the order in which connections have to give up their bytes: the highest goes first."""
     return not member.is_trusted, member.held_bytes

@@ -1,7 +1,8 @@
-"""Request lines of RTSP: the parser takes `RTSP/1.0` for `HTTP/1.0`, and does not tell which it read.
+"""Detects RTSP request lines: httptools takes `RTSP/1.0` for `HTTP/1.0` and does not report which it read.
 
-Nor does it tell positions. So what may hold such a line is fed to it up to each name of RTSP. If it has read
-a target then and no header, and that target is what stands before the name, the line is one of RTSP.
+Nor does it report positions. So bytes that may hold such a line are fed to it in pieces, each up to the next
+`RTSP/`. If by then it has read a target and no header, and that target stands right before the `RTSP/`, the
+line is an RTSP request line.
 """
 
 from collections.abc import Iterator
@@ -10,14 +11,14 @@ from typing import Final
 NAME: Final = b"RTSP/"
 
 NAMES_MAX: Final = 100
-"""In what comes at once. Nothing honest has more, and each takes as long as a small request's head."""
+"""The most occurrences in one packet. No honest packet has more, and each costs as much as parsing a small head."""
 
 LINE_END_BYTES: Final = 64
-"""So much is kept of a request line that may go on in the next packet."""
+"""The length of the tail kept of a request line that may continue in the next packet."""
 
 
 def pieces_of(seen: bytes, begin: int) -> Iterator[tuple[bytes, bytes]]:
-    """Give out `seen` from `begin` on, cut before each name, with the end of what stands before that.
+    """Yield `seen` from `begin` on, cut before each `RTSP/`, and with each piece the bytes that precede the cut.
 
     >>> list(pieces_of(b"POST / RTSP/1.0", 0))
     [(b'POST / ', b'POST / '), (b'RTSP/1.0', b'')]
@@ -31,7 +32,7 @@ def pieces_of(seen: bytes, begin: int) -> Iterator[tuple[bytes, bytes]]:
 
 
 def ends_with_target(line: bytes, target: bytes) -> bool:
-    """Return whether the end of a request line, as far as it is kept, is a target and the spaces behind it.
+    """Return whether the kept tail of a request line consists of the target and the spaces after it.
 
     >>> [ends_with_target(line, b"/a") for line in (b"POST /a  ", b"a ", b" ", b"X: y ", b"POST /a")]
     [True, True, True, False, False]

@@ -1,4 +1,4 @@
-"""The certificate of a server, checked at its start."""
+"""Loads a server's TLS certificate and checks it at the start of the process."""
 
 import ssl
 from pathlib import Path
@@ -10,10 +10,10 @@ PROTOCOLS: Final = ("http/1.1",)
 
 
 def server_context(certificate: str, key: str, table: str) -> ssl.SSLContext | None:
-    """Return what a server of `[table]` speaks TLS 1.2 and 1.3 with, or None where neither path is set.
+    """Return the TLS 1.2 and 1.3 context of the server of `[table]`, or None where neither path is set.
 
-    `certificate` is a PEM file with the server's certificate, then those between it and its CA; `key` is the
-    PEM file of its private key, without a passphrase. Raises SettingsError with one line that shows neither.
+    `certificate` is a PEM file with the server's certificate, then the intermediate ones; `key` is the PEM file
+    of its private key, without a passphrase. Raises SettingsError with one line that shows neither.
     """
     if not certificate and not key:
         return None
@@ -32,13 +32,13 @@ def server_context(certificate: str, key: str, table: str) -> ssl.SSLContext | N
 def _load(context: ssl.SSLContext, certificate: str, key: str, table: str) -> None:
     is_encrypted = False
 
-    def give_no_passphrase() -> str:  # without it OpenSSL would ask at the terminal
+    def no_passphrase() -> str:  # without a callback OpenSSL would prompt at the terminal
         nonlocal is_encrypted
         is_encrypted = True
         return ""
 
     try:
-        context.load_cert_chain(certificate, key, give_no_passphrase)
+        context.load_cert_chain(certificate, key, no_passphrase)
     except (ssl.SSLError, OSError, ValueError) as error:
         if is_encrypted:
             raise SettingsError(f"[{table}] tls_key: the key is encrypted; give one without a passphrase") from None

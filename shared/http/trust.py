@@ -1,7 +1,7 @@
-"""How an application says that a request was honest.
+"""Lets an application mark a connection as trusted.
 
-Where a port is full, connections that have carried an honest request are closed last. Anybody can send a
-whole request, so where requests are signed, only the application knows.
+When a port is full, trusted connections are closed last. Anyone can send a well-formed request, so where
+requests are signed, only the application knows which connections carry genuine ones.
 """
 
 from typing import Final, Protocol
@@ -9,26 +9,26 @@ from typing import Final, Protocol
 from starlette.types import Scope
 
 EXTENSION: Final = "credits.trust"
-"""The name, in an ASGI scope's `extensions`, of who sends; missing where nobody asks."""
+"""The key of the `Sender` in an ASGI scope's `extensions`; absent where the server needs no report."""
 
 
 class Sender(Protocol):
-    """Whoever sends on a connection."""
+    """The connection that a request came on."""
 
     is_trusted: bool
 
     def trust(self) -> None:
-        """Note that a request was honest."""
+        """Mark the connection as trusted: one of its requests was genuine."""
 
 
 def trust_sender(scope: Scope) -> None:
-    """Note that the request of a scope was honest, and so is whoever sends on its connection."""
+    """Mark the connection of a request as trusted, because the request was genuine."""
     if (sender := _sender_of(scope)) is not None:
         sender.trust()
 
 
 def is_sender_trusted(scope: Scope) -> bool:
-    """Return whether an earlier request on the connection of a scope was honest."""
+    """Return whether an earlier request on the same connection was genuine."""
     sender = _sender_of(scope)
     return sender is not None and sender.is_trusted
 

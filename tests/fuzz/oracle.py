@@ -11,7 +11,7 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from shared.http import Door, Request
+from shared.http import Interceptor, Request
 from shared.http.connection import Connection
 from shared.http.registry import ConnectionRegistry
 from shared.settings import HttpBounds
@@ -147,7 +147,7 @@ class _Steps:
                     self._waiting.append((task, task.send(None)))
 
 
-class Answers(Door):
+class Answers(Interceptor):
     """What answers, at the door and behind it: every reply has its request's number."""
 
     def __init__(self) -> None:

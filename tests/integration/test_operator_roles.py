@@ -207,7 +207,7 @@ async def test_what_a_client_writes_of_itself_is_not_believed_without_a_proxy(ap
 async def test_readiness_is_looked_for_once_for_all_who_ask(
     engine: AsyncEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("worker.operator.app.READINESS_STANDS_SECONDS", 60)
+    monkeypatch.setattr("worker.operator.app.READINESS_TTL_SECONDS", 60)
     asked = 0
     ask = Ledger.epoch
 

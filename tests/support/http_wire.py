@@ -7,7 +7,7 @@ import uvicorn
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from shared.http import Door, Request, response_bytes
+from shared.http import Interceptor, Request, response_bytes
 from shared.http.connection import Connection
 from shared.http.registry import ConnectionRegistry
 from shared.settings import HttpBounds
@@ -58,7 +58,7 @@ async def say_hi(_scope: Scope, receive: Receive, send: Send) -> None:
 
 def connection_of(
     app: ASGIApp,
-    door: Door,
+    door: Interceptor,
     kind: type[Connection] = Connection,
     registry: ConnectionRegistry | None = None,
 ) -> Connection:
@@ -68,7 +68,7 @@ def connection_of(
     return kind(registry, door, config=config, server_state=ServerState(), app_state={})
 
 
-def connect(app: ASGIApp, door: Door) -> tuple[Wire, Callable[[bytes], None]]:
+def connect(app: ASGIApp, door: Interceptor) -> tuple[Wire, Callable[[bytes], None]]:
     protocol, wire = connection_of(app, door), Wire()
     protocol.connection_made(wire)
     return wire, protocol.data_received
@@ -82,7 +82,7 @@ async def turns() -> None:
 AWAY = response_bytes(200, [("content-type", "application/json")], b"away")
 
 
-class Closed(Door):
+class Closed(Interceptor):
     """A door at which all are turned away, unless it is opened."""
 
     is_open = False

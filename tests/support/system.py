@@ -23,9 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from gateway.providers.base import Provider
 from gateway.providers.registry import build
 from shared.broker.topology import declare_topology
+from shared.cached_call import READINESS_TTL_SECONDS
 from shared.message_keys import MessageKeys
 from shared.money import Currencies
-from shared.remembered import READINESS_STANDS_SECONDS
 from shared.settings import MEMORY, BrokerSettings, LedgerSettings
 from tests.support.paths import ROOT
 from tests.support.servers import Servers, fresh_database, fresh_vhost
@@ -181,7 +181,7 @@ class System:
         async with httpx.AsyncClient(base_url=self.operations_url) as client:
             while time.monotonic() < deadline:
                 try:
-                    is_new = time.monotonic() > asked_at + READINESS_STANDS_SECONDS
+                    is_new = time.monotonic() > asked_at + READINESS_TTL_SECONDS
                     if (await client.get("/readyz")).status_code == status and is_new:
                         return
                 except httpx.TransportError:

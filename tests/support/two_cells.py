@@ -11,7 +11,7 @@ from uuid import uuid4
 import httpx
 
 from gateway.providers.base import Win
-from shared.remembered import READINESS_STANDS_SECONDS
+from shared.cached_call import READINESS_TTL_SECONDS
 from shared.settings import LedgerSettings
 from tests.faults.proxy import Proxy, wired
 from tests.simulator.history import Said
@@ -58,7 +58,7 @@ class TwoCells:
 
     async def states(self) -> dict[str, str]:
         """Return what the gateway, which is ready, says of each cell now."""
-        await sleep(READINESS_STANDS_SECONDS)
+        await sleep(READINESS_TTL_SECONDS)
         async with httpx.AsyncClient(base_url=self.main.operations_url) as client:
             ready = await client.get("/readyz")
         assert ready.status_code == 200, ready.text

@@ -8,7 +8,7 @@ from shared.cells import MAIN, Part, cell_of, cells_of, naming_cell, settings_of
 from shared.errors import SettingsError
 from shared.message_keys import MessageKeys, Purpose, read_message_keys
 from shared.settings import MEMORY, load_settings
-from shared.settings_sources import located
+from shared.settings_sources import with_origin
 from tests.support.settings_refusal import refusal
 from tests.unit.conftest import WriteFile
 
@@ -130,7 +130,7 @@ def test_two_cells_with_one_place_stop_the_start(write_file: WriteFile, table: s
     path = write_file(TWO + table)
     message = refusal()
     assert words in message
-    assert located(message).startswith(f"{path}: [cells.b."), "the file that says so is named"
+    assert with_origin(message).startswith(f"{path}: [cells.b."), "the file that says so is named"
     assert "hunter2" not in message
 
 

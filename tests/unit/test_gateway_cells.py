@@ -199,7 +199,7 @@ async def test_cell_that_does_not_answer_is_asked_once_and_not_waited_for(two: T
     ledgers["brand2"].hangs = True
     readiness = Readiness({name: partial(probe, ledger) for name, ledger in ledgers.items()})
     for _ in range(2):
-        assert await readiness.look() == {"main": None, "brand2": "no answer in time"}
+        assert await readiness.check() == {"main": None, "brand2": "no answer in time"}
     assert (len(ledgers["main"].asked), len(ledgers["brand2"].asked)) == (2, 1)
     readiness.stop()
 

@@ -6,7 +6,7 @@ import pytest
 import pytest_asyncio
 from starlette.types import Receive, Scope, Send
 
-from shared.http import Door
+from shared.http import Interceptor
 from tests.support.http_wire import (
     AWAY,
     PLAIN,
@@ -23,7 +23,7 @@ from tests.support.http_wire import (
 
 @pytest_asyncio.fixture(loop_scope="function")
 async def connection() -> tuple[Wire, Callable[[bytes], None]]:
-    return connect(say_hi, Door())
+    return connect(say_hi, Interceptor())
 
 
 async def test_head_and_body_leave_in_one_packet(connection: tuple[Wire, Callable[[bytes], None]]) -> None:
@@ -116,7 +116,7 @@ async def test_name_of_rtsp_may_stand_elsewhere(connection: tuple[Wire, Callable
 
 async def test_body_of_nothing_but_names_of_rtsp_is_refused() -> None:
     """To look at each of them would take as long as a hundred requests for every kilobyte."""
-    wire, receive = connect(say_hi, Door())
+    wire, receive = connect(say_hi, Interceptor())
     receive(b"POST / HTTP/1.1\r\nContent-Length: 50000\r\n\r\n" + b"RTSP/" * 10_000)
     await turns()
     assert wire.packets[0].startswith(b"HTTP/1.1 400")

@@ -8,12 +8,12 @@ import struct
 
 from starlette.types import Message, Receive, Scope, Send
 
-from shared.http import Door, allow_connections, trust_sender
+from shared.http import Interceptor, raise_file_limit, trust_sender
 from shared.http.connection import Connection
 from shared.http.exchange import Exchange
 from shared.http.reader import RequestReader
 from shared.http.registry import SMALL_BYTES, ConnectionRegistry
-from shared.http.server import FILES_OF_CLIENTS, below_file_limit
+from shared.http.server import CLIENT_FILES_SHARE, below_file_limit
 from shared.settings import HttpBounds
 from tests.support.http_wire import AWAY, PLAIN, REPLY_END, Closed, Wire, connection_of, say_hi, turns
 
@@ -22,7 +22,7 @@ RESET = struct.pack("ii", 1, 0)
 
 async def test_small_requests_are_never_refused_for_what_others_hold() -> None:
     registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000))
-    large, other, small = (connection_of(say_hi, Door()) for _ in range(3))
+    large, other, small = (connection_of(say_hi, Interceptor()) for _ in range(3))
     assert registry.hold(large, 100_000)
     assert not registry.hold(other, SMALL_BYTES + 1)
     assert registry.hold(small, SMALL_BYTES)
@@ -38,7 +38,7 @@ async def test_largest_unfinished_request_is_refused_first() -> None:
     registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000))
     sent = []
     for body_bytes in (20_000, 70_000, 30_000):
-        connection, wire = connection_of(say_hi, Door(), registry=registry), Wire()
+        connection, wire = connection_of(say_hi, Interceptor(), registry=registry), Wire()
         connection.connection_made(wire)
         connection.data_received(body_of(body_bytes, 80_000))
         await turns()
@@ -61,7 +61,7 @@ async def test_request_is_counted_until_the_application_is_done_with_it() -> Non
     registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000))
 
     async def reply() -> tuple[Connection, bytes]:
-        connection, wire = connection_of(answer_when_done, Door(), registry=registry), Wire()
+        connection, wire = connection_of(answer_when_done, Interceptor(), registry=registry), Wire()
         connection.connection_made(wire)
         connection.data_received(body_of(70_000, 70_000))
         await turns()
@@ -96,7 +96,7 @@ async def test_nothing_keeps_a_connection_that_is_lost() -> None:
             lost.put_nowait(None)
 
     server = await asyncio.get_running_loop().create_server(
-        lambda: connection_of(answer_late, Door(), Watched), "127.0.0.1", 0
+        lambda: connection_of(answer_late, Interceptor(), Watched), "127.0.0.1", 0
     )
     gc.disable()
     try:
@@ -120,14 +120,14 @@ async def test_nothing_keeps_a_connection_that_is_lost() -> None:
 def test_bounds_leave_files_for_the_rest_of_the_process() -> None:
     files_max, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     most, few = HttpBounds(connections_max=10**9), HttpBounds(connections_max=7)
-    assert below_file_limit(most, FILES_OF_CLIENTS).connections_max == files_max * 3 // 4
-    assert below_file_limit(few, FILES_OF_CLIENTS).connections_max == 7
+    assert below_file_limit(most, CLIENT_FILES_SHARE).connections_max == files_max * 3 // 4
+    assert below_file_limit(few, CLIENT_FILES_SHARE).connections_max == 7
 
 
 def test_as_many_files_may_be_open_as_are_allowed() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (before[0] - 1, before[1]))
-    allow_connections()
+    raise_file_limit()
     assert resource.getrlimit(resource.RLIMIT_NOFILE) == (before[1], before[1])
     resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
@@ -139,14 +139,14 @@ async def trusting(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_those_that_are_not_trusted_hold_half_of_the_bytes() -> None:
     """Together; and to make room for a trusted one, theirs are refused first, however small."""
-    registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000), is_told_of_trust=True)
-    proxy, of_proxy = connection_of(trusting, Door(), registry=registry), Wire()
+    registry = ConnectionRegistry(HttpBounds(buffered_bytes_max=100_000), app_reports_trust=True)
+    proxy, of_proxy = connection_of(trusting, Interceptor(), registry=registry), Wire()
     proxy.connection_made(of_proxy)
     proxy.data_received(PLAIN)
     await turns()
     wires = []
     for body_bytes in (20_000, 25_000, 15_000):
-        stranger, wire = connection_of(say_hi, Door(), registry=registry), Wire()
+        stranger, wire = connection_of(say_hi, Interceptor(), registry=registry), Wire()
         stranger.connection_made(wire)
         stranger.data_received(body_of(body_bytes, 80_000))
         await turns()
@@ -163,7 +163,7 @@ async def test_those_that_are_not_trusted_hold_half_of_the_bytes() -> None:
 
 async def test_connection_that_was_trusted_outlasts_those_that_came_after_it() -> None:
     """Though all that it sent since was turned away at the door, and though it waits for longest."""
-    registry = ConnectionRegistry(HttpBounds(connections_max=3), is_told_of_trust=True)
+    registry = ConnectionRegistry(HttpBounds(connections_max=3), app_reports_trust=True)
     door = Closed()
     door.is_open = True
     proxy, wire = connection_of(trusting, door, registry=registry), Wire()
@@ -193,10 +193,10 @@ async def test_request_that_is_being_answered_is_not_cut_off_to_make_room() -> N
         await done.wait()
         await say_hi(scope, receive, send)
 
-    registry = ConnectionRegistry(HttpBounds(connections_max=2), is_told_of_trust=True)
+    registry = ConnectionRegistry(HttpBounds(connections_max=2), app_reports_trust=True)
     wires = []
     for sent in (PLAIN, b"", b""):
-        connection, wire = connection_of(answer_when_done, Door(), registry=registry), Wire()
+        connection, wire = connection_of(answer_when_done, Interceptor(), registry=registry), Wire()
         connection.connection_made(wire)
         connection.data_received(sent)
         await turns()
@@ -205,5 +205,5 @@ async def test_request_that_is_being_answered_is_not_cut_off_to_make_room() -> N
     done.set()
     await turns()
     assert wires[0].packets[0].endswith(REPLY_END)
-    connection_of(say_hi, Door(), registry=registry).connection_made(Wire())
+    connection_of(say_hi, Interceptor(), registry=registry).connection_made(Wire())
     assert [wire.is_closing() for wire in wires] == [True, True, False]

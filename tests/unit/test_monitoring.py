@@ -19,10 +19,10 @@ from gateway.monitoring import (
     MonitoringApp,
     RateLimit,
 )
+from shared.cached_call import CachedCall
 from shared.cells import MAIN
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, OutcomeCode
-from shared.remembered import Remembered
 from shared.wire import Answer, FindPlayer, Question
 from tests.support.dispatchers import Shard, answer_all, ask, until_idle
 
@@ -68,7 +68,7 @@ async def readiness(client: httpx.AsyncClient) -> tuple[int, Any]:
 
 
 async def test_all_who_ask_for_readiness_share_one_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.monitoring.READINESS_STANDS_SECONDS", 60)
+    monkeypatch.setattr("gateway.monitoring.READINESS_TTL_SECONDS", 60)
     ledger = ProbedLedger()
     async with client_of(operations_of(ledger)) as client, asyncio.TaskGroup() as group:
         early = [group.create_task(readiness(client)) for _ in range(POLLERS)]
@@ -119,7 +119,7 @@ async def test_answer_stands_for_its_time_and_is_looked_for_anew_after() -> None
         asked += 1
         return asked
 
-    standing, fleeting = Remembered(count, seconds=60), Remembered(count, seconds=0)
+    standing, fleeting = CachedCall(count, seconds=60), CachedCall(count, seconds=0)
     assert [await standing.get() for _ in range(3)] == [1, 1, 1]
     assert [await fleeting.get() for _ in range(3)] == [2, 3, 4]
 
@@ -133,7 +133,7 @@ async def test_fault_is_told_to_all_who_wait_and_does_not_stand_for_ever() -> No
             raise fault
         return "answer"
 
-    remembered = Remembered(fail_once, seconds=0)
+    remembered = CachedCall(fail_once, seconds=0)
     first = await asyncio.gather(*(remembered.get() for _ in range(3)), return_exceptions=True)
     assert [str(error) for error in first] == ["cut off"] * 3
     assert await remembered.get() == "answer"

@@ -10,7 +10,7 @@ from shared.cells import Part, cells_of, naming_cell, settings_of
 from shared.errors import BrokerUnavailable, CursorError, LedgerRefused, LedgerUnavailable, SettingsError
 from shared.published import refuse_published_secrets
 from shared.settings import Settings, load_settings
-from shared.settings_sources import located
+from shared.settings_sources import with_origin
 from worker.cli.audit import audit_log
 from worker.cli.context import redacted_url
 from worker.cli.dead_letters import dead
@@ -51,7 +51,7 @@ def main() -> None:
     try:
         app(prog_name="python -m worker")
     except SettingsError as error:
-        fail(ExitCode.SETTINGS, located(str(error)))
+        fail(ExitCode.SETTINGS, with_origin(str(error)))
     except CursorError as error:
         fail(ExitCode.USAGE, f"--cursor: {error}")
     except LedgerUnavailable as error:

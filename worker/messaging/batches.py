@@ -24,7 +24,7 @@ from shared.log_limit import LimitedLog
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
 from shared.operations import Credit
 from shared.outcome import Outcome, OutcomeCode
-from shared.runtime import let_go
+from shared.runtime import drop_traceback
 from shared.wire import (
     MESSAGE_BYTES_MAX,
     MESSAGE_TYPE,
@@ -91,7 +91,7 @@ class DeliveryBatch:
 
     def add_poison(self, message: DeliveredMessage, fault: PoisonMessage) -> None:
         """Note what is to be put aside."""
-        let_go(fault)
+        drop_traceback(fault)
         self.poison.append(Poison(message, fault))
         self.poison_bytes += len(message.body)
 

@@ -19,7 +19,7 @@ from shared.errors import PoisonMessage
 from shared.log_limit import LimitedLog
 from shared.message_keys import MessageKeys, Purpose
 from shared.operations import Credit
-from shared.runtime import let_go
+from shared.runtime import drop_traceback
 from shared.wire import MESSAGE_TYPE, Batch, encode, unix_ms
 from worker.messaging.metrics import WorkerMetrics
 
@@ -64,7 +64,7 @@ class DeadLetterPublisher:
         except PublishError:  # returned: the queue is gone, and comes back with the next connection
             raise
         except DeliveryError as refused:
-            let_go(refused)
+            drop_traceback(refused)
             return False
         return True
 

@@ -34,7 +34,7 @@ from shared.broker.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, decla
 from shared.errors import BrokerUnavailable, PoisonMessage, SettingsError
 from shared.message_keys import MessageKeys, Purpose, read_message_keys
 from shared.operations import Credit
-from shared.runtime import let_go
+from shared.runtime import drop_traceback
 from shared.settings import MEMORY, BrokerSettings
 from shared.wire import (
     BATCH_BYTES_MAX,
@@ -229,7 +229,7 @@ async def _settle(  # noqa: PLR0913, PLR0917  (a message, its fate, and what tha
     except DeliveryError as refused:
         if fate is not _Disposition.STAYS:
             raise
-        let_go(refused)
+        drop_traceback(refused)
         return False
     await channel.basic_ack(taken.delivery_tag or 0)
     return True

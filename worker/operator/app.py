@@ -10,12 +10,12 @@ from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.routing import Route
 
+from shared.cached_call import READINESS_TTL_SECONDS, CachedCall
 from shared.http import RefusalLog
 from shared.http import serve as serve_http
 from shared.http.tls import server_context
 from shared.money import Currencies
 from shared.readiness import Readiness
-from shared.remembered import READINESS_STANDS_SECONDS, Remembered
 from shared.settings import Settings
 from worker.operator.auth import Tokens
 from worker.operator.cells import Cells
@@ -82,7 +82,7 @@ async def serve(settings: Settings) -> None:
             tls=tls,
             refusals=app.state.refusals,
             setting="[operator] host, port",
-            says_whom_it_trusts=True,
+            app_reports_trust=True,
         )
     _log.info("operator API stopped")
 
@@ -95,7 +95,7 @@ def _desk(settings: Settings, cells: Cells, readiness: Readiness) -> Services:
         metrics=OperatorMetrics(),
         throttle=Throttle(settings.operator.refusals_max, settings.operator.refusals_seconds),
         throttle_log=ThrottleLog(),
-        obstacles=Remembered(readiness.look, READINESS_STANDS_SECONDS),
+        obstacles=CachedCall(readiness.check, READINESS_TTL_SECONDS),
     )
 
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
+from shared.cached_call import CachedCall
 from shared.money import Currencies
 from shared.readiness import Obstacles
-from shared.remembered import Remembered
 from shared.settings import Role, Settings
 from worker.operator.cells import Cells
 from worker.operator.metrics import OperatorMetrics
@@ -26,7 +26,7 @@ class Services:
     metrics: OperatorMetrics
     throttle: Throttle
     throttle_log: ThrottleLog
-    obstacles: Remembered[Obstacles]
+    obstacles: CachedCall[Obstacles]
     """By cell, why the books don't answer, or None where they do."""
 
 

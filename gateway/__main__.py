@@ -68,7 +68,7 @@ async def _serve(settings: Settings, when_serving: Callable[[], None] | None = N
             app,
             http.host,
             http.port,
-            app.door,
+            app.load_shedder,
             http,
             tls=tls,
             refusals=refusals,

@@ -92,7 +92,7 @@ class CallbackRouter(Router):
 
     def __init__(  # noqa: PLR0913, PLR0917  (the parts that it connects)
         self,
-        door: Interceptor,
+        load_shedder: Interceptor,
         callbacks: Mapping[str, CallbackEndpoint],
         not_found: ASGIApp,
         operations: MonitoringApp,
@@ -104,7 +104,7 @@ class CallbackRouter(Router):
         self._callbacks: Final = {path.encode(): endpoint for path, endpoint in callbacks.items()}
         self._not_found: Final = not_found
         self.operations: Final = operations
-        self.door: Final = door
+        self.load_shedder: Final = load_shedder
         self._metrics: Final = metrics
 
     def count_refusal(self, reason: str) -> None:

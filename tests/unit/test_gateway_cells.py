@@ -126,12 +126,12 @@ async def test_overload_of_one_cell_turns_nobody_of_another_away(two: Two) -> No
     assert list(ledgers) == ["main", "brand2"]
     ledgers["brand2"].limit.in_flight = IN_FLIGHT_MAX
     for _ in range(3):
-        assert app.door.answer(request_of("hpgames")) is not None
-        assert app.door.answer(request_of("klas")) is None
+        assert app.load_shedder.answer(request_of("hpgames")) is not None
+        assert app.load_shedder.answer(request_of("klas")) is None
     await asyncio.sleep(0)
     ledgers["brand2"].limit.in_flight, ledgers["main"].limit.in_flight = 0, IN_FLIGHT_MAX
-    assert app.door.answer(request_of("hpgames")) is None
-    assert app.door.answer(request_of("klas")) is not None
+    assert app.load_shedder.answer(request_of("hpgames")) is None
+    assert app.load_shedder.answer(request_of("klas")) is not None
 
 
 async def test_callback_asks_the_ledger_of_its_own_cell(two: Two) -> None:

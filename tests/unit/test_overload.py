@@ -117,7 +117,7 @@ async def test_each_provider_is_told_in_its_own_words_to_ask_again(name: str) ->
     app, tx_ids = gateway(), [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
     for tx_id in tx_ids:
         callback = win(name, tx_id)
-        response = await read(app.door.answer(request_of(name, callback)))
+        response = await read(app.load_shedder.answer(request_of(name, callback)))
         assert told(PROVIDERS[name], "EUR", response) == (Said.ASK_AGAIN, None)
         usual = await ask(app, "POST", f"/{name}/{callback.path}", callback)
         assert (response.status, response.body) == (usual.status, usual.body)
@@ -132,7 +132,7 @@ async def test_each_item_of_a_bulk_is_told_to_ask_again() -> None:
     items = [msgspec.Raw(win("hpgames", tx_id).body) for tx_id in tx_ids]
     body = msgspec.json.encode({"creditRequests": items})
     bulk = Callback("bulkCredit", body, {"content-type": "application/json"})
-    response = await read(app.door.answer(request_of("hpgames", bulk)))
+    response = await read(app.load_shedder.answer(request_of("hpgames", bulk)))
     replies = response.json["creditResponses"]
     assert [(reply["errorCode"], reply["transactionId"]) for reply in replies] == [(1008, i) for i in tx_ids]
     assert await counted(app, "credits_outcomes_total", integration="hpgames", result="unavailable") == 3
@@ -142,9 +142,9 @@ async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:
     """The ledger hears of it only when all that has come is read."""
     app = gateway(room_for=2)
     requests = [request_of("klas", win("klas", str(number))) for number in range(4)]
-    assert [app.door.answer(request) is None for request in requests] == [True, True, False, False]
+    assert [app.load_shedder.answer(request) is None for request in requests] == [True, True, False, False]
     await asyncio.sleep(0)
-    assert app.door.answer(requests[3]) is None
+    assert app.load_shedder.answer(requests[3]) is None
 
 
 @pytest.mark.parametrize("pieces", [1, 2])
@@ -159,7 +159,7 @@ async def test_callback_is_decided_on_once(pieces: int, monkeypatch: pytest.Monk
         return decided[-1]
 
     monkeypatch.setattr(ledger.limit, "is_exceeded", decide)
-    wire, receive = connect(app, app.door)
+    wire, receive = connect(app, app.load_shedder)
     request = http_bytes("klas", win("klas", "1"))
     end = len(request) if pieces == 1 else len(request) - 1
     receive(request[:end])
@@ -174,24 +174,24 @@ async def test_callback_is_decided_on_once(pieces: int, monkeypatch: pytest.Monk
 async def test_copies_that_are_read_in_one_turn_count_once() -> None:
     app = gateway(room_for=2)
     copy, other = (request_of("klas", win("klas", tx_id)) for tx_id in "12")
-    assert [app.door.answer(copy) for _ in range(4)] == [None] * 4
-    assert app.door.answer(other) is None
+    assert [app.load_shedder.answer(copy) for _ in range(4)] == [None] * 4
+    assert app.load_shedder.answer(other) is None
 
 
 async def test_commas_count_where_items_stand_between_them() -> None:
     """A long list in a field that nobody reads makes no bulk request of a win."""
     app, commas = gateway(), b'{"jackpot_wins":[' + b",".join([b"1"] * 100) + b"]}"
-    assert app.door.answer(request_of("klas", Callback("credit", commas, {}))) is not None
-    assert app.door.answer(request_of("hpgames", Callback("credit", commas, {}))) is not None
+    assert app.load_shedder.answer(request_of("klas", Callback("credit", commas, {}))) is not None
+    assert app.load_shedder.answer(request_of("hpgames", Callback("credit", commas, {}))) is not None
 
 
 async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:
     app, large = gateway(), Callback("credit", b" " * 65_537, {})
-    assert app.door.answer(request_of("klas", large)) is None
+    assert app.load_shedder.answer(request_of("klas", large)) is None
     bulk = Callback("bulkCredit", b'{"creditRequests":[' + b",".join([b"1"] * 100) + b"]}", {})
-    assert app.door.answer(request_of("hpgames", bulk)) is None
-    assert app.door.answer(request_of("klas", Callback("other", b"{}", {}))) is None
-    assert app.door.answer(Request(b"GET", b"/klas/credit", [], keep_alive=True)) is None
+    assert app.load_shedder.answer(request_of("hpgames", bulk)) is None
+    assert app.load_shedder.answer(request_of("klas", Callback("other", b"{}", {}))) is None
+    assert app.load_shedder.answer(Request(b"GET", b"/klas/credit", [], keep_alive=True)) is None
 
 
 async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,9 +200,9 @@ async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.
     with capture_logs() as logged:
         for name, number in {"klas": 3, "gpas": 1}.items():
             for _ in range(number):
-                app.door.answer(request_of(name, win(name, "1")))
+                app.load_shedder.answer(request_of(name, win(name, "1")))
         await asyncio.sleep(0.05)
-        app.door.answer(request_of("gpas", win("gpas", "1")))
+        app.load_shedder.answer(request_of("gpas", win("gpas", "1")))
         await asyncio.sleep(0.05)
     assert [(line["integration"], line["callbacks"]) for line in logged] == [
         ("klas", 3),
@@ -215,5 +215,5 @@ async def test_log_tells_of_everyone_when_the_gateway_stops() -> None:
     app = gateway()
     with capture_logs() as logged:
         async with app.lifespan_context(app):
-            app.door.answer(request_of("klas", win("klas", "1")))
+            app.load_shedder.answer(request_of("klas", win("klas", "1")))
     assert [(line["integration"], line["callbacks"]) for line in logged] == [("klas", 1)]

@@ -25,7 +25,7 @@ from shared.settings_sources import with_origin
 
 SETTINGS_EXIT: Final = 3
 UNEXPECTED_EXIT: Final = 70
-"""A defect of this program, as sysexits has it."""
+"""The exit code of a defect of this program, EX_SOFTWARE of sysexits.h."""
 
 DEMO_PLAYER: Final = "player01"
 DEMO_SESSION: Final = "demo-session"
@@ -50,26 +50,26 @@ def _settings_to_serve_with() -> Settings:
 
 
 async def _serve(settings: Settings, when_serving: Callable[[], None] | None = None) -> None:
-    app, own = create_app(settings), settings.gateway
+    app, http = create_app(settings), settings.gateway
     refusals = RefusalLog(app.count_refusal)
-    tls = server_context(own.tls_certificate, own.tls_key, "gateway")
+    tls = server_context(http.tls_certificate, http.tls_key, "gateway")
     async with (
         app.lifespan_context(app),
         serving(
             app.operations,
-            own.operations_host,
-            own.operations_port,
-            own,
+            http.operations_host,
+            http.operations_port,
+            http,
             refusals=refusals,
             setting=_OPERATIONS,
         ),
     ):
         await serve_http(
             app,
-            own.host,
-            own.port,
-            app.door,
-            own,
+            http.host,
+            http.port,
+            app.load_shedder,
+            http,
             tls=tls,
             refusals=refusals,
             setting="[gateway] host, port",
@@ -116,12 +116,12 @@ def _print_demo(settings: Settings) -> None:
 
 
 async def _prepare_demo(settings: Settings) -> None:
-    """Make the tables, a player, and a session in each integration, unless they are there."""
+    """Create the tables, a player, and a session in each integration, where they are missing."""
     if settings.broker.url != MEMORY:
         raise SettingsError("[broker] url: the demonstration is embedded; leave it out")
     if settings.cells:
         raise SettingsError("[cells]: the demonstration has none; leave them out")
-    from gateway.ledger_client.embedded import prepare  # noqa: PLC0415  (the worker's code, for this mode only)
+    from gateway.ledger_client.embedded import prepare  # noqa: PLC0415  (loads the worker's code, for this mode only)
 
     await prepare(settings, DEMO_PLAYER, "EUR", DEMO_SESSION)
 
@@ -146,20 +146,20 @@ def _operations_url(settings: Settings) -> str:
 
 
 def main() -> None:
-    """Run the command; a fault is one line on standard error, and an exit code."""
+    """Run the command; an error becomes one line on standard error, and an exit code."""
     try:
         cli()
     except SettingsError as error:
-        _end(SETTINGS_EXIT, with_origin(str(error)))
+        _fail(SETTINGS_EXIT, with_origin(str(error)))
     except CreditsError as error:
-        _end(SETTINGS_EXIT, str(error))
-    except Exception as error:  # noqa: BLE001  (a trace is no answer to an operator; the place helps who mends it)
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        _end(UNEXPECTED_EXIT, f"{type(error).__name__}: {error} ({place.filename}:{place.lineno})")
+        _fail(SETTINGS_EXIT, str(error))
+    except Exception as error:  # noqa: BLE001  (an operator can't use a traceback; its last line helps a developer)
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        _fail(UNEXPECTED_EXIT, f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})")
 
 
-def _end(code: int, message: str) -> NoReturn:
-    print(f"credits: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  (said before there is a log)
+def _fail(code: int, message: str) -> NoReturn:
+    print(f"credits: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201  (the log may not be set up yet)
     sys.exit(code)
 
 

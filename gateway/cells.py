@@ -1,7 +1,7 @@
-"""The cells that one gateway serves: a ledger client for each, so that none waits for what another lacks.
+"""The cells that one gateway serves: each has a ledger client of its own, so no cell is held up by another.
 
-A client has its own connection, places and readiness. With one cell there is one client, and all is as it
-would be without cells.
+A client has its own connection, concurrency limit and readiness. With one cell there is one client, and everything
+is as it would be without cells.
 """
 
 import asyncio
@@ -17,24 +17,21 @@ from prometheus_client.registry import Collector
 
 from gateway.ledger_client import create_ledger_client
 from gateway.ledger_client.client import LedgerClient
-from gateway.load_shedding import LoadShedder
 from shared.cells import Part, cell_of, naming_cell, settings_of
 from shared.errors import CreditsError, LedgerUnavailable, SettingsError
-from shared.http import Interceptor, Request
 from shared.settings import MEMORY, Settings
 
 START_SECONDS_MAX: Final = 1.0
-"""How long the start of a gateway of several cells waits for one: its broker may be frozen."""
+"""How long the start of a gateway of several cells waits for one of them: its broker may be frozen."""
 
-START_AGAIN_SECONDS: Final = 5.0
-"""After this a cell that was refused late is started again: a broker that was frozen may not know yet whom it
-lets in."""
+START_RETRY_SECONDS: Final = 5.0
+"""How long after a late refusal a cell is started again: a broker that was frozen may not have its accounts yet."""
 
 _log = structlog.get_logger()
 
 
 def create_clients(settings: Settings, ledger: LedgerClient | None) -> dict[str, LedgerClient]:
-    """Return a client for each cell that has integrations; `ledger` stands in for all.
+    """Return a client for each cell that has integrations; `ledger`, if given, is the client of every cell.
 
     Raises SettingsError.
     """
@@ -43,18 +40,18 @@ def create_clients(settings: Settings, ledger: LedgerClient | None) -> dict[str,
 
 
 def _create_client(settings: Settings, cell: str) -> LedgerClient:
-    own = settings_of(settings, cell, Part.BROKER)
-    if own.broker.url == MEMORY:
-        own = settings_of(settings, cell, *Part)
+    of_cell = settings_of(settings, cell, Part.BROKER)
+    if of_cell.broker.url == MEMORY:
+        of_cell = settings_of(settings, cell, *Part)
     with naming_cell(cell):
-        return create_ledger_client(own)
+        return create_ledger_client(of_cell)
 
 
 @asynccontextmanager
-async def started(clients: Mapping[str, LedgerClient]) -> AsyncIterator[None]:
-    """Start the clients side by side, and stop them in the end. Raises SettingsError for what refuses us.
+async def running(clients: Mapping[str, LedgerClient]) -> AsyncIterator[None]:
+    """Start the clients side by side, and stop them after the block. Raises SettingsError when a broker refuses us.
 
-    Of several, one that takes longer than START_SECONDS_MAX goes on starting, while the others serve.
+    When there are several, one that takes longer than START_SECONDS_MAX goes on starting while the others serve.
     """
     is_serving = asyncio.Event()
     starts = {
@@ -76,7 +73,7 @@ async def started(clients: Mapping[str, LedgerClient]) -> AsyncIterator[None]:
 
 @contextmanager
 def _naming(cell: str, *, are_several: bool) -> Iterator[None]:
-    """Have a fault say of which of several cells it is, where it names none of the settings' tables."""
+    """Add the cell to the message of an error, when there are several and the message names no settings table."""
     try:
         with naming_cell(cell):
             yield
@@ -87,8 +84,8 @@ def _naming(cell: str, *, are_several: bool) -> Iterator[None]:
 
 
 async def _start(name: str, client: LedgerClient, is_serving: asyncio.Event, *, are_several: bool) -> None:
-    """Start a client. While the others serve, what refuses it is no reason to end, nor to give it up."""
-    told = ""
+    """Start a client. Once the gateway serves, a refusal is logged and the start is tried again."""
+    logged_reason = ""
     while True:
         try:
             with _naming(name, are_several=are_several):
@@ -97,10 +94,10 @@ async def _start(name: str, client: LedgerClient, is_serving: asyncio.Event, *, 
             if not is_serving.is_set():
                 raise
             reason = str(error) if isinstance(error, CreditsError) else type(error).__name__
-            if reason != told:
-                _log.error("cell is not served", cell=name, reason=reason, again_seconds=START_AGAIN_SECONDS)
-            told = reason
-            await asyncio.sleep(START_AGAIN_SECONDS)
+            if reason != logged_reason:
+                _log.error("cell is not served", cell=name, reason=reason, again_seconds=START_RETRY_SECONDS)
+            logged_reason = reason
+            await asyncio.sleep(START_RETRY_SECONDS)
         else:
             return
 
@@ -112,53 +109,40 @@ async def _stop(start: asyncio.Task[None], client: LedgerClient) -> None:
         await client.__aexit__(None, None, None)
 
 
-class CellLoadShedder(Interceptor):
-    """Has each cell's own door answer, so that the overload of one turns nobody of another away."""
-
-    def __init__(self, doors: Iterable[LoadShedder]) -> None:
-        """Take the cells' doors."""
-        self._doors: Final = {path: door for door in doors for path in door.paths}
-
-    def answer(self, request: Request) -> bytes | None:
-        """Return the response to a callback that is told to ask again, or None where it is to be heard."""
-        door = self._doors.get(request.path)
-        return door.answer(request) if door is not None else None
-
-
-def count_cells(registry: CollectorRegistry, clients: Mapping[str, LedgerClient]) -> None:
-    """Register what the clients count: as it is of the only one, with the cell as a label of several."""
+def register_client_metrics(registry: CollectorRegistry, clients: Mapping[str, LedgerClient]) -> None:
+    """Register the clients' own metrics; when there are several clients, with the cell as a further label."""
     if len(clients) == 1:
         for client in clients.values():
-            for counter in client.counters:
-                registry.register(counter)
+            for collector in client.counters:
+                registry.register(collector)
         return
     registry.register(_CellCounters(clients))
-    waiting = Gauge(
+    in_flight = Gauge(
         "credits_gateway_cell_in_flight",
         "Questions that wait for the ledger of a cell",
         ["cell"],
         registry=registry,
     )
     for name, client in clients.items():
-        waiting.labels(name).set_function(partial(_in_flight, client))
+        in_flight.labels(name).set_function(partial(_in_flight, client))
 
 
 def _in_flight(client: LedgerClient) -> int:
-    return client.in_flight
+    return client.limit.in_flight
 
 
 class _CellCounters(Collector):
-    """The clients' counters: one of each name, with the cell as a further label."""
+    """Collects the clients' metrics: one of each name, with the cell as a further label."""
 
     def __init__(self, clients: Mapping[str, LedgerClient]) -> None:
         self._clients: Final = clients
 
     def collect(self) -> Iterable[Metric]:
-        """Return what is counted now."""
+        """Return the metrics as of now."""
         families: dict[str, Metric] = {}
         for cell, client in self._clients.items():
-            for counted in (metric for counter in client.counters for metric in counter.collect()):
-                family = families.setdefault(counted.name, Metric(counted.name, counted.documentation, counted.type))
-                for sample in counted.samples:
+            for metric in (metric for collector in client.counters for metric in collector.collect()):
+                family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                for sample in metric.samples:
                     family.add_sample(sample.name, {**sample.labels, "cell": cell}, sample.value)
         return families.values()

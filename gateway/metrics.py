@@ -1,7 +1,7 @@
-"""What a gateway counts, for Prometheus: each counter a function from its labels to what counts.
+"""The gateway's Prometheus metrics. Each is a function that returns the child for its labels.
 
-The functions remember their answers, because the library takes a lock to find them. Labels are bounded:
-integrations and paths are configured, statuses and results are closed sets.
+The functions are cached, because the library takes a lock to look up a child. Labels are bounded: integrations and
+paths are configured, statuses and results are closed sets.
 """
 
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 
 class GatewayMetrics:
-    """A gateway's counters, in a registry of their own."""
+    """A gateway's metrics, in a registry of their own."""
 
     def __init__(self, in_flight: Callable[[], int]) -> None:
-        """Take what tells how many questions wait for the ledger."""
+        """Take a function that returns how many operations and queries wait for the ledger."""
         self.registry: Final = CollectorRegistry()
         self.requests: Final = cache(
             Counter(

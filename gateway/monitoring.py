@@ -1,6 +1,6 @@
-"""What those who run a gateway ask it, on a port of its own: is it up, is it ready, what has it counted.
+"""Health, readiness and metrics of a gateway, for operators, on a port of its own.
 
-On the callbacks' port whoever can send a callback could ask, and 450 who did so turned nine wins in ten away.
+On the callbacks' port anyone who can send a callback could poll these, and so take most of the time from the wins.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from gateway.ledger_client.client import LedgerClient
+from gateway.load_shedding import ShedLog
 from gateway.metrics import GatewayMetrics
-from gateway.shed_requests import ShedLog
 from shared.cached_call import READINESS_TTL_SECONDS, CachedCall
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome
@@ -24,43 +24,43 @@ from shared.queries import FindPlayer
 from shared.readiness import Readiness, states_of
 
 READY_SECONDS_MAX: Final = 1.0
-"""How long the ledger may take to answer a gateway that is ready."""
+"""How long the ledger of a ready gateway may take to answer the probe."""
 
 METRICS_STAND_SECONDS: Final = 0.1
-"""How long the exposition stands for all who ask, so that it is not made more often."""
+"""How long an exposition is sent to all clients before it is made anew."""
 
 PROBE: Final = FindPlayer("")
-"""A real question that nobody is the answer to: the whole way to the books and back is tried."""
+"""A query for a player that can't exist: it goes all the way to the database and back."""
 
 REQUESTS_PER_SECOND: Final = 500
-"""So many are answered at once; beyond, each waits for its turn, since it is wins that the time is for."""
+"""Requests beyond this rate wait, since the processor's time is for the wins."""
 
 WAIT_SECONDS_MAX: Final = 0.5
-"""How long one may have to wait for its turn: orchestrators give a probe a second."""
+"""How long a request waits at most: orchestrators give a probe one second."""
 
 
-class Pace:
-    """The turns of those who ask: at a bounded rate, but for a bounded wait."""
+class RateLimit:
+    """Delays requests so that they keep to REQUESTS_PER_SECOND, but none for longer than WAIT_SECONDS_MAX."""
 
     def __init__(self) -> None:
-        """Begin with nobody before the first."""
-        self._next_turn = 0.0
+        """Start with no request to wait for."""
+        self._next_at = 0.0
 
     async def wait(self) -> None:
-        """Return when it is one's turn."""
+        """Return when the caller may go on."""
         now = asyncio.get_running_loop().time()
-        turn = min(max(now, self._next_turn), now + WAIT_SECONDS_MAX)
-        self._next_turn = turn + 1 / REQUESTS_PER_SECOND
-        if turn > now:
-            await asyncio.sleep(turn - now)
+        starts_at = min(max(now, self._next_at), now + WAIT_SECONDS_MAX)
+        self._next_at = starts_at + 1 / REQUESTS_PER_SECOND
+        if starts_at > now:
+            await asyncio.sleep(starts_at - now)
 
 
 class MonitoringApp(Router):
-    """The application on the operations port."""
+    """The application on the operations port: /healthz, /readyz and /metrics."""
 
-    def __init__(self, ledgers: Mapping[str, LedgerClient], metrics: GatewayMetrics, turned_away: ShedLog) -> None:
-        """Take the ledger to ask of each cell, what is counted, and what is still to be counted."""
-        # A redirect would lead to wherever the request's Host header says.
+    def __init__(self, ledgers: Mapping[str, LedgerClient], metrics: GatewayMetrics, shed_log: ShedLog) -> None:
+        """Take each cell's ledger client, the metrics, and the log whose sums are exported to them first."""
+        # A redirect would lead to the host that the request's Host header names.
         super().__init__(
             [
                 Route("/healthz", self._healthz),
@@ -71,24 +71,24 @@ class MonitoringApp(Router):
         )
         readiness = Readiness({name: partial(_find_obstacle, each) for name, each in ledgers.items()})
         self._metrics: Final = metrics
-        self._turned_away: Final = turned_away
+        self._shed_log: Final = shed_log
         self._obstacles: Final = CachedCall(readiness.check, READINESS_TTL_SECONDS)
-        self._exposed: Final = CachedCall(self._expose, METRICS_STAND_SECONDS)
-        self._pace: Final = Pace()
+        self._expositions: Final = CachedCall(self._expose, METRICS_STAND_SECONDS)
+        self._rate_limit: Final = RateLimit()
         self._is_stopping = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, in its turn."""
-        await self._pace.wait()
+        """Answer a request, within the rate limit."""
+        await self._rate_limit.wait()
         await super().__call__(scope, receive, send)
 
     @property
     def registry(self) -> CollectorRegistry:
-        """What is counted."""
+        """The registry of the gateway's metrics."""
         return self._metrics.registry
 
     def stop(self) -> None:
-        """Be ready no more: the gateway takes no new connections, and answers what is under way."""
+        """Report not ready from now on: the gateway accepts no new connections, and answers what is under way."""
         self._is_stopping = True
 
     async def _healthz(self, _request: Request) -> Response:
@@ -105,10 +105,10 @@ class MonitoringApp(Router):
         return _unavailable(next(iter(obstacles.values())) or "", cells)
 
     async def _exposition(self, _request: Request) -> Response:
-        return Response(await self._exposed.get(), headers={"content-type": CONTENT_TYPE_LATEST})
+        return Response(await self._expositions.get(), headers={"content-type": CONTENT_TYPE_LATEST})
 
     async def _expose(self) -> bytes:
-        self._turned_away.count()
+        self._shed_log.export()
         return generate_latest(self.registry)
 
 

@@ -1,10 +1,10 @@
-"""Whose session or account it is: asked of the ledger once, then remembered, since it never changes."""
+"""The player of a session or an account: looked up in the ledger once, then cached, since it never changes."""
 
 from typing import Final
 
 from gateway.ledger_client.client import LedgerClient
-from gateway.places import SlotLimit
 from gateway.single_flight import SingleFlight
+from gateway.slots import SlotLimit
 from shared.errors import LedgerUnavailable
 from shared.outcome import Holder, Outcome
 from shared.queries import Query
@@ -14,30 +14,31 @@ PLAYERS_MAX: Final = 100_000
 
 
 class PlayerCache:
-    """A bounded memory of answers. That there is no such session is not remembered: it may be opened yet."""
+    """Caches the players that were found. A missing session is not cached, since it may be opened yet."""
 
     def __init__(self, ledger: LedgerClient) -> None:
-        """Take the ledger to ask."""
-        self._under_way: Final = SingleFlight(ledger)
-        self._places: Final = SlotLimit()
-        """For what one body asks, which may name any session beside its signature."""
-        self._known: Final[dict[Query, Holder]] = {}
+        """Take the client of the ledger that has the players."""
+        self._single_flight: Final = SingleFlight(ledger)
+        self._slots: Final = SlotLimit()
+        """Slots by body: a request's signature may not cover the session that its body names."""
+        self._players: Final[dict[Query, Holder]] = {}
 
     async def find(self, lookup: Query, deadline: float, body: bytes) -> Holder | None:
-        """Return who holds the wallets, with balances as of the first answer. Raises LedgerUnavailable.
+        """Return the player, with balances as of the first lookup, or None. Raises LedgerUnavailable.
 
-        `body` is that of the request that has to know.
+        `body` is the body of the request that needs the player.
         """
-        known = self._known.get(lookup)
-        if known is not None:
-            return known
-        async with self._places.slot(body, deadline):
-            (answer,) = await self._under_way.call_all([lookup], deadline)
-        if isinstance(answer, LedgerUnavailable):
-            raise LedgerUnavailable(str(answer))  # not one that is told to others, too: its trace would grow
-        if isinstance(answer, Outcome):
-            raise LedgerUnavailable(answer.code.value)
-        if answer is not None:
-            self._known[lookup] = answer
-            evict_oldest(self._known, PLAYERS_MAX)
-        return answer
+        cached = self._players.get(lookup)
+        if cached is not None:
+            return cached
+        async with self._slots.slot(body, deadline):
+            (reply,) = await self._single_flight.call_all([lookup], deadline)
+        if isinstance(reply, LedgerUnavailable):
+            # A new exception: the reply may be shared by several callers, and each raise would add to its traceback.
+            raise LedgerUnavailable(str(reply))
+        if isinstance(reply, Outcome):
+            raise LedgerUnavailable(reply.code.value)
+        if reply is not None:
+            self._players[lookup] = reply
+            evict_oldest(self._players, PLAYERS_MAX)
+        return reply

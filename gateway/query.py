@@ -1,4 +1,4 @@
-"""The query of a callback, read strictly: what could be read in two ways is refused."""
+"""Strict parsing of a callback's query: one that could be read in two ways is rejected."""
 
 import re
 from collections.abc import Mapping
@@ -11,11 +11,11 @@ from shared.outcome import OutcomeCode
 QUERY_BYTES_MAX: Final = 4_096
 QUERY_FIELDS_MAX: Final = 16
 
-_NO_ENCODING: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+_BAD_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 
 
 def read_query(query: bytes) -> Mapping[str, str]:
-    """Return the fields of a query by name. Raises Refused, which repeats nothing of it.
+    """Return the fields of a query by name. Raises CallbackRejected, whose detail quotes none of it.
 
     >>> read_query(b"walletSessionId=s%201&x=")
     {'walletSessionId': 's 1', 'x': ''}
@@ -30,7 +30,7 @@ def read_query(query: bytes) -> Mapping[str, str]:
         pairs = parse_qsl(query.decode(), keep_blank_values=True, errors="strict")
     except UnicodeDecodeError:
         raise CallbackRejected(OutcomeCode.MALFORMED, "the query is not UTF-8") from None
-    if b"%" in query and _NO_ENCODING.search(query):
+    if b"%" in query and _BAD_ESCAPE.search(query):
         raise CallbackRejected(OutcomeCode.MALFORMED, "the query is not percent-encoded")
     fields = dict(pairs)
     if len(fields) < len(pairs):

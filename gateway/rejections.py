@@ -1,4 +1,4 @@
-"""Requests that are refused before they are read: counted at once, and logged once a second."""
+"""Requests that are rejected before they are read: counted at once, and logged once a second."""
 
 from enum import StrEnum
 from typing import Final
@@ -12,17 +12,17 @@ _log = structlog.get_logger()
 
 
 class Reason(StrEnum):
-    """Why a request is refused unread."""
+    """Why a request is rejected unread."""
 
     UNKNOWN_PATH = "unknown_path"
     UNKNOWN_ADDRESS = "unknown_address"
 
 
 class RejectionLog(SummedLog[tuple[Reason, str]]):
-    """Counts rejections, and logs them: a line a second for each reason and integration."""
+    """Counts rejections, and logs them: one line a second for each reason and integration."""
 
     def __init__(self, metrics: GatewayMetrics) -> None:
-        """Take where to count them."""
+        """Take the metrics that count them."""
         super().__init__()
         self._metrics: Final = metrics
 
@@ -33,5 +33,5 @@ class RejectionLog(SummedLog[tuple[Reason, str]]):
 
     def _write(self, kind: tuple[Reason, str], number: int) -> None:
         reason, integration = kind
-        of = {"integration": integration} if integration else {}
-        _log.warning("refused unread", reason=reason.value, **of, requests=number)
+        fields = {"integration": integration} if integration else {}
+        _log.warning("refused unread", reason=reason.value, **fields, requests=number)

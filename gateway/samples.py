@@ -1,4 +1,4 @@
-"""Signed requests to try a gateway with, as lines for a shell."""
+"""Signed sample requests, as curl commands for a shell."""
 
 import shlex
 from urllib.parse import urlencode

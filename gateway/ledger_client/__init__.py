@@ -1,6 +1,7 @@
 """The call to the ledger: over RabbitMQ, or in this process for the embedded mode."""
 
 from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from shared.message_keys import read_message_keys
 from shared.settings import MEMORY, Settings
 
@@ -14,5 +15,5 @@ def create_ledger_client(settings: Settings) -> LedgerClient:
         return EmbeddedLedgerClient(settings)
     from gateway.ledger_client.rabbit import RabbitLedgerClient  # noqa: PLC0415
 
-    keys = read_message_keys(settings.broker)
-    return RabbitLedgerClient(settings.broker, keys, settings.gateway.in_flight_max)
+    limit = ConcurrencyLimit(settings.gateway.in_flight_max)
+    return RabbitLedgerClient(settings.broker, read_message_keys(settings.broker), limit)

@@ -1,22 +1,27 @@
-"""What the gateway asks of the ledger, however it reaches it."""
+"""The gateway's call to the ledger, over RabbitMQ or in the same process."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from prometheus_client.registry import Collector
 
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from shared.errors import LedgerUnavailable
 from shared.wire import Answer, Question
 
 
 class LedgerClient(ABC):
-    """The call to the ledger. An async context manager: inside it, questions can be asked."""
+    """Sends operations and queries to the ledger. It is an async context manager: inside it, calls can be made."""
+
+    def __init__(self, limit: ConcurrencyLimit) -> None:
+        """Take the limit that the calls are counted in, which load shedding reads."""
+        self.limit: Final = limit
 
     @abstractmethod
     async def __aenter__(self) -> Self:
-        """Start; returns at once, whether or not the ledger can be reached yet."""
+        """Start; return at once, whether or not the ledger can be reached yet."""
 
     @abstractmethod
     async def __aexit__(
@@ -26,35 +31,26 @@ class LedgerClient(ABC):
 
     @abstractmethod
     async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
-        """Return the ledger's answers by `deadline`, a time of the running loop's clock, in seconds.
+        """Return the ledger's replies by `deadline`, a time of the running loop's clock, in seconds.
 
-        In place of an answer that is not there is the reason: a credit may be posted or not, now or later.
+        In place of a missing reply stands the reason. That credit may have been posted or not, or be posted later.
         """
 
     async def call(self, question: Question, deadline: float) -> Answer:
-        """Return the answer to one question. Raises LedgerUnavailable when there is none."""
-        (answer,) = await self.call_all([question], deadline)
-        if isinstance(answer, LedgerUnavailable):
-            raise answer
-        return answer
+        """Return the reply to one operation or query. Raises LedgerUnavailable when there is none."""
+        (reply,) = await self.call_all([question], deadline)
+        if isinstance(reply, LedgerUnavailable):
+            raise reply
+        return reply
 
     async def call_first(self, question: Question, deadline: float) -> Answer:
-        """Return the answer to a question that goes before all that wait, and is not counted among them.
+        """Return the reply to a call that overtakes all that wait and is not counted in the limit.
 
-        It is for the gateway's own use, so overload never refuses it. Raises LedgerUnavailable.
+        It is for the gateway's own probes, which overload must not refuse. Raises LedgerUnavailable.
         """
         return await self.call(question, deadline)
 
-    @abstractmethod
-    def is_overloaded(self, more: int = 0) -> bool:
-        """Tell whether who asks now would only make all wait longer; so many more are about to ask."""
-
     @property
     def counters(self) -> Sequence[Collector]:
-        """What the client counts itself, in no registry yet."""
+        """The client's own metrics, not registered yet."""
         return ()
-
-    @property
-    @abstractmethod
-    def in_flight(self) -> int:
-        """How many questions wait for their answer."""

@@ -1,42 +1,69 @@
-"""Who waits for the ledger, and when they are too many.
+"""The bound on the calls that wait for one ledger.
 
-Some hundred callers make batches with which gateway and ledger are fast; more only wait for one another. So a
-crowd may come and wait, but not stay. A bound on their number holds the gateway steady; one on how long
-answers take lets in a crowd, then nobody, by turns.
+A few hundred callers fill batches with which gateway and ledger are fast; any more only wait for one another. So
+more may wait during a burst, but not for longer. The bound is on the number of callers, because one on the time
+that replies take would oscillate: it would admit a burst, then nobody, then a burst again.
 """
 
 from typing import Final
 
 CALLERS_MAX: Final = 400
-"""So many wait for as long as they like; a gateway pays some thousands a second, so for a tenth of one."""
+"""Callers that may wait without limit; at a few thousand credits a second this is about 0.1 s of work."""
 
 BURST_SECONDS: Final = 0.5
-"""So long may more than those wait."""
+"""How long more callers than that may wait."""
 
 COOLDOWN_SECONDS: Final = 0.5
-"""After so long without too many the next crowd is a new one."""
+"""How long the callers must have stayed below the bound before the next burst counts as a new one."""
 
 STALL_SECONDS: Final = 1.0
-"""After so long without an answer nobody is too many: who waits may be answered when the outage is over."""
+"""How long after the ledger's last reply the callers are still bounded. After that the ledger is not slow but away,
+and callers that wait may get their reply when it is back."""
 
 
 class ConcurrencyLimit:
-    """How many wait, and for how long they have been too many. Times are the event loop's, in seconds."""
+    """Counts the calls that wait for one ledger, and tells when there is no room for more.
 
-    def __init__(self) -> None:
-        """Begin with nobody, and no answer yet."""
-        self.waiting = 0
-        self._answered_at = self._crowd_since = self._crowd_at = float("-inf")
+    The ledger's client counts its calls here; load shedding and the metrics read it. Two rules bound it: a fixed number
+    of operations and queries, and a number of callers that only a short burst may exceed. A bulk request is one
+    caller with many operations. Times are the event loop's, in seconds.
+    """
 
-    def record_answer(self, now: float) -> None:
-        """Note that one of them has its answer."""
-        self._answered_at = now
+    def __init__(self, in_flight_max: int) -> None:
+        """Take the bound on the operations and queries that wait at once, `[gateway] in_flight_max`."""
+        self.in_flight = 0
+        """Operations and queries that wait for their reply."""
+        self.callers = 0
+        """Calls that wait; each has one or more operations and queries."""
+        self._in_flight_max: Final = in_flight_max
+        self._replied_at = self._burst_since = self._exceeded_at = float("-inf")
+
+    @property
+    def free(self) -> int:
+        """How many more operations and queries there is room for."""
+        return max(0, self._in_flight_max - self.in_flight)
+
+    def enter(self, number: int) -> None:
+        """Count a call with this number of operations and queries."""
+        self.in_flight += number
+        self.callers += 1
+
+    def leave(self, number: int) -> None:
+        """Remove a call with this number of operations and queries from the counts."""
+        self.in_flight -= number
+        self.callers -= 1
+
+    def record_reply(self, now: float) -> None:
+        """Record that the ledger has replied to a call."""
+        self._replied_at = now
 
     def is_exceeded(self, more: int, now: float) -> bool:
-        """Tell whether so many more would be too many."""
-        if self.waiting + more < CALLERS_MAX:
+        """Tell whether there is no room for another call, with `more` admitted that are not counted yet."""
+        if self.in_flight + more >= self._in_flight_max:
+            return True
+        if self.callers + more < CALLERS_MAX:
             return False
-        if now > self._crowd_at + COOLDOWN_SECONDS:
-            self._crowd_since = now
-        self._crowd_at = now
-        return now >= self._crowd_since + BURST_SECONDS and now <= self._answered_at + STALL_SECONDS
+        if now > self._exceeded_at + COOLDOWN_SECONDS:
+            self._burst_since = now
+        self._exceeded_at = now
+        return now >= self._burst_since + BURST_SECONDS and now <= self._replied_at + STALL_SECONDS

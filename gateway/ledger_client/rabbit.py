@@ -1,11 +1,11 @@
-"""The ledger over RabbitMQ: a batch out to a shard's queue, its reply back on this connection's own queue.
+"""The ledger over RabbitMQ: a batch goes to a shard's queue, its reply comes to this connection's own queue.
 
-The reply queue is the broker's to name and new for every connection, so that a reply can never be taken for
-another's, and nothing is left of a connection that is lost. When it is lost every call that is under way
-fails at once: whether its credits were posted is unknown, and the provider must ask again.
+The broker names the reply queue anew for every connection, so that a reply can never be taken for another's, and
+nothing is left of a lost connection. When a connection is lost, every call under way fails at once: whether its
+credits were posted is unknown, and the provider must send them again.
 
-Nobody who can publish to that queue is believed for it: a reply counts if it is signed, for this queue, and
-answers a batch that waits. The client makes nothing on the broker but that queue; the rest is the workers'.
+That a message arrived on the reply queue proves nothing. A reply counts only if it is signed for this queue and
+answers a batch that waits. The client creates nothing else on the broker; the exchange and queues are the workers'.
 """
 
 import asyncio
@@ -25,6 +25,7 @@ from prometheus_client import Counter
 from prometheus_client.registry import Collector
 
 from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.ledger_client.dispatcher import BatchAnswer, BatchDispatcher
 from gateway.ledger_client.questions import merged, split
 from gateway.ledger_client.shard_search import ShardSearch
@@ -54,8 +55,8 @@ from shared.wire import (
     version_for,
 )
 
-EXCHANGE_LOOK_SECONDS: Final = 0.5
-"""How often a gateway looks whether a worker has made the exchange."""
+EXCHANGE_CHECK_SECONDS: Final = 0.5
+"""How often a gateway checks whether a worker has declared the exchange."""
 
 _NO_BROKER: Final = "no connection to the broker"
 _NO_EXCHANGE: Final = f"the broker has no exchange {EXCHANGE!r}: no worker has served there yet"
@@ -64,7 +65,7 @@ _log = structlog.get_logger()
 
 
 class _Message(NamedTuple):
-    """A batch on its way out."""
+    """A batch that is being published."""
 
     shard: int
     batch: Batch
@@ -73,14 +74,15 @@ class _Message(NamedTuple):
 
 
 class RabbitLedgerClient(LedgerClient):
-    """Calls the ledger workers."""
+    """Calls the ledger workers over a connection that is kept open, and reopened when it is lost."""
 
-    def __init__(self, settings: BrokerSettings, keys: MessageKeys, in_flight_max: int) -> None:
-        """Take `[broker]`, its keys, and how many questions may wait at once."""
+    def __init__(self, settings: BrokerSettings, keys: MessageKeys, limit: ConcurrencyLimit) -> None:
+        """Take `[broker]`, its keys, and the limit that calls are counted in."""
+        super().__init__(limit)
         self._settings: Final = settings
         self._keys: Final = keys
-        self._lanes: Final = BatchDispatcher(self._send, 1, in_flight_max)
-        self._shard_search: Final = ShardSearch(self._lanes, self._send, settings.shards)
+        self._dispatcher: Final = BatchDispatcher(self._send, 1, limit)
+        self._shard_search: Final = ShardSearch(self._dispatcher, self._send, settings.shards)
         self._stop: Final = asyncio.Event()
         self._pending: Final[dict[int, asyncio.Future[BatchAnswer]]] = {}
         self._dropped: Final = Counter(
@@ -91,9 +93,9 @@ class RabbitLedgerClient(LedgerClient):
         )
         self._dropped_log: Final = LimitedLog("reply dropped", "warning")
         self._channel: Channel | None = None
-        self._absence = _NO_BROKER
+        self._unavailable_reason = _NO_BROKER
         self._reply_queue = ""
-        self._unconfirmed, self._unanswered = _silences()
+        self._unconfirmed, self._unanswered = _watchdogs()
         self._connecting: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -105,53 +107,44 @@ class RabbitLedgerClient(LedgerClient):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Fail what is under way and disconnect."""
+        """Disconnect, and fail the calls under way."""
         self._stop.set()
         if self._connecting is not None:
             await self._connecting
-        await self._lanes.close()
+        await self._dispatcher.close()
         self._dropped_log.flush()
-
-    def is_overloaded(self, more: int = 0) -> bool:
-        """Tell whether who asks now would only make all wait longer."""
-        return self._lanes.is_overloaded(more)
-
-    @property
-    def in_flight(self) -> int:
-        """How many questions wait for their answer."""
-        return self._lanes.in_flight
 
     @property
     def counters(self) -> Sequence[Collector]:
-        """Replies that were dropped, and shards in use."""
+        """The numbers of dropped replies and of shards in use."""
         return self._dropped, self._shard_search.gauge
 
     async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
-        """Return the ledger's answers by `deadline` on the loop's clock."""
+        """Return the ledger's replies by `deadline` on the loop's clock."""
         if self._channel is None:
-            return [LedgerUnavailable(self._absence)] * len(questions)
-        return await self._lanes.call_all(questions, deadline)
+            return [LedgerUnavailable(self._unavailable_reason)] * len(questions)
+        return await self._dispatcher.call_all(questions, deadline)
 
     async def call_first(self, question: Question, deadline: float) -> Answer:
-        """Return the answer to a question that goes before all that wait, and is not counted among them."""
+        """Return the reply to a call that overtakes all that wait and is not counted in the limit."""
         if self._channel is None:
-            raise LedgerUnavailable(self._absence)
-        return await self._lanes.call_first(question, deadline)
+            raise LedgerUnavailable(self._unavailable_reason)
+        return await self._dispatcher.call_first(question, deadline)
 
     async def _serve(self, connection: AbstractConnection) -> None:
-        """Use one connection until it is lost, silent while there are other nodes, or we stop."""
-        if not await self._exchange_is_there(connection):
+        """Use one connection until it is lost, the client stops, or, if there are other nodes, a watchdog expires."""
+        if not await self._wait_for_exchange(connection):
             return
         channel = await connection.channel(on_return_raises=True)
         replies = await channel.declare_queue(exclusive=True)
-        wire = await raw_channel(channel)
-        gather_bodies_if(wire, is_fit)
-        await wire.basic_consume(replies.name, self._on_reply, no_ack=True)
-        self._unconfirmed, self._unanswered = _silences()
-        self._reply_queue, self._channel = replies.name, wire
-        _log.info("connected to the broker", shards=self._lanes.shards)
+        raw = await raw_channel(channel)
+        gather_bodies_if(raw, is_fit)
+        await raw.basic_consume(replies.name, self._on_reply, no_ack=True)
+        self._unconfirmed, self._unanswered = _watchdogs()
+        self._reply_queue, self._channel = replies.name, raw
+        _log.info("connected to the broker", shards=self._dispatcher.shards)
         ends = [
-            asyncio.ensure_future(self._shard_search.keep_looking()),
+            asyncio.ensure_future(self._shard_search.run()),
             asyncio.ensure_future(wait_closed(connection, channel)),
             asyncio.ensure_future(self._stop.wait()),
         ]
@@ -165,23 +158,23 @@ class RabbitLedgerClient(LedgerClient):
                 end.cancel()
             self._fail_pending("the connection to the broker was lost")
 
-    async def _exchange_is_there(self, connection: AbstractConnection) -> bool:
-        """Return when a worker has made the exchange, or False when we stop before."""
+    async def _wait_for_exchange(self, connection: AbstractConnection) -> bool:
+        """Return True when a worker has declared the exchange, or False when the client stops before."""
         try:
             while not self._stop.is_set():
                 try:
                     async with connection.channel() as channel:
                         await channel.get_exchange(EXCHANGE)
                 except ChannelNotFoundEntity:
-                    if self._absence != _NO_EXCHANGE:
+                    if self._unavailable_reason != _NO_EXCHANGE:
                         _log.warning("no workers yet", reason=_NO_EXCHANGE)
-                    self._absence = _NO_EXCHANGE
-                    await asyncio.sleep(EXCHANGE_LOOK_SECONDS)
+                    self._unavailable_reason = _NO_EXCHANGE
+                    await asyncio.sleep(EXCHANGE_CHECK_SECONDS)
                 else:
                     return True
             return False
         finally:
-            self._absence = _NO_BROKER
+            self._unavailable_reason = _NO_BROKER
 
     def _fail_pending(self, reason: str) -> None:
         for reply in self._pending.values():
@@ -193,8 +186,8 @@ class RabbitLedgerClient(LedgerClient):
         try:
             refuse_size(message.header.body_size or 0)
             replies = read_replies(self._keys, message.body, message_type, self._reply_queue)
-        except PoisonMessage as poison:
-            self._drop(poison.kind, str(poison))
+        except PoisonMessage as error:
+            self._drop(error.kind, str(error))
             return
         self._unanswered.heard()
         for batch in replies.batches:
@@ -212,7 +205,7 @@ class RabbitLedgerClient(LedgerClient):
         """Publish a batch and return its answers by `deadline`. Raises LedgerUnavailable."""
         channel, loop = self._channel, asyncio.get_running_loop()
         if channel is None:
-            raise LedgerUnavailable(self._absence)
+            raise LedgerUnavailable(self._unavailable_reason)
         number, milliseconds = randbits(BATCH_NUMBER_BITS), max(1, int((deadline - loop.time()) * 1_000))
         operations, queries = split(questions)
         batch = Batch(number, unix_ms() + milliseconds, operations, queries, self._reply_queue, version_for(operations))
@@ -242,28 +235,28 @@ class RabbitLedgerClient(LedgerClient):
     async def _send_parts(
         self, shard: int, questions: Sequence[Question], deadline: float, payload_bytes: int
     ) -> BatchAnswer:
-        """Send a batch that is too large for one message as several; each part has answers of its own fate.
+        """Send a batch that is too large for one message in parts, and return the replies in order.
 
-        Raises LedgerUnavailable if no part is answered.
+        The credits of a part that fails are unavailable. Raises LedgerUnavailable if no part is answered.
         """
         size = max(1, len(questions) * BATCH_BYTES_MAX // (2 * payload_bytes))
         parts = [questions[start : start + size] for start in range(0, len(questions), size)]
         sent = [asyncio.ensure_future(self._send(shard, part, deadline)) for part in parts]
         await asyncio.gather(*sent, return_exceptions=True)
         worker_id, answers, fault = None, list[Answer](), LedgerUnavailable("no part was sent")
-        for part, answered in zip(parts, sent, strict=True):
-            if isinstance(error := answered.exception(), LedgerUnavailable):
+        for part, reply in zip(parts, sent, strict=True):
+            if isinstance(error := reply.exception(), LedgerUnavailable):
                 answers += [Outcome(OutcomeCode.UNAVAILABLE)] * len(part)
                 fault = error
             else:
-                worker_id = answered.result().worker_id
-                answers += answered.result().answers
+                worker_id = reply.result().worker_id
+                answers += reply.result().answers
         if worker_id is None:
             raise fault
         return BatchAnswer(worker_id, answers)
 
     async def _publish(self, channel: Channel, message: _Message) -> None:
-        """Publish with confirmation: what the broker confirms is posted, in time or late."""
+        """Publish a batch and wait for its confirmation; credits of a confirmed batch are posted, in time or late."""
         properties = Basic.Properties(
             delivery_mode=2,
             message_type=message.batch.version,
@@ -283,18 +276,18 @@ class RabbitLedgerClient(LedgerClient):
                 wait=False,
             )
         finally:
-            unconfirmed.heard()  # a refusal is heard, too
+            unconfirmed.heard()  # also a refusal shows that the broker is alive
         if _log.is_enabled_for(logging.DEBUG):
             confirmed = [o.identity for o in message.batch.operations if isinstance(o, Operation)]
             _log.debug("confirmed by the broker", shard=message.shard, credits=confirmed)
 
 
-def _silences() -> tuple[Watchdog, Watchdog]:
+def _watchdogs() -> tuple[Watchdog, Watchdog]:
     return Watchdog("confirmations", UNCONFIRMED_SECONDS_MAX), Watchdog("replies", UNANSWERED_SECONDS_MAX)
 
 
 def _fail_unconfirmed(reply: asyncio.Future[BatchAnswer], task: asyncio.Task[None]) -> None:
-    """Fail a call whose message the broker refused, returned or lost, without waiting for the deadline."""
+    """Fail a call at once, not at its deadline, when the broker has refused, returned or lost its message."""
     error = None if task.cancelled() else task.exception()
     if error is None or reply.done():
         return

@@ -1,4 +1,4 @@
-"""What it means for a call that its message was not confirmed."""
+"""Turns a failed publishing into the fault of the call whose message it was."""
 
 from aiormq.exceptions import DeliveryError, PublishError
 
@@ -7,7 +7,7 @@ from shared.errors import LedgerUnavailable, ShardMissing
 
 
 def as_unavailable(error: BaseException) -> LedgerUnavailable:
-    """Return the fault of a call whose message the broker refused, returned or lost."""
+    """Return the fault of a call whose message the broker refused, returned as unroutable, or lost."""
     if isinstance(error, PublishError):
         return ShardMissing("the broker has no queue for this shard")
     known = isinstance(error, (DeliveryError, *BROKER_FAULTS))

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 import structlog
 from starlette.types import ASGIApp, Message, Scope
 
+from shared.http.interceptor import ADMITTED
 from shared.http.reader import Request
 
 _ASGI: Final = {"version": "3.0", "spec_version": "2.3"}
@@ -99,6 +100,7 @@ class Exchange:
             "root_path": "",
             "headers": request.headers,
             "state": {},
+            ADMITTED: request.is_admitted,
             **(connection.endpoints if connection is not None else {}),
         }
 

@@ -1,6 +1,13 @@
 """The hook that may answer a request before the application does."""
 
+from typing import Final
+
+from starlette.types import Scope
+
 from shared.http.reader import Request
+
+ADMITTED: Final = "credits.admitted"
+"""The key of `Request.is_admitted` in an ASGI scope."""
 
 
 class Interceptor:
@@ -9,3 +16,9 @@ class Interceptor:
     def answer(self, request: Request) -> bytes | None:  # noqa: ARG002
         """Return a whole response to a whole request, or None to leave it to the application."""
         return None
+
+
+def is_admitted(scope: Scope) -> bool:
+    """Tell whether the interceptor has admitted the request of a scope."""
+    admitted: bool = scope.get(ADMITTED, False)
+    return admitted

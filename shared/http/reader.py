@@ -31,6 +31,7 @@ class Request:
         "body",
         "headers",
         "held_bytes",
+        "is_admitted",
         "is_discarded",
         "is_older_client",
         "is_whole",
@@ -59,6 +60,8 @@ class Request:
         self.body: bytes | bytearray = b""
         self.held_bytes = head_bytes
         """The size of the head and of the body so far, consumed or not."""
+        self.is_admitted = False
+        """Whether the interceptor has admitted it, so that the application need not decide again."""
         self.is_whole = False
         self.is_discarded = False
         """Whether the rest of the body is dropped, because the reply was sent without it."""

@@ -125,7 +125,7 @@ async def test_overload_tells_no_stranger_to_ask_again() -> None:
     app = create_app(Settings.model_validate({"integrations": tables}), BusyLedger())
     for name in INTEGRATIONS:
         callback = win(name)
-        at_the_door = app.door.answer(request_of(name, callback))
+        at_the_door = app.load_shedder.answer(request_of(name, callback))
         assert (at_the_door is None) == (name != "hpgames")
         if at_the_door is None:
             assert_refused(name, await ask(app, "POST", f"/{name}/{callback.path}", callback))

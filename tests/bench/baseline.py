@@ -8,6 +8,7 @@ update the wallet, commit. Repeats and what can't be paid take the ledger's own 
 Serves by the product's settings: `python -m tests.bench.baseline`.
 """
 
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from types import TracebackType
@@ -22,6 +23,7 @@ from uuid_utils.compat import uuid7
 
 from gateway.app import create_app
 from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from shared.errors import LedgerUnavailable
 from shared.http import serve, serving
 from shared.logging import set_up_logging
@@ -47,11 +49,11 @@ class DirectLedger(LedgerClient):
     """A ledger client that posts each credit at once, in a transaction of its own."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        """Take the database's engine, whose tables are there."""
+        """Take the database's engine, whose tables are there. Nothing is ever refused: it has no bound."""
+        super().__init__(ConcurrencyLimit(sys.maxsize))
         self._engine: Final = engine
         self._ledger: Final = Ledger(engine)
         self._holders: dict[Query, Holder] = {}
-        self._in_flight = 0
 
     async def __aenter__(self) -> Self:
         """Read whose each session is. Raises LedgerUnavailable."""
@@ -73,18 +75,8 @@ class DirectLedger(LedgerClient):
         del deadline  # whoever measures it counts what came too late
         return [await self._answer(question) for question in questions]
 
-    def is_overloaded(self, more: int = 0) -> bool:
-        """Tell that it never is: it has no bound."""
-        del more
-        return False
-
-    @property
-    def in_flight(self) -> int:
-        """How many questions wait for their answer."""
-        return self._in_flight
-
     async def _answer(self, question: Question) -> Answer | LedgerUnavailable:
-        self._in_flight += 1
+        self.limit.in_flight += 1
         try:
             if not isinstance(question, Credit):
                 return self._holders.get(question) or (await self._ledger.find([question])).get(question)
@@ -95,7 +87,7 @@ class DirectLedger(LedgerClient):
         except LedgerUnavailable as error:
             return error
         finally:
-            self._in_flight -= 1
+            self.limit.in_flight -= 1
 
     async def _pay(self, credit: Credit) -> Outcome:
         """Post a credit in one transaction. Raises NotPlainError."""

@@ -63,7 +63,7 @@ async def test_baseline_refuses_what_the_ledger_refuses(
     await ask(direct, win("paid"))
     assert (await ask(direct, credit)).code is result
     assert await balance_minor(Ledger(postgres)) == 1_050
-    assert direct.in_flight == 0
+    assert direct.limit.in_flight == 0
     assert await direct.call(FindPlayer("nobody"), deadline=0) is None
     await assert_books_hold(postgres)
 

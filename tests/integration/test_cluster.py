@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from gateway.ledger_client import rabbit
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from gateway.providers.base import Win
 from shared.errors import LedgerUnavailable
@@ -110,7 +111,7 @@ async def ask(client: RabbitLedgerClient) -> str:
 async def test_gateway_leaves_a_node_that_confirms_nothing(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rabbit, "UNCONFIRMED_SECONDS_MAX", SILENT_SECONDS)
     await make_topology(paths.url.partition(",")[0])
-    async with RabbitLedgerClient(BrokerSettings(url=paths.url), KEYS, in_flight_max=10) as client:
+    async with RabbitLedgerClient(BrokerSettings(url=paths.url), KEYS, ConcurrencyLimit(10)) as client:
         async with asyncio.timeout(SWITCHED_WITHIN_SECONDS):
             while await ask(client) != "no answer in time":
                 await asyncio.sleep(0.02)

@@ -6,6 +6,7 @@ from typing import Final
 
 import pytest
 
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.ledger_client.dispatcher import BatchAnswer
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from shared.broker.topology import shard_of
@@ -26,7 +27,7 @@ class WatchedClient(RabbitLedgerClient):
     """The gateway's client, which notes what it sends to which shard, and who answers."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(BrokerSettings(url=url), KEYS, in_flight_max=1_000)
+        super().__init__(BrokerSettings(url=url), KEYS, ConcurrencyLimit(1_000))
         self.sent: list[tuple[str, int]] = []
         """Of each batch, in the order of the answers: who answered, and how many questions it held."""
 

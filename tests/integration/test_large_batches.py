@@ -3,6 +3,7 @@
 import asyncio
 from uuid import uuid4
 
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from shared.errors import LedgerUnavailable
 from shared.outcome import Outcome, OutcomeCode
@@ -26,7 +27,7 @@ async def ask_for_nobody(client: RabbitLedgerClient) -> object:
 
 async def answers_to(system: System, *questions: Question) -> list[object]:
     settings = BrokerSettings(url=system.environment["CREDITS_BROKER__URL"])
-    async with RabbitLedgerClient(settings, KEYS, in_flight_max=1_000) as client:
+    async with RabbitLedgerClient(settings, KEYS, ConcurrencyLimit(1_000)) as client:
         clock = asyncio.get_running_loop().time
         async with asyncio.timeout(ANSWER_SECONDS_MAX):
             while isinstance(await ask_for_nobody(client), LedgerUnavailable):

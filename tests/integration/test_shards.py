@@ -14,6 +14,7 @@ from typing import Final
 import aio_pika
 from aiormq import Channel
 
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from shared.broker.connection import raw_channel
 from shared.broker.topology import shard_queue
@@ -50,7 +51,7 @@ class Resized:
     async def switch_gateway(self, shards: int, used: int) -> RabbitLedgerClient:
         """Start a gateway with a setting, and send wins to it from when it uses so many shards."""
         settings = BrokerSettings(url=self.gateway_url, shards=shards)
-        gateway = await self.gateways.enter_async_context(RabbitLedgerClient(settings, KEYS, 1_000))
+        gateway = await self.gateways.enter_async_context(RabbitLedgerClient(settings, KEYS, ConcurrencyLimit(1_000)))
         await until(lambda: shards_in_use(gateway) == used)
         self.gateway = gateway
         return gateway

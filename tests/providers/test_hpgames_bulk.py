@@ -6,7 +6,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from gateway.callback import REFUSED_ITEMS_MAX
+from gateway.callback import REJECTED_ITEMS_MAX
 from gateway.providers.base import Callback
 from tests.support.dialects.base import FOREIGN_KEY, Facts, content
 from tests.support.dialects.hpgames import DIALECT, sent
@@ -152,15 +152,15 @@ async def test_bulk_without_a_ledger_is_to_be_sent_again(stack: Stack, facts: Fa
 async def test_bulk_of_nothings_is_one_line_in_the_log(stack: Stack) -> None:
     with stack.logged() as lines:
         answers = _answers(await stack.send("hpgames", _bulk(*[b"{}"] * 1_000)))
-    for answer in answers[:REFUSED_ITEMS_MAX]:
+    for answer in answers[:REJECTED_ITEMS_MAX]:
         DIALECT.assert_error_item(answer, "malformed", tx=None)
     line, *more = [line for line in lines if "integration" in line]
     assert more == []
-    assert line.items() >= {"event": "items summed up", "items": 1_000, "malformed": REFUSED_ITEMS_MAX}.items()
+    assert line.items() >= {"event": "items summed up", "items": 1_000, "malformed": REJECTED_ITEMS_MAX}.items()
 
 
 async def test_bulk_that_begins_with_many_bad_items_is_to_be_sent_again(stack: Stack, facts: Facts) -> None:
-    for bad, result in ((REFUSED_ITEMS_MAX - 1, None), (REFUSED_ITEMS_MAX, "unavailable")):
+    for bad, result in ((REJECTED_ITEMS_MAX - 1, None), (REJECTED_ITEMS_MAX, "unavailable")):
         win = facts.another()
         request = _bulk(*[b"{}"] * bad, DIALECT.credit(win))
         answer = _answers(await stack.send("hpgames", request))[-1]
@@ -211,8 +211,8 @@ async def test_bulk_item_whose_id_is_none_is_answered_without_it(stack: Stack, t
 async def test_long_bulk_under_overload_lets_others_have_their_turn(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
-    monkeypatch.setattr("gateway.ledger_client.dispatcher.BatchDispatcher.is_overloaded", lambda *_: True)
+    monkeypatch.setattr("gateway.time_slices.SLICE_SECONDS", 0)
+    monkeypatch.setattr("gateway.ledger_client.concurrency.ConcurrencyLimit.is_exceeded", lambda *_: True)
     turns = 0
 
     async def other() -> None:
@@ -231,7 +231,7 @@ async def test_long_bulk_under_overload_lets_others_have_their_turn(
 async def test_bulk_lets_others_have_their_turn_between_its_items(
     stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
+    monkeypatch.setattr("gateway.time_slices.SLICE_SECONDS", 0)
     turns = 0
 
     async def other() -> None:
@@ -243,4 +243,4 @@ async def test_bulk_lets_others_have_their_turn_between_its_items(
     task = asyncio.create_task(other())
     await stack.send("hpgames", _bulk(*[b"{}"] * 500))
     task.cancel()
-    assert turns >= 500 + REFUSED_ITEMS_MAX
+    assert turns >= 500 + REJECTED_ITEMS_MAX

@@ -10,12 +10,13 @@ from structlog.testing import capture_logs
 
 from gateway.callback import CallbackHandler
 from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.concurrency import ConcurrencyLimit
+from gateway.load_shedding import ShedLog
 from gateway.metrics import GatewayMetrics
-from gateway.pace import Pace
 from gateway.players import PlayerCache
 from gateway.providers.base import Callback
 from gateway.providers.registry import build
-from gateway.shed_requests import ShedLog
+from gateway.time_slices import TimeSlices
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 from shared.wire import Answer, Question
@@ -58,6 +59,7 @@ class _StubLedger(LedgerClient):
     """A ledger that knows the player and gives one answer to everything."""
 
     def __init__(self, outcome: Outcome) -> None:
+        super().__init__(ConcurrencyLimit(1))
         self._outcome = outcome
 
     async def __aenter__(self) -> Self:
@@ -65,14 +67,6 @@ class _StubLedger(LedgerClient):
 
     async def __aexit__(self, *_: object) -> None:
         pass
-
-    @property
-    def in_flight(self) -> int:
-        return 0
-
-    def is_overloaded(self, more: int = 0) -> bool:
-        del more
-        return False
 
     async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer]:
         del deadline
@@ -90,7 +84,7 @@ async def _answer(speaker: Dialect, callback: Callback, outcome: Outcome) -> tup
     provider = build(speaker.name, speaker.settings, Currencies())
     integration = CallbackHandler(provider, ledger, PlayerCache(ledger), metrics, ShedLog(metrics))
     with capture_logs() as lines:
-        reply = await integration.handle(callback, Pace(integration.turns))
+        reply = await integration.handle(callback, TimeSlices(integration.scheduler))
     return reply.body, lines
 
 

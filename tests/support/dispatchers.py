@@ -1,4 +1,4 @@
-"""A ledger behind lanes whose batches are answered when a test says so, and who asks it."""
+"""A ledger behind a dispatcher, whose batches are answered when a test says so, and calls to it."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -41,23 +41,23 @@ class Shard:
         await asyncio.sleep(0)
 
 
-def ask(lanes: BatchDispatcher, player_id: str, within_seconds: float = NEVER) -> asyncio.Task[Answer]:
-    return asyncio.create_task(_ask(lanes, player_id, within_seconds))
+def ask(dispatcher: BatchDispatcher, player_id: str, within_seconds: float = NEVER) -> asyncio.Task[Answer]:
+    return asyncio.create_task(_ask(dispatcher, player_id, within_seconds))
 
 
-async def _ask(lanes: BatchDispatcher, player_id: str, within_seconds: float) -> Answer:
+async def _ask(dispatcher: BatchDispatcher, player_id: str, within_seconds: float) -> Answer:
     deadline = asyncio.get_running_loop().time() + within_seconds
-    (answer,) = await lanes.call_all([FindPlayer(player_id)], deadline)
+    (answer,) = await dispatcher.call_all([FindPlayer(player_id)], deadline)
     if isinstance(answer, LedgerUnavailable):
         raise answer
     return answer
 
 
-async def call_all(lanes: BatchDispatcher, player_ids: Sequence[str]) -> list[asyncio.Task[Answer]]:
+async def call_all(dispatcher: BatchDispatcher, player_ids: Sequence[str]) -> list[asyncio.Task[Answer]]:
     """Ask for the first alone, and for the others while its batch is under way."""
-    tasks = [ask(lanes, player_ids[0])]
+    tasks = [ask(dispatcher, player_ids[0])]
     await until_idle()
-    tasks += [ask(lanes, player_id) for player_id in player_ids[1:]]
+    tasks += [ask(dispatcher, player_id) for player_id in player_ids[1:]]
     await until_idle()
     return tasks
 
@@ -75,10 +75,10 @@ async def answer_all(shard: Shard, tasks: Sequence[asyncio.Task[Answer]]) -> Non
         await until_idle()
 
 
-async def learn_workers(shard: Shard, lanes: BatchDispatcher, player_ids: Mapping[int, str]) -> None:
+async def learn_workers(shard: Shard, dispatcher: BatchDispatcher, player_ids: Mapping[int, str]) -> None:
     """Have each shard tell who serves it, by a question about the player on it."""
     for number in sorted(player_ids):
-        learns = ask(lanes, player_ids[number])
+        learns = ask(dispatcher, player_ids[number])
         await until_idle()
         await answer_all(shard, [learns])
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.addresses import REMEMBERED_CLIENTS_MAX, AddressRule
+from gateway.addresses import CACHED_CLIENTS_MAX, AddressRule
 from shared.http.clients import FORWARDED_CHARACTERS_MAX
 from shared.networks import Network, read_address, read_networks
 
@@ -74,16 +74,16 @@ def test_last_proxy_alone_is_believed(client: ipaddress.IPv4Address, forged: lis
 
 def test_what_is_remembered_is_bounded() -> None:
     rule = AddressRule(ALLOWED, PROXIES)
-    for number in range(REMEMBERED_CLIENTS_MAX + 10):
+    for number in range(CACHED_CLIENTS_MAX + 10):
         rule.allows(str(ipaddress.IPv4Address(number)), "")
-    assert rule.remembered == REMEMBERED_CLIENTS_MAX
+    assert rule.cached == CACHED_CLIENTS_MAX
 
 
 def test_header_that_is_ignored_takes_no_memory() -> None:
     rule = AddressRule(ALLOWED, ())
     for number in range(10):
         assert rule.allows("192.0.2.7", str(number))
-    assert rule.remembered == 1
+    assert rule.cached == 1
 
 
 @pytest.mark.parametrize(

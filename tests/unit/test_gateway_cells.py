@@ -15,6 +15,7 @@ from structlog.testing import capture_logs
 from gateway import cells
 from gateway.app import CallbackRouter, create_app
 from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.monitoring import READY_SECONDS_MAX
 from gateway.players import PlayerCache
 from gateway.providers.base import Win
@@ -39,6 +40,7 @@ TABLES: dict[str, Any] = {
     "cells": {"brand2": {"broker": {"url": "amqp://broker/brand2"}}},
     "integrations": {**INTEGRATIONS, "hpgames": {**INTEGRATIONS["hpgames"], "cell": "brand2"}},
 }
+IN_FLIGHT_MAX = 10
 TX_ID = "0d53ba5b-1c5e-4a37-9a3a-0a4d7b0f3a11"
 PROVIDERS = {name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()}
 
@@ -47,9 +49,11 @@ class CellLedger(LedgerClient):
     """The ledger of one cell, as a test wants it to be."""
 
     def __init__(self, cell: str) -> None:
+        super().__init__(ConcurrencyLimit(IN_FLIGHT_MAX))
+        self.limit.in_flight = len(cell)
         self.cell = cell
         self.holder: Holder | None = None
-        self.is_full = False
+        self.is_away = False
         self.hangs = False
         self.refuses = False
         self.starts_slowly = False
@@ -82,21 +86,13 @@ class CellLedger(LedgerClient):
         if self.hangs:
             async with asyncio.timeout_at(deadline + READY_SECONDS_MAX):
                 await asyncio.Event().wait()
-        if self.is_full:
+        if self.is_away:
             raise LedgerUnavailable("away")
         return None
-
-    def is_overloaded(self, more: int = 0) -> bool:
-        del more
-        return self.is_full
 
     @property
     def counters(self) -> Sequence[Collector]:
         return self.dropped, self.shards
-
-    @property
-    def in_flight(self) -> int:
-        return len(self.cell)
 
 
 Two = tuple[CallbackRouter, dict[str, CellLedger]]
@@ -129,14 +125,14 @@ async def probe(ledger: CellLedger) -> str | None:
 async def test_overload_of_one_cell_turns_nobody_of_another_away(two: Two) -> None:
     app, ledgers = two
     assert list(ledgers) == ["main", "brand2"]
-    ledgers["brand2"].is_full = True
+    ledgers["brand2"].limit.in_flight = IN_FLIGHT_MAX
     for _ in range(3):
-        assert app.door.answer(request_of("hpgames")) is not None
-        assert app.door.answer(request_of("klas")) is None
+        assert app.load_shedder.answer(request_of("hpgames")) is not None
+        assert app.load_shedder.answer(request_of("klas")) is None
     await asyncio.sleep(0)
-    ledgers["brand2"].is_full, ledgers["main"].is_full = False, True
-    assert app.door.answer(request_of("hpgames")) is None
-    assert app.door.answer(request_of("klas")) is not None
+    ledgers["brand2"].limit.in_flight, ledgers["main"].limit.in_flight = 0, IN_FLIGHT_MAX
+    assert app.load_shedder.answer(request_of("hpgames")) is None
+    assert app.load_shedder.answer(request_of("klas")) is not None
 
 
 async def test_callback_asks_the_ledger_of_its_own_cell(two: Two) -> None:
@@ -179,7 +175,7 @@ async def test_session_of_one_cell_is_not_remembered_for_another(two: Two) -> No
 
 async def test_gateway_is_ready_while_one_cell_is_and_says_which_is_not(two: Two) -> None:
     app, ledgers = two
-    ledgers["brand2"].is_full = True
+    ledgers["brand2"].is_away = True
     transport = httpx.ASGITransport(app.operations)
     async with httpx.AsyncClient(transport=transport, base_url="http://operations") as client:
         ready = await client.get("/readyz")
@@ -192,7 +188,7 @@ async def test_gateway_is_ready_while_one_cell_is_and_says_which_is_not(two: Two
 async def test_gateway_is_not_ready_when_no_cell_is(two: Two) -> None:
     app, ledgers = two
     for ledger in ledgers.values():
-        ledger.is_full = True
+        ledger.is_away = True
     transport = httpx.ASGITransport(app.operations)
     async with httpx.AsyncClient(transport=transport, base_url="http://operations") as client:
         unready = await client.get("/readyz")
@@ -234,7 +230,7 @@ async def test_cell_that_starts_slowly_keeps_no_other_from_serving(two: Two, mon
 async def test_broker_that_refuses_a_cell_late_is_asked_again(two: Two, monkeypatch: pytest.MonkeyPatch) -> None:
     app, ledgers = two
     monkeypatch.setattr(cells, "START_SECONDS_MAX", 0.01)
-    monkeypatch.setattr(cells, "START_AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(cells, "START_RETRY_SECONDS", 0.01)
     brand2 = ledgers["brand2"]
     brand2.starts_slowly = brand2.refuses = True
     with capture_logs() as logged:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.load_shedding import ShedLog
 from gateway.metrics import GatewayMetrics
 from gateway.rejections import Reason, RejectionLog
-from gateway.shed_requests import ShedLog
 from shared.http.refusals import Refusal, RefusalLog
 from shared.log_limit import FLUSH_SECONDS, LimitedLog, SummedLog
 from worker.operator.throttle import ThrottleLog
@@ -146,8 +146,8 @@ async def test_callbacks_turned_away_are_counted_once_however_often_metrics_are_
         for number in (3, 2):
             turned_away.add("klas", number)
             turned_away.record_request("klas", "credit", 200)
-            turned_away.count()
-            turned_away.count()
+            turned_away.export()
+            turned_away.export()
         turned_away.add("klas", 1)
         turned_away.flush()
         turned_away.add("klas", 1)

@@ -8,16 +8,17 @@ import httpx
 import pytest
 
 from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.ledger_client.dispatcher import BATCHES_IN_FLIGHT_MAX, BatchDispatcher
+from gateway.load_shedding import ShedLog
 from gateway.metrics import GatewayMetrics
 from gateway.monitoring import (
     READY_SECONDS_MAX,
     REQUESTS_PER_SECOND,
     WAIT_SECONDS_MAX,
     MonitoringApp,
-    Pace,
+    RateLimit,
 )
-from gateway.shed_requests import ShedLog
 from shared.cached_call import CachedCall
 from shared.cells import MAIN
 from shared.errors import LedgerUnavailable
@@ -34,6 +35,7 @@ class ProbedLedger(LedgerClient):
     """A ledger that is overloaded, and answers what goes first when a test says so."""
 
     def __init__(self) -> None:
+        super().__init__(ConcurrencyLimit(0))
         self.asked: list[Question] = []
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
@@ -51,16 +53,9 @@ class ProbedLedger(LedgerClient):
         self.asked.append(question)
         return await self.answer
 
-    def is_overloaded(self, more: int = 0) -> bool:
-        raise AssertionError(f"{more} more would be refused")
-
-    @property
-    def in_flight(self) -> int:
-        return 0
-
 
 def operations_of(ledger: LedgerClient) -> MonitoringApp:
-    metrics = GatewayMetrics(lambda: ledger.in_flight)
+    metrics = GatewayMetrics(lambda: ledger.limit.in_flight)
     return MonitoringApp({MAIN: ledger}, metrics, ShedLog(metrics))
 
 
@@ -154,9 +149,9 @@ async def test_many_who_ask_are_answered_in_turn_and_after_a_bounded_wait(
         slept.append(seconds)
 
     monkeypatch.setattr("gateway.monitoring.asyncio.sleep", sleep)
-    pace = Pace()
+    rate_limit = RateLimit()
     for _ in range(10_000):
-        await pace.wait()
+        await rate_limit.wait()
     assert 0 < slept[0] <= 1 / REQUESTS_PER_SECOND
     assert slept[-1] == pytest.approx(WAIT_SECONDS_MAX)
     assert max(slept) <= WAIT_SECONDS_MAX
@@ -175,24 +170,25 @@ async def test_who_hangs_up_takes_the_answer_from_nobody() -> None:
 
 async def test_what_goes_first_overtakes_all_that_wait_and_is_counted_nowhere() -> None:
     shard = Shard()
-    lanes = BatchDispatcher(shard.send, 1, IN_FLIGHT_MAX)
+    limit = ConcurrencyLimit(IN_FLIGHT_MAX)
+    dispatcher = BatchDispatcher(shard.send, 1, limit)
     deadline = asyncio.get_running_loop().time() + 60
-    tasks = [ask(lanes, "a")]
+    tasks = [ask(dispatcher, "a")]
     await until_idle()
-    tasks += [ask(lanes, f"b{number}") for number in range(IN_FLIGHT_MAX - 1)]
+    tasks += [ask(dispatcher, f"b{number}") for number in range(IN_FLIGHT_MAX - 1)]
     await until_idle()
-    assert lanes.is_overloaded()
-    first = asyncio.create_task(lanes.call_first(FindPlayer("first"), deadline))
+    assert limit.is_exceeded(0, asyncio.get_running_loop().time())
+    first = asyncio.create_task(dispatcher.call_first(FindPlayer("first"), deadline))
     await until_idle()
-    assert lanes.in_flight == IN_FLIGHT_MAX
+    assert limit.in_flight == IN_FLIGHT_MAX
     await answer_all(shard, [*tasks, first])
     assert shard.batches[1][0] == "first"
     assert len(shard.batches[1]) == IN_FLIGHT_MAX
-    assert lanes.in_flight == 0
+    assert limit.in_flight == 0
 
 
 async def test_what_goes_first_has_an_end() -> None:
-    lanes = BatchDispatcher(Shard().send, 1, IN_FLIGHT_MAX)
+    dispatcher = BatchDispatcher(Shard().send, 1, ConcurrencyLimit(IN_FLIGHT_MAX))
     async with asyncio.timeout(10):
         with pytest.raises(LedgerUnavailable, match="no answer in time"):
-            await lanes.call_first(FindPlayer("first"), asyncio.get_running_loop().time() + 0.01)
+            await dispatcher.call_first(FindPlayer("first"), asyncio.get_running_loop().time() + 0.01)

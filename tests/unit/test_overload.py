@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from gateway.app import CallbackRouter, create_app
 from gateway.ledger_client.client import LedgerClient
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.providers.base import Callback, Provider, Win
 from gateway.providers.registry import build
 from shared.errors import LedgerUnavailable
@@ -23,6 +24,7 @@ from shared.wire import Answer, Question
 from tests.simulator.history import Said
 from tests.simulator.replies import told
 from tests.support.client import Response, http_bytes, read_response
+from tests.support.http_wire import connect, turns
 from tests.support.system import INTEGRATIONS
 
 PROVIDERS: dict[str, Provider[Any, Any]] = {
@@ -31,10 +33,10 @@ PROVIDERS: dict[str, Provider[Any, Any]] = {
 
 
 class BusyLedger(LedgerClient):
-    """A ledger that has as many questions as it takes, less some, and is never to be asked."""
+    """A ledger that has room for few calls, or none, and must not be called."""
 
     def __init__(self, room_for: int = 0) -> None:
-        self.room_for = room_for
+        super().__init__(ConcurrencyLimit(room_for))
 
     async def __aenter__(self) -> Self:
         return self
@@ -45,12 +47,16 @@ class BusyLedger(LedgerClient):
     async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
         raise AssertionError(f"{questions} was asked, by {deadline}")
 
-    def is_overloaded(self, more: int = 0) -> bool:
-        return more >= self.room_for
 
-    @property
-    def in_flight(self) -> int:
-        return 0
+class UnreachableLedger(BusyLedger):
+    """A ledger that may be called, and is away."""
+
+    called = 0
+
+    async def call_all(self, questions: Sequence[Question], deadline: float) -> Sequence[Answer | LedgerUnavailable]:
+        del deadline
+        self.called += 1
+        return [LedgerUnavailable("no ledger in this test")] * len(questions)
 
 
 def gateway(room_for: int = 0) -> CallbackRouter:
@@ -111,7 +117,7 @@ async def test_each_provider_is_told_in_its_own_words_to_ask_again(name: str) ->
     app, tx_ids = gateway(), [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
     for tx_id in tx_ids:
         callback = win(name, tx_id)
-        response = await read(app.door.answer(request_of(name, callback)))
+        response = await read(app.load_shedder.answer(request_of(name, callback)))
         assert told(PROVIDERS[name], "EUR", response) == (Said.ASK_AGAIN, None)
         usual = await ask(app, "POST", f"/{name}/{callback.path}", callback)
         assert (response.status, response.body) == (usual.status, usual.body)
@@ -126,7 +132,7 @@ async def test_each_item_of_a_bulk_is_told_to_ask_again() -> None:
     items = [msgspec.Raw(win("hpgames", tx_id).body) for tx_id in tx_ids]
     body = msgspec.json.encode({"creditRequests": items})
     bulk = Callback("bulkCredit", body, {"content-type": "application/json"})
-    response = await read(app.door.answer(request_of("hpgames", bulk)))
+    response = await read(app.load_shedder.answer(request_of("hpgames", bulk)))
     replies = response.json["creditResponses"]
     assert [(reply["errorCode"], reply["transactionId"]) for reply in replies] == [(1008, i) for i in tx_ids]
     assert await counted(app, "credits_outcomes_total", integration="hpgames", result="unavailable") == 3
@@ -136,32 +142,56 @@ async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:
     """The ledger hears of it only when all that has come is read."""
     app = gateway(room_for=2)
     requests = [request_of("klas", win("klas", str(number))) for number in range(4)]
-    assert [app.door.answer(request) is None for request in requests] == [True, True, False, False]
+    assert [app.load_shedder.answer(request) is None for request in requests] == [True, True, False, False]
     await asyncio.sleep(0)
-    assert app.door.answer(requests[3]) is None
+    assert app.load_shedder.answer(requests[3]) is None
+
+
+@pytest.mark.parametrize("pieces", [1, 2])
+async def test_callback_is_decided_on_once(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the door if it came whole, and else by its handler."""
+    ledger, decided = UnreachableLedger(room_for=1), list[bool]()
+    app = create_app(Settings.model_validate({"integrations": INTEGRATIONS}), ledger)
+    is_exceeded = ledger.limit.is_exceeded
+
+    def decide(more: int, now: float) -> bool:
+        decided.append(is_exceeded(more, now))
+        return decided[-1]
+
+    monkeypatch.setattr(ledger.limit, "is_exceeded", decide)
+    wire, receive = connect(app, app.load_shedder)
+    request = http_bytes("klas", win("klas", "1"))
+    end = len(request) if pieces == 1 else len(request) - 1
+    receive(request[:end])
+    await turns()
+    receive(request[end:])
+    await turns()
+    assert decided == [False]
+    assert ledger.called == 1
+    assert len(wire.packets) == 1
 
 
 async def test_copies_that_are_read_in_one_turn_count_once() -> None:
     app = gateway(room_for=2)
     copy, other = (request_of("klas", win("klas", tx_id)) for tx_id in "12")
-    assert [app.door.answer(copy) for _ in range(4)] == [None] * 4
-    assert app.door.answer(other) is None
+    assert [app.load_shedder.answer(copy) for _ in range(4)] == [None] * 4
+    assert app.load_shedder.answer(other) is None
 
 
 async def test_commas_count_where_items_stand_between_them() -> None:
     """A long list in a field that nobody reads makes no bulk request of a win."""
     app, commas = gateway(), b'{"jackpot_wins":[' + b",".join([b"1"] * 100) + b"]}"
-    assert app.door.answer(request_of("klas", Callback("credit", commas, {}))) is not None
-    assert app.door.answer(request_of("hpgames", Callback("credit", commas, {}))) is not None
+    assert app.load_shedder.answer(request_of("klas", Callback("credit", commas, {}))) is not None
+    assert app.load_shedder.answer(request_of("hpgames", Callback("credit", commas, {}))) is not None
 
 
 async def test_what_is_no_callback_or_too_large_goes_the_usual_way() -> None:
     app, large = gateway(), Callback("credit", b" " * 65_537, {})
-    assert app.door.answer(request_of("klas", large)) is None
+    assert app.load_shedder.answer(request_of("klas", large)) is None
     bulk = Callback("bulkCredit", b'{"creditRequests":[' + b",".join([b"1"] * 100) + b"]}", {})
-    assert app.door.answer(request_of("hpgames", bulk)) is None
-    assert app.door.answer(request_of("klas", Callback("other", b"{}", {}))) is None
-    assert app.door.answer(Request(b"GET", b"/klas/credit", [], keep_alive=True)) is None
+    assert app.load_shedder.answer(request_of("hpgames", bulk)) is None
+    assert app.load_shedder.answer(request_of("klas", Callback("other", b"{}", {}))) is None
+    assert app.load_shedder.answer(Request(b"GET", b"/klas/credit", [], keep_alive=True)) is None
 
 
 async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,9 +200,9 @@ async def test_log_has_a_line_a_second_for_each_integration(monkeypatch: pytest.
     with capture_logs() as logged:
         for name, number in {"klas": 3, "gpas": 1}.items():
             for _ in range(number):
-                app.door.answer(request_of(name, win(name, "1")))
+                app.load_shedder.answer(request_of(name, win(name, "1")))
         await asyncio.sleep(0.05)
-        app.door.answer(request_of("gpas", win("gpas", "1")))
+        app.load_shedder.answer(request_of("gpas", win("gpas", "1")))
         await asyncio.sleep(0.05)
     assert [(line["integration"], line["callbacks"]) for line in logged] == [
         ("klas", 3),
@@ -185,5 +215,5 @@ async def test_log_tells_of_everyone_when_the_gateway_stops() -> None:
     app = gateway()
     with capture_logs() as logged:
         async with app.lifespan_context(app):
-            app.door.answer(request_of("klas", win("klas", "1")))
+            app.load_shedder.answer(request_of("klas", win("klas", "1")))
     assert [(line["integration"], line["callbacks"]) for line in logged] == [("klas", 1)]

@@ -7,14 +7,14 @@ from typing import Any, Final
 import pytest
 
 from gateway.callback import CallbackHandler
+from gateway.load_shedding import ShedLog
 from gateway.metrics import GatewayMetrics
-from gateway.pace import Pace
-from gateway.places import SLOTS_PER_KEY
 from gateway.players import PlayerCache
 from gateway.providers.base import Callback, Win
 from gateway.providers.registry import build
-from gateway.shed_requests import ShedLog
 from gateway.single_flight import LedgerReply, SingleFlight
+from gateway.slots import SLOTS_PER_KEY
+from gateway.time_slices import TimeSlices
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.operations import Credit, Wallet
@@ -202,7 +202,7 @@ async def test_copy_shares_only_with_its_own_good_signature() -> None:
         signed._replace(headers={**signed.headers, "x-signature": signature.upper()}, query={"a": "1"}),
         signed._replace(headers={**signed.headers, "x-signature": signature[::-1]}),
     ]
-    tasks = [asyncio.create_task(integration.handle(copy, Pace(integration.turns))) for copy in copies]
+    tasks = [asyncio.create_task(integration.handle(copy, TimeSlices(integration.scheduler))) for copy in copies]
     await until_idle()
     assert len(ledger.questions) == 1
     ledger.asked[0].set_result([POSTED])

@@ -1,4 +1,4 @@
-"""Turns of large requests: one of all of them, each time the loop comes round."""
+"""Time slices of large requests: all of them together have one in each turn of the event loop."""
 
 import asyncio
 import json
@@ -8,12 +8,12 @@ from uuid import uuid4
 import pytest
 
 from gateway.callback import CallbackHandler
+from gateway.load_shedding import ShedLog
 from gateway.metrics import GatewayMetrics
-from gateway.pace import SHORT_BYTES_MAX, Pace, Turns, is_short
 from gateway.players import PlayerCache
 from gateway.providers.base import Callback, Win
 from gateway.providers.registry import build
-from gateway.shed_requests import ShedLog
+from gateway.time_slices import SHORT_BYTES_MAX, SliceScheduler, TimeSlices, is_short
 from shared.money import Currencies
 from shared.outcome import Outcome, OutcomeCode, Receipt
 from shared.wire import Answer, Question
@@ -36,13 +36,13 @@ class PayingLedger(BusyLedger):
 async def test_many_large_requests_have_one_turn_together_each_time_round(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
-    turns, had = Turns(), list[int]()
+    monkeypatch.setattr("gateway.time_slices.SLICE_SECONDS", 0)
+    scheduler, had = SliceScheduler(), list[int]()
 
     async def work(number: int) -> None:
-        pace = Pace(turns)
+        slices = TimeSlices(scheduler)
         for _ in range(3):
-            await pace.rest()
+            await slices.pause_if_due()
             had.append(number)
 
     tasks = [asyncio.create_task(work(number)) for number in range(10)]
@@ -56,32 +56,32 @@ async def test_many_large_requests_have_one_turn_together_each_time_round(
 
 
 async def test_who_is_signed_goes_first_then_who_had_fewer_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
-    turns, had = Turns(), list[str]()
-    signed, old, new = (Pace(turns) for _ in range(3))
-    for pace in (signed, old):
-        await pace.rest()
+    monkeypatch.setattr("gateway.time_slices.SLICE_SECONDS", 0)
+    scheduler, had = SliceScheduler(), list[str]()
+    signed, old, new = (TimeSlices(scheduler) for _ in range(3))
+    for slices in (signed, old):
+        await slices.pause_if_due()
     signed.is_signed = True
 
-    async def work(name: str, pace: Pace) -> None:
-        await pace.rest()
+    async def work(name: str, slices: TimeSlices) -> None:
+        await slices.pause_if_due()
         had.append(name)
 
     names = {old: "old", new: "new", signed: "signed"}
-    await asyncio.gather(*(work(name, pace) for pace, name in names.items()))
+    await asyncio.gather(*(work(name, slices) for slices, name in names.items()))
     assert had == ["signed", "new", "old"]
 
 
 async def test_who_is_signed_and_goes_on_without_end_keeps_nobody_from_a_turn() -> None:
     """As one captured request can, on some connections: a new one's first bulk had waited for 69 s."""
-    turns = Turns()
+    scheduler = SliceScheduler()
 
     async def flood() -> None:
         while True:
-            await turns.next(-1)
+            await scheduler.next(-1)
 
     floods = [asyncio.create_task(flood()) for _ in range(3)]
-    await asyncio.wait_for(turns.next(), 5)
+    await asyncio.wait_for(scheduler.next(), 5)
     assert not any(task.done() for task in floods)
     for task in floods:
         task.cancel()
@@ -90,32 +90,32 @@ async def test_who_is_signed_and_goes_on_without_end_keeps_nobody_from_a_turn() 
 async def test_window_of_a_large_request_begins_before_its_first_turn(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def wait_for_long(_pace: Pace) -> None:
+    async def wait_for_long(_slices: TimeSlices) -> None:
         await asyncio.sleep(0.05)
 
-    monkeypatch.setattr(Pace, "rest", wait_for_long)
+    monkeypatch.setattr(TimeSlices, "pause_if_due", wait_for_long)
     ledger, metrics = PayingLedger(), GatewayMetrics(lambda: 0)
     provider = build("klas", INTEGRATIONS["klas"], Currencies())
     integration = CallbackHandler(provider, ledger, PlayerCache(ledger), metrics, ShedLog(metrics))
     large = provider.sample_request(Win("1", "anna", "session-1", round_id="r" * SHORT_BYTES_MAX))
     came = asyncio.get_running_loop().time()
-    await integration.handle(large, Pace(integration.turns))
+    await integration.handle(large, TimeSlices(integration.scheduler))
     assert 0 < ledger.deadline < came + provider.settings.reply_within_seconds + 0.05
 
 
 async def test_who_no_longer_waits_keeps_nobody_from_a_turn() -> None:
-    turns = Turns()
-    gone, waits = (asyncio.create_task(turns.next()) for _ in range(2))
+    scheduler = SliceScheduler()
+    gone, waits = (asyncio.create_task(scheduler.next()) for _ in range(2))
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.wait_for(waits, 5)
 
 
 async def test_turn_that_is_not_over_is_gone_on_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 60)
-    pace = Pace(Turns())
-    await pace.rest()
-    task = asyncio.create_task(pace.rest())
+    monkeypatch.setattr("gateway.time_slices.SLICE_SECONDS", 60)
+    slices = TimeSlices(SliceScheduler())
+    await slices.pause_if_due()
+    task = asyncio.create_task(slices.pause_if_due())
     await asyncio.sleep(0)
     assert task.done()
 
@@ -123,21 +123,22 @@ async def test_turn_that_is_not_over_is_gone_on_with(monkeypatch: pytest.MonkeyP
 async def test_trusted_sender_has_the_first_turn_before_others_and_no_more(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
-    turns, had = Turns(), list[str]()
+    monkeypatch.setattr("gateway.time_slices.SLICE_SECONDS", 0)
+    scheduler, had = SliceScheduler(), list[str]()
 
-    async def work(name: str, pace: Pace) -> None:
+    async def work(name: str, slices: TimeSlices) -> None:
         for _ in range(2):
-            await pace.rest()
+            await slices.pause_if_due()
             had.append(name)
 
-    await asyncio.gather(work("other", Pace(turns)), work("trusted", Pace(turns, is_sender_trusted=True)))
+    trusted = TimeSlices(scheduler, is_sender_trusted=True)
+    await asyncio.gather(work("other", TimeSlices(scheduler)), work("trusted", trusted))
     assert had == ["trusted", "other", "trusted", "other"]
 
 
 async def test_signed_bulk_is_answered_while_others_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its signature shows in its first turn: in a second one it would stand behind all newcomers."""
-    monkeypatch.setattr("gateway.pace.TURN_SECONDS", 0)
+    monkeypatch.setattr("gateway.time_slices.SLICE_SECONDS", 0)
     ledger = PayingLedger()
     provider = build("hpgames", INTEGRATIONS["hpgames"], Currencies())
     metrics = GatewayMetrics(lambda: 0)
@@ -145,10 +146,10 @@ async def test_signed_bulk_is_answered_while_others_keep_coming(monkeypatch: pyt
     wins = [provider.sample_request(Win(str(uuid4()), "anna", "session-1")).body for _ in range(20)]
     body = b'{"creditRequests":[' + b",".join(wins) + b"]}"
     bulk = Callback("bulkCredit", body, {"content-type": "application/json"})
-    honest = asyncio.create_task(integration.handle(bulk, Pace(integration.turns)))
+    honest = asyncio.create_task(integration.handle(bulk, TimeSlices(integration.scheduler)))
     others = set[asyncio.Task[None]]()
     for _ in range(2_000):
-        others |= {asyncio.create_task(Pace(integration.turns).rest()) for _ in range(2)}
+        others |= {asyncio.create_task(TimeSlices(integration.scheduler).pause_if_due()) for _ in range(2)}
         await asyncio.sleep(0)
         if honest.done():
             break

@@ -20,6 +20,9 @@ from worker.cli.app import app
 LINES_MAX_OF_README = 120
 COLUMNS_MAX = 120
 
+EXAMPLE = re.compile("NAME|acme")
+"""In the path of a file that somebody may add, and that is not here."""
+
 each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
@@ -76,6 +79,22 @@ def test_commands_in_the_documents_are_found() -> None:
     assert ("worker", "transfer", "show") in found
     assert ("gateway", "sign", "NAME") in found
     assert len(found) >= 40
+
+
+@each_document
+def test_modules_and_paths_exist(document: Path) -> None:
+    prose = re.sub(r"^ *```.*?^ *```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    modules = re.findall(r"python -m ([a-z_.]*[a-z_])", document.read_text())
+    paths = [f"{module.replace('.', '/')}" for module in modules]
+    paths += re.findall(r"`((?:gateway|worker|shared|tests|deploy|docs|\.ci)/[\w./-]*)`", prose)
+    paths = [path for path in paths if not EXAMPLE.search(path)]
+    assert [path for path in paths if not ((ROOT / path).exists() or (ROOT / f"{path}.py").exists())] == []
+
+
+@each_document
+def test_tests_exist(document: Path) -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)`,? `(test_\w+)`", document.read_text())
+    assert [(path, name) for path, name in named if f"def {name}(" not in (ROOT / path).read_text()] == []
 
 
 @each_document

@@ -111,7 +111,7 @@ class HpGamesSettings(IntegrationSettings):
     """The merchantId that its requests must carry."""
 
     error_codes: dict[OutcomeCode, PositiveInt] = Field(default={})
-    """DECISION: codes that HPGames has confirmed, in place of ours; never 0, which says that it was paid."""
+    """DECISION: codes that HPGames has confirmed, by outcome, in place of ours; never 0, which means 'paid'."""
 
     bulk_items_max: int = Field(default=1_000, ge=1)
     """Items of a bulkCredit; one of more posts nothing."""

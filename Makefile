@@ -1,6 +1,6 @@
 # Every target sets itself up: a virtual environment in .venv, filled from a lock file whose hashes pip checks.
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-full faults check format up lock clean
+.PHONY: help run test bench bench-full faults check format docs up lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -38,6 +38,9 @@ check: $(VENV)/dev.stamp  ## check format, lint, types and layers
 format: $(VENV)/dev.stamp  ## rewrite the code in its format
 	@$(PY) -m ruff format .
 	@$(PY) -m ruff check --fix .
+
+docs: $(VENV)/dev.stamp  ## write the pages of docs/reference from the code
+	@$(PY) -m tests.support.reference
 
 up:  ## build and start the whole system with Docker Compose
 	docker compose up --build

@@ -10,9 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PrivateAttr,
     ValidationError,
@@ -30,66 +28,12 @@ from shared.cell_places import MAIN, CellUrls, find_defect
 from shared.errors import SettingsError
 from shared.networks import Networks
 from shared.settings_defects import defects_of
+from shared.settings_http import GatewaySettings, Table
 from shared.settings_sources import origin, read_config_file, read_environment
 from shared.settings_types import CellName, CurrencyCode, IntegrationName, StringList, UserName, string_list
 
 MEMORY: Final = "memory://"
 """The URL of a broker or cache inside this process."""
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class HttpBounds(_Table):
-    """What a client may take of a port that serves HTTP before anybody knows who it is."""
-
-    head_bytes_max: int = Field(default=16_384, ge=1_024, le=1_048_576)
-    """Of a request line and its headers."""
-
-    head_seconds_max: float = Field(default=10, gt=0)
-    """For a head to come, from its first byte; of a new connection, from its beginning."""
-
-    body_seconds_max: float = Field(default=10, gt=0)
-    """For a body to come, from the end of its head."""
-
-    idle_seconds_max: float = Field(default=120, gt=0)
-    """Between two requests. Longer than proxies keep connections, so that they close them, not we."""
-
-    write_seconds_max: float = Field(default=10, gt=0)
-    """For a client to read on, when replies wait to be sent."""
-
-    connections_max: int = Field(default=10_000, ge=1)
-    pipelined_requests_max: int = Field(default=8, ge=1)
-    """Requests of one connection that may wait for their replies."""
-
-    buffered_bytes_max: int = Field(default=67_108_864, ge=65_536)
-    """Of unanswered requests, over all connections."""
-
-
-class GatewaySettings(HttpBounds):
-    """`[gateway]`: the HTTP side."""
-
-    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    port: int = Field(default=8080, ge=0, le=65535)
-    body_bytes_max: int = Field(default=65_536, ge=1_024)
-    served_at: str | None = None
-    """The address that others reach it by, "HOST:PORT" or "HOST", where that is not `host`: behind a proxy,
-    or a container's mapping of ports. Beyond loopback no published secret may be in force."""
-
-    in_flight_max: int = Field(default=5_000, ge=1)
-    """Credits that may wait for the ledger at once; further ones get their provider's retryable reply."""
-
-    operations_host: str = "127.0.0.1"
-    operations_port: int = Field(default=8081, ge=1, le=65535)
-    """Where /healthz, /readyz and /metrics are served; never 0, since nobody could know where to ask."""
-
-    trusted_proxies: Networks = ()
-    """Peers whose X-Forwarded-For says who the client is, where an integration has `allowed_addresses`."""
-
-    tls_certificate: str = ""
-    tls_key: str = ""
-    """Paths of PEM files, both or none; with them callbacks are served over TLS only."""
 
 
 def _broker_url(url: str) -> str:
@@ -100,16 +44,23 @@ def _cache_url(url: str) -> str:
     return url if url == MEMORY else cache_url.checked(url)
 
 
-class BrokerSettings(_Table):
+class BrokerSettings(Table):
     """`[broker]`: RabbitMQ."""
 
     url: Annotated[str, AfterValidator(_broker_url), Field(repr=False)] = MEMORY
-    """Of a cluster, the URLs of its nodes, separated by commas."""
+    """`amqp://` or `amqps://`; of a cluster the URLs of its nodes, separated by commas. `memory://` is the
+    ledger embedded in the gateway's process."""
 
     shards: int = Field(default=16, ge=1, le=256)
+    """Queues that carry credits. Bounds the useful number of workers; may differ between processes while it
+    is changed."""
+
     heartbeat_seconds: int = Field(default=10, ge=1)
+    """Interval of heartbeats; a node that has gone without a word is left after three of them."""
+
     keys: Annotated[StringList, Field(max_length=8, repr=False)] = ()
-    """Each a literal, `env:NAME` or `file:PATH`. The first signs messages, any verifies them."""
+    """Keys of 32 bytes or more, the same in all processes, needed with RabbitMQ. Each is a literal, `env:NAME`
+    or `file:PATH`. The first signs messages, any verifies them."""
 
     @property
     def urls(self) -> tuple[str, ...]:
@@ -130,40 +81,62 @@ class BrokerSettings(_Table):
         return copy
 
 
-class LedgerSettings(_Table):
+class LedgerSettings(Table):
     """`[ledger]`: the SQL database."""
 
     database_url: Annotated[str, Field(repr=False)] = "sqlite+aiosqlite:///var/credits.db"
+    """In production `postgresql+asyncpg://...`, with libpq's `sslmode`, `sslrootcert`, `sslcert`, `sslkey`,
+    `connect_timeout`, `application_name`, `target_session_attrs`; several servers as
+    `?host=a:5432&host=b:5432`."""
+
     pooler: Literal["none", "session", "transaction"] = "none"
-    """What stands between us and PostgreSQL: PgBouncer's pool_mode."""
+    """The pool_mode of a PgBouncer between the processes and PostgreSQL."""
 
     pool_connections_max: int = Field(default=4, ge=1)
+    """Database connections of one process."""
+
     statement_seconds_max: int = Field(default=5, ge=1)
+    """Time for one statement, and for the replicas to confirm a commit."""
 
 
-class CacheSettings(_Table):
+class CacheSettings(Table):
     """`[cache]`: Redis, the fast memory of posted credits."""
 
     url: Annotated[str, AfterValidator(_cache_url), Field(repr=False)] = MEMORY
+    """In production `redis://...`, `rediss://...?ssl_ca_certs=` over TLS, or
+    `redis+sentinel://user:password@a,b,c/mymaster/0`. `memory://` is each worker's own memory alone."""
+
     ttl_seconds: int = Field(default=86_400, ge=1)
+    """Time for which Redis keeps an outcome."""
+
     timeout_ms: int = Field(default=50, ge=1)
+    """Time in milliseconds for one call of Redis; then the cache is left alone for a second."""
 
 
-class CellSettings(_Table):
-    """`[cells.NAME]`: a cell beside the default one; see `shared.cells` for what it leaves out."""
+class CellSettings(Table):
+    """`[cells.NAME]`: a cell beside `main`. What it leaves out is as in the top-level tables, but for URLs."""
 
     broker: BrokerSettings = BrokerSettings()
+    """As `[broker]`, of this cell."""
+
     ledger: LedgerSettings = LedgerSettings()
+    """As `[ledger]`, of this cell."""
+
     cache: CacheSettings = CacheSettings()
+    """As `[cache]`, of this cell."""
 
 
-class WorkerSettings(_Table):
+class WorkerSettings(Table):
     """`[worker]`: the ledger workers."""
 
     batch_credits_max: int = Field(default=1_000, ge=1, le=5_000)
+    """Credits of a transaction; one that has so many takes no further message."""
+
     metrics_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """Address on which a worker serves /metrics, in plain HTTP: keep strangers from it."""
+
     metrics_port: int = Field(default=0, ge=0, le=65535)
-    """Where a worker serves /metrics; 0 for nowhere."""
+    """Port of the same; 0 serves it nowhere."""
 
 
 class Role(StrEnum):
@@ -184,48 +157,65 @@ class Role(StrEnum):
         return order.index(self) >= order.index(needed)
 
 
-class OperatorUser(_Table):
+class OperatorUser(Table):
     """`[operator.users.NAME]`: a user of the operator API."""
 
     role: Role
+    """What the user may do; each role includes those before it."""
+
     token_sha256: Annotated[
         tuple[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")], ...],
         BeforeValidator(string_list),
         Field(min_length=1),
     ]
-    """SHA-256 of each token, in hex; any of them verifies."""
+    """SHA-256 of each token, in hex; any of them verifies. To replace a token, add the new one's, then remove
+    the old one's."""
 
 
-class OperatorSettings(_Table):
+class OperatorSettings(Table):
     """`[operator]`: the operator API."""
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    port: int = Field(default=8090, ge=0, le=65535)
-    served_at: str | None = None
-    """As of [gateway]."""
+    """Address on which the API is served."""
 
-    users: dict[UserName, OperatorUser] = {}
+    port: int = Field(default=8090, ge=0, le=65535)
+    """Port on which the API is served; 0 takes a free one."""
+
+    served_at: str | None = None
+    """The address that others reach it by, as in `[gateway]`."""
+
+    users: dict[UserName, OperatorUser] = Field(default={})
+    """The API's users by name."""
+
     tokens: Annotated[StringList, Field(repr=False)] = ()
-    """Each a literal, `env:NAME` or `file:PATH`. Any verifies, as role admin, under a number for a name."""
+    """Tokens of 16 characters or more, each a literal, `env:NAME` or `file:PATH`, of role admin and named
+    `token-1`, `token-2`, ...; users are better."""
 
     refusals_max: int = Field(default=10, ge=1)
-    """So many refused requests are answered 401 or 403 within the window; further ones are answered 429."""
+    """Refused requests of an address or a user within the window that are answered 401 or 403; further ones
+    are answered 429. As many refused changes of a user are written into the audit log."""
 
     refusals_seconds: int = Field(default=60, ge=1, le=86_400)
+    """Length of that window."""
 
     trusted_proxies: Networks = ()
-    """Peers whose X-Forwarded-For says whose refusals are counted."""
+    """Networks of proxies whose X-Forwarded-For names the client whose refusals are counted."""
 
     tls_certificate: str = ""
+    """Path of a PEM file; with it and `tls_key` the API is served over TLS only."""
+
     tls_key: str = ""
-    """Paths of PEM files, both or none; with them the API is served over TLS only."""
+    """Path of the certificate's key, a PEM file without a passphrase."""
 
 
-class LogSettings(_Table):
-    """`[log]`."""
+class LogSettings(Table):
+    """`[log]`: what every process writes to standard error."""
 
     format: Literal["text", "json"] = "text"
+    """Form of a line; `json` is for programs."""
+
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """The lowest level that is written."""
 
 
 class Settings(BaseSettings):
@@ -241,10 +231,13 @@ class Settings(BaseSettings):
     operator: OperatorSettings = OperatorSettings()
     log: LogSettings = LogSettings()
     currencies: dict[CurrencyCode, Annotated[int, Field(ge=0, le=18)]] = {}
-    """Currencies beyond ISO 4217: code -> decimals."""
+    """Decimals of a currency that ISO 4217 lacks, by its code in upper case, such as `USDT = 6`."""
 
     integrations: Annotated[dict[IntegrationName, dict[str, Any]], Field(repr=False)] = {}
+    """Integrations by name; the tables of their providers read them."""
+
     cells: dict[CellName, CellSettings] = {}
+    """Cells beside `main`, by name."""
 
     @model_validator(mode="after")
     def _cells_are_separate(self) -> Self:

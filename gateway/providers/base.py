@@ -94,15 +94,20 @@ class IntegrationSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     provider: str
+    """The provider's protocol: a key of `PROVIDERS`."""
+
     cell: str = MAIN
-    """The cell whose ledger pays its wins."""
+    """The cell whose ledger pays its wins; never changed once it has any."""
 
     secrets: Annotated[StringList, Field(min_length=1, repr=False)]
-    """Literal, `env:NAME` or `file:PATH`. Any may verify; the first signs."""
+    """Literals, `env:NAME` or `file:PATH`. Any may verify, the first signs: to rotate, add the new one, then
+    remove the old one."""
 
     reply_within_seconds: float = Field(default=2.5, gt=0, le=60)
+    """The provider's window: what is not known by then is answered 'ask again'."""
+
     allowed_addresses: Annotated[Networks, Field(min_length=1)] | None = None
-    """The networks that its callbacks may come from; any, if left out."""
+    """The networks that its callbacks may come from; any, if left out. All others are refused unread."""
 
     free_spin_wins: Literal["bonus", "real"] = "bonus"
     """DECISION: the wallet that wins of free spins and rewards go to."""

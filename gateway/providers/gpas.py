@@ -113,7 +113,7 @@ class GpasSettings(IntegrationSettings):
     """The x-parent-system-id that its requests must carry."""
 
     duplicate_reply: Literal["original", "error"] = "original"
-    """DECISION: what a repeat of a paid win gets."""
+    """DECISION: what a repeat of a paid win gets: the original reply, or the error 400, 1003."""
 
     pay_closed_sessions: bool = True
     """DECISION: whether a win is paid after its session was closed."""

@@ -108,11 +108,16 @@ class HpGamesSettings(IntegrationSettings):
     """`[integrations.NAME]` of an HPGames account."""
 
     merchant_id: UUID
+    """The merchantId that its requests must carry."""
+
     error_codes: dict[OutcomeCode, PositiveInt] = Field(default={})
-    """DECISION: codes that HPGames has confirmed, in place of ours; never 0, which says that it was paid."""
+    """DECISION: codes that HPGames has confirmed, by outcome, in place of ours; never 0, which means 'paid'."""
 
     bulk_items_max: int = Field(default=1_000, ge=1)
+    """Items of a bulkCredit; one of more posts nothing."""
+
     bulk_body_bytes_max: int = Field(default=1_048_576, ge=1_024)
+    """Bytes of a bulkCredit's body, in place of `[gateway] body_bytes_max`."""
 
     @field_validator("error_codes")
     @classmethod

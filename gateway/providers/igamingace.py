@@ -125,16 +125,19 @@ class IGamingAceSettings(IntegrationSettings):
     """`[integrations.NAME]` of an iGamingAce agent."""
 
     agent_id: str = Field(min_length=1)
+    """The agentID that its requests must carry."""
+
     currency: CurrencyCode | None = None
     """The currency of all its amounts; without it, each player's own."""
 
     sign_version: SignVersion = "auto"
-    """DECISION: the version of its signature, where it is known."""
+    """DECISION: the version of its signature: `2` or `1` as soon as it is known, which the log names."""
 
     unavailable_status: Literal[502, 200] = 502
     """DECISION: the HTTP status of 'send it again'."""
 
     reply_within_seconds: float = Field(default=8, gt=0, le=60)
+    """The provider's window, which is longer than others'."""
 
 
 class Deposit(msgspec.Struct, frozen=True):

@@ -100,7 +100,7 @@ class KlasSettings(IntegrationSettings):
     """`[integrations.NAME]` of a Klas account."""
 
     deduction: Literal["record", "subtract"] = "record"
-    """DECISION: what to do with a deduction."""
+    """DECISION: whether a deduction is only recorded, or taken off the amount."""
 
 
 class BalanceRequest(msgspec.Struct, frozen=True):

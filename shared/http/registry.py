@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from shared.http.outbox import Outbox
 from shared.http.refusals import Refusal, RefusalLog
 from shared.runtime import MemoryTrimmer
-from shared.settings import HttpBounds
+from shared.settings_http import HttpBounds
 
 SWEEP_SECONDS: Final = 0.25
 

@@ -21,7 +21,7 @@ from shared.http.listening import BACKLOG, listen
 from shared.http.refusals import RefusalLog
 from shared.http.registry import ConnectionRegistry
 from shared.runtime import tune_gc
-from shared.settings import HttpBounds
+from shared.settings_http import HttpBounds
 
 DRAIN_SECONDS_MAX: Final = 15
 

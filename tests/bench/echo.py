@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shared.http import serve, serving
-from shared.settings import GatewaySettings, load_settings
+from shared.settings import load_settings
+from shared.settings_http import GatewaySettings
 
 
 async def echo(request: Request) -> Response:

@@ -13,7 +13,8 @@ from typing import Final, NamedTuple
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from shared.settings import BrokerSettings, GatewaySettings, WorkerSettings
+from shared.settings import BrokerSettings, WorkerSettings
+from shared.settings_http import GatewaySettings
 from tests.bench import closed_loop, machine, subjects, traffic
 from tests.bench.closed_loop import Load
 from tests.bench.points import COMMIT, Point, Sizes

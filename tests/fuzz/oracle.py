@@ -14,7 +14,7 @@ from uvicorn.server import ServerState
 from shared.http import Interceptor, Request
 from shared.http.connection import Connection
 from shared.http.registry import ConnectionRegistry
-from shared.settings import HttpBounds
+from shared.settings_http import HttpBounds
 
 _OFFER: Final = re.compile(rb"(?i)(^|\n)u(?=pgrade)")
 _MAY_BE_RENAMED: Final = re.compile(rb"(?i)(^|\n)u")

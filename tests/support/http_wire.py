@@ -10,7 +10,7 @@ from uvicorn.server import ServerState
 from shared.http import Interceptor, Request, response_bytes
 from shared.http.connection import Connection
 from shared.http.registry import ConnectionRegistry
-from shared.settings import HttpBounds
+from shared.settings_http import HttpBounds
 
 REQUEST = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n%s\r\n"
 PLAIN = REQUEST % b"" + b"{}"

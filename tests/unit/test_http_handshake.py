@@ -11,7 +11,7 @@ from uvicorn.server import ServerState
 from shared.http import RefusalLog
 from shared.http.handshake import TlsListener
 from shared.http.registry import ConnectionRegistry
-from shared.settings import HttpBounds
+from shared.settings_http import HttpBounds
 from tests.support.http_wire import turns
 
 

@@ -14,7 +14,7 @@ from shared.http.exchange import Exchange
 from shared.http.reader import RequestReader
 from shared.http.registry import SMALL_BYTES, ConnectionRegistry
 from shared.http.server import CLIENT_FILES_SHARE, below_file_limit
-from shared.settings import HttpBounds
+from shared.settings_http import HttpBounds
 from tests.support.http_wire import AWAY, PLAIN, REPLY_END, Closed, Wire, connection_of, say_hi, turns
 
 RESET = struct.pack("ii", 1, 0)

@@ -85,8 +85,10 @@ def show_session(
 def open_session(  # noqa: PLR0913  (each is an option)
     session_id: SessionId,
     integration: Integration,
-    player_id: Annotated[str, typer.Option("--player", metavar="ID", callback=checked_id)],
-    currency: Annotated[str | None, typer.Option(help="By default the player's own currency.")] = None,
+    player_id: Annotated[
+        str, typer.Option("--player", metavar="ID", help="The player who plays in it.", callback=checked_id)
+    ],
+    currency: Annotated[str | None, typer.Option(help="Default: the player's own.")] = None,
     *,
     cell: Cell = None,
     acting_as: ActingAs = None,

@@ -95,7 +95,9 @@ def _text(answer: TransferAnswer) -> str:
 
 @transfer.command("list")
 def list_transfers(
-    player_id: Annotated[str, typer.Option("--player", metavar="ID", callback=checked_id)],
+    player_id: Annotated[
+        str, typer.Option("--player", metavar="ID", help="The player whose transfers.", callback=checked_id)
+    ],
     limit: Limit = LIMIT_DEFAULT,
     cursor: Cursor = None,
     *,

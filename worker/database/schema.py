@@ -72,6 +72,7 @@ ledger = Table(
         comment="32 random bytes; whoever can read them can forge cached outcomes",
     ),
     Column("cell", _TEXT, comment="the cell that these books are; null where there are no cells"),
+    info={"description": "one row: which books these are"},
 )
 
 served_integrations = Table(
@@ -90,6 +91,7 @@ players = Table(
     Column("currency", _TEXT, nullable=False, comment="the player's own; they may hold wallets in others"),
     Column("created_at", DateTime(timezone=True), nullable=False),
     CheckConstraint(CURRENCY_CHECK, name="currency"),
+    info={"description": "the players that may hold money"},
 )
 
 sessions = Table(
@@ -102,6 +104,7 @@ sessions = Table(
     Column("opened_at", DateTime(timezone=True), nullable=False),
     Column("closed_at", DateTime(timezone=True)),
     CheckConstraint(CURRENCY_CHECK, name="currency"),
+    info={"description": "providers' wallet sessions; whose one is never changes, and a closed one stays closed"},
 )
 
 wallets = Table(
@@ -116,6 +119,7 @@ wallets = Table(
     UniqueConstraint("player_id", "currency", "kind"),
     CheckConstraint(f"balance_minor BETWEEN 0 AND {MINOR_MAX}", name="balance"),
     CheckConstraint(CURRENCY_CHECK, name="currency"),
+    info={"description": "the money of a player in one currency, of one kind"},
 )
 
 transfers = Table(
@@ -164,6 +168,7 @@ transfers = Table(
     CheckConstraint(f"amount_minor <= {MINOR_MAX}", name="digits"),
     CheckConstraint(CURRENCY_CHECK, name="currency"),
     CheckConstraint("real_minor + bonus_minor = amount_minor", name="split"),
+    info={"description": "credits that are posted, a row for each"},
 )
 
 entries = Table(
@@ -190,6 +195,7 @@ entries = Table(
         " AND wallet_version >= 1 END",
         name="leg",
     ),
+    info={"description": "the double-entry legs of each transfer, which sum to zero"},
 )
 
 conflicts = Table(

@@ -6,7 +6,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from gateway.cells import count_cells
+from gateway.cells import register_client_metrics
+from gateway.ledger_client.concurrency import ConcurrencyLimit
 from gateway.ledger_client.rabbit import RabbitLedgerClient
 from gateway.metrics import GatewayMetrics
 from shared.message_keys import MessageKeys
@@ -51,7 +52,8 @@ def _gateway() -> Mapping[str, MetricWrapperBase]:
     for cells in (["main"], ["main", "other"]):
         metrics = GatewayMetrics(lambda: 0)
         keys = MessageKeys((b"k" * 32,))
-        count_cells(metrics.registry, {cell: RabbitLedgerClient(BrokerSettings(), keys, 1) for cell in cells})
+        clients = {cell: RabbitLedgerClient(BrokerSettings(), keys, ConcurrencyLimit(1)) for cell in cells}
+        register_client_metrics(metrics.registry, clients)
         found = {**_registered(metrics.registry), **found}
     return dict(sorted(found.items()))
 

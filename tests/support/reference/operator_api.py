@@ -6,7 +6,7 @@ from typing import Any, Final
 from tests.support.reference.markdown import bullet, described, section, sentence
 from tests.support.reference.markdown import page as render
 from worker.operator.openapi import document
-from worker.operator.problems import KINDS
+from worker.operator.problems import PROBLEM_TYPES
 from worker.operator.routes import OPERATIONS
 
 INTRODUCTION: Final = """
@@ -50,7 +50,9 @@ def _response(status: str, response: Mapping[str, Any]) -> str:
 
 
 def _problems() -> str:
-    items = [bullet(f"**`{code}`** ({kind.status}): {sentence(kind.title)}") for code, kind in sorted(KINDS.items())]
+    items = [
+        bullet(f"**`{code}`** ({kind.status}): {sentence(kind.title)}") for code, kind in sorted(PROBLEM_TYPES.items())
+    ]
     return section("Problems", "Errors are `application/problem+json` (RFC 9457); `code` is for programs.", items)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.app import create_app
 from shared.settings import Settings
-from tests.support.client import Response, connect, http_bytes, read_response, send_all
+from simulator.client import Response, connect, http_bytes, read_response, send_all
 from tests.support.gateway_process import GatewayProcess, environment_of, gateway_process, start_in_vain
 from tests.support.system import INTEGRATIONS
 from tests.support.wins import is_paid, win, with_lines

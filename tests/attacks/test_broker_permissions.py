@@ -21,10 +21,10 @@ from shared.broker.topology import (
     declare_topology,
     shard_queue,
 )
-from tests.simulator.history import Said
-from tests.simulator.replies import told
+from simulator.client import http_bytes, send_all
+from simulator.history import Said
+from simulator.replies import told
 from tests.support.broker_users import url_of
-from tests.support.client import http_bytes, send_all
 from tests.support.servers import Servers, fresh_vhost
 from tests.support.system import System, make_topology, running_system
 from worker.cli.exit_codes import ExitCode

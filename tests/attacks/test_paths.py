@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.providers.base import Callback
-from tests.support.client import Response, connect, http_bytes, read_response, send_all
+from simulator.client import Response, connect, http_bytes, read_response, send_all
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.system import INTEGRATIONS
 from tests.support.wins import PROVIDERS, SESSION, is_paid, win, with_lines

@@ -16,7 +16,7 @@ import msgspec
 from gateway.providers.base import Callback, Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
-from tests.support.client import http_bytes
+from simulator.client import http_bytes
 from tests.support.system import INTEGRATIONS, SESSION
 
 PLAYERS: Final = 10_000

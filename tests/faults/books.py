@@ -5,7 +5,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.simulator.history import Asked, Books, Posted, Receipt
+from simulator.history import Asked, Books, Posted, Receipt
 
 _TRANSFERS: Final = """
 SELECT integration, provider_tx_id, player_id, currency, amount_minor,

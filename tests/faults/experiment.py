@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
+from simulator.history import GAP_SECONDS_MIN, Attempt, Said, Service, Verdict, served
+from simulator.senders import Manners
 from tests.faults.books import read_books
 from tests.faults.rig import Rig, SettingsOf, rigged
-from tests.simulator.history import GAP_SECONDS_MIN, Attempt, Said, Service, Verdict, served
-from tests.simulator.senders import Manners
 from tests.support.servers import Servers
 
 WINS_PER_SECOND: Final = 60.0

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from tests.simulator.history import (
+from simulator.history import (
     Attempt,
     Books,
     Identity,

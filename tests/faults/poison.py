@@ -12,9 +12,9 @@ import msgspec
 from redis.asyncio import Redis
 
 from gateway.providers.base import Win
+from simulator.history import Said
 from tests.faults.experiment import Strike
 from tests.faults.rig import PLAYERS, Rig
-from tests.simulator.history import Said
 from tests.support.servers import Servers
 from tests.support.system import SESSION
 from worker.database.schema import CACHE_KEY_BYTES

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from simulator.history import Wrong
 from tests.faults.experiment import Trial
-from tests.simulator.history import Wrong
 
 _HEADING = (
     "fault",

@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.broker.topology import DEAD_QUEUE, UNSIGNED_QUEUE
 from shared.settings import LedgerSettings
+from simulator.history import Identity
+from simulator.senders import Manners, Player, Senders
 from tests.bench.processes import cpu_us
 from tests.faults.loss import NO_LOSS, Loss
 from tests.faults.proxy import Proxy, wired
-from tests.simulator.history import Identity
-from tests.simulator.senders import Manners, Player, Senders
 from tests.support.servers import Servers, fresh_database, fresh_vhost
 from tests.support.system import SESSION, Process, System, running_system
 from worker.database.engine import create_engine

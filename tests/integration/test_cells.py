@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from shared.broker.topology import DEAD_QUEUE, EXCHANGE, UNSIGNED_QUEUE, shard_queue
 from shared.settings import BrokerSettings
-from tests.simulator.history import Said
+from simulator.history import Said
 from tests.support.servers import Servers
 from tests.support.system import System
 from tests.support.two_cells import PLAYER, TwoCells, new_id, two_cells

@@ -15,13 +15,13 @@ from gateway.providers.base import Win
 from shared.errors import LedgerUnavailable
 from shared.settings import BrokerSettings
 from shared.wire import FindPlayer
+from simulator.history import Said
+from simulator.senders import Senders
 from tests.faults.cluster import of_workers
 from tests.faults.experiment import Fault, run
 from tests.faults.injections import BEYOND_WINDOW_SECONDS
 from tests.faults.proxy import Proxy, wired
 from tests.faults.rig import Rig
-from tests.simulator.history import Said
-from tests.simulator.senders import Senders
 from tests.support.servers import Servers, fresh_vhost
 from tests.support.servers.cluster import Cluster, running_cluster, why_no_cluster
 from tests.support.servers.server import free_ports

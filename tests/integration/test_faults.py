@@ -8,11 +8,11 @@ from contextlib import suppress
 
 import pytest
 
+from simulator.history import Wrong
 from tests.faults.experiment import Fault, run
 from tests.faults.faults import FAULTS
 from tests.faults.proxy import wired
 from tests.faults.rig import Rig
-from tests.simulator.history import Wrong
 from tests.support.servers import Servers
 
 

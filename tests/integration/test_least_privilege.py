@@ -4,8 +4,8 @@ from asyncio import to_thread
 from pathlib import Path
 
 from gateway.providers.base import Win
-from tests.simulator.history import Said
-from tests.simulator.senders import Senders
+from simulator.history import Said
+from simulator.senders import Senders
 from tests.support.servers import Servers
 from tests.support.system import running_system
 

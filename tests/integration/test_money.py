@@ -12,7 +12,7 @@ import pytest
 
 from gateway.providers.base import Win
 from shared.money import Currencies
-from tests.support.client import Response, http_bytes, send_all
+from simulator.client import Response, http_bytes, send_all
 from tests.support.servers import Servers, fresh_database
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 

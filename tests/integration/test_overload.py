@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gateway.providers.base import Win
+from simulator.client import Response, http_bytes, send_all
+from simulator.history import Said
+from simulator.replies import told
 from tests.bench.sizing import delay_commits
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import Response, http_bytes, send_all
 from tests.support.servers import Servers
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 

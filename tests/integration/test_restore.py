@@ -15,8 +15,8 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.providers.base import Win
-from tests.simulator.history import Said
-from tests.simulator.senders import Manners, Senders
+from simulator.history import Said
+from simulator.senders import Manners, Senders
 from tests.support.audits import audit_of
 from tests.support.servers import Server, Servers
 from tests.support.servers.restorable import RestorableServer, running_restorable_server

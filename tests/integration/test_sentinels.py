@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from gateway.providers.base import Win
-from tests.simulator.history import Said
-from tests.simulator.senders import Senders
+from simulator.history import Said
+from simulator.senders import Senders
 from tests.support.caches import ONE, TWO, cache_on, put, transfer
 from tests.support.fake_sentinel import fake_sentinel, url_of
 from tests.support.servers import Servers

@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.providers.base import Win
-from tests.simulator.history import Said
-from tests.simulator.senders import Senders
+from simulator.history import Said
+from simulator.senders import Senders
 from tests.support.caches import EPOCH, LATER, ONE, cache_on, put, transfer
 from tests.support.commands import Ended, run
 from tests.support.fake_sentinel import fake_sentinel

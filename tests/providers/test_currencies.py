@@ -5,8 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.dialects import gpas, hpgames, igamingace, klas
-from tests.support.dialects.base import Dialect, Facts
+from simulator.dialects import gpas, hpgames, igamingace, klas
+from simulator.dialects.base import Dialect, Facts
 from tests.support.servers import fresh_database
 from tests.support.stack import Stack, embedded_stack
 

@@ -12,10 +12,10 @@ from gateway.providers import hpgames
 from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
+from simulator.dialects.base import FOREIGN_KEY, Facts, body_of, content
+from simulator.dialects.hpgames import DIALECT, MERCHANT, sent
 from tests.providers.conformance import Conformance
 from tests.providers.verbs import Verbs
-from tests.support.dialects.base import FOREIGN_KEY, Facts, body_of, content
-from tests.support.dialects.hpgames import DIALECT, MERCHANT, sent
 from tests.support.stack import Stack
 
 PUBLISHED_REQUEST: Final[dict[str, Any]] = {

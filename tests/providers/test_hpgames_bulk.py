@@ -8,8 +8,8 @@ import pytest
 
 from gateway.callback import REFUSED_ITEMS_MAX
 from gateway.providers.base import Callback
-from tests.support.dialects.base import FOREIGN_KEY, Facts, content
-from tests.support.dialects.hpgames import DIALECT, sent
+from simulator.dialects.base import FOREIGN_KEY, Facts, content
+from simulator.dialects.hpgames import DIALECT, sent
 from tests.support.stack import Stack
 
 SMALL: Final = "hpgames-small"

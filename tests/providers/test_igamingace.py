@@ -10,10 +10,10 @@ from gateway.providers.base import Callback
 from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
+from simulator.dialects.base import Facts, body_of, content, take_message
+from simulator.dialects.igamingace import AGENT, DIALECT, form_of, sent, signature_of
 from tests.providers.conformance import Conformance
 from tests.providers.verbs import Verbs
-from tests.support.dialects.base import Facts, body_of, content, take_message
-from tests.support.dialects.igamingace import AGENT, DIALECT, form_of, sent, signature_of
 from tests.support.stack import Stack
 
 PUBLISHED_SIGN: Final = "C299A37986C806F27CCBC8D8599E0C8DA732D1604B934917C1ABC0999C244C0D"

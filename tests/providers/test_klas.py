@@ -10,10 +10,10 @@ from gateway.providers import klas
 from gateway.providers.base import Callback
 from gateway.providers.registry import build
 from shared.money import Currencies
+from simulator.dialects.base import Facts, body_of
+from simulator.dialects.klas import DIALECT, signed_request
 from tests.providers.conformance import Conformance
 from tests.providers.verbs import Verbs
-from tests.support.dialects.base import Facts, body_of
-from tests.support.dialects.klas import DIALECT, signed_request
 from tests.support.stack import Stack
 
 SUBTRACTING: Final = "klas-subtracting"

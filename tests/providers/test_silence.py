@@ -19,8 +19,8 @@ from gateway.shed_requests import ShedLog
 from shared.money import Currencies
 from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
 from shared.wire import Answer, Question
+from simulator.dialects.base import Dialect, Facts
 from tests.providers.test_strange_input import each_provider
-from tests.support.dialects.base import Dialect, Facts
 
 MARKER: Final = "MARKER"
 NUMBER: Final = 7_355_608_073_556

@@ -13,8 +13,8 @@ from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
 from shared.outcome import Holder
-from tests.support.dialects import gpas, hpgames, igamingace, klas
-from tests.support.dialects.base import Dialect, Facts
+from simulator.dialects import gpas, hpgames, igamingace, klas
+from simulator.dialects.base import Dialect, Facts
 
 CURRENCIES: Final = Currencies()
 FACTS: Final = Facts("player1", "session-1")

@@ -14,9 +14,9 @@ from shared.broker.topology import shard_of, shard_queue
 from shared.operations import Credit
 from shared.settings import BrokerSettings
 from shared.wire import Batch, encode, unix_ms
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import http_bytes, send_all
+from simulator.client import http_bytes, send_all
+from simulator.history import Said
+from simulator.replies import told
 from tests.support.credits import win
 from tests.support.servers import Servers
 from tests.support.servers.server import free_ports

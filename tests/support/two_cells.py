@@ -13,10 +13,10 @@ import httpx
 from gateway.providers.base import Win
 from shared.remembered import READINESS_STANDS_SECONDS
 from shared.settings import LedgerSettings
+from simulator.client import Response
+from simulator.history import Said
+from simulator.replies import told
 from tests.faults.proxy import Proxy, wired
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import Response
 from tests.support.servers import Servers, fresh_database, fresh_vhost
 from tests.support.system import READY_WITHIN_SECONDS, Process, System, running_system
 from worker.database.engine import create_engine

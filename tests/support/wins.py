@@ -8,9 +8,9 @@ from uuid import uuid4
 from gateway.providers.base import Callback, Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import Response, http_bytes, read_response
+from simulator.client import Response, http_bytes, read_response
+from simulator.history import Said
+from simulator.replies import told
 from tests.support.system import INTEGRATIONS
 
 PLAYER: Final = "player01"

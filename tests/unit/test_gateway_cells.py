@@ -27,7 +27,7 @@ from shared.outcome import Holder
 from shared.readiness import Readiness
 from shared.settings import MEMORY, LedgerSettings, Settings
 from shared.wire import Answer, FindPlayer, FindSession, Question
-from tests.support.client import http_bytes
+from simulator.client import http_bytes
 from tests.support.system import INTEGRATIONS
 from worker.database.engine import create_engine
 from worker.database.migrate import migrate

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.simulator.history import (
+from simulator.history import (
     Asked,
     Attempt,
     Books,

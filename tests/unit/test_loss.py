@@ -5,9 +5,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from simulator.history import Asked, Attempt, Books, Posted, Receipt, Said, Verdict, served
 from tests.faults.experiment import Trial
 from tests.faults.loss import NO_LOSS, lost_between
-from tests.simulator.history import Asked, Attempt, Books, Posted, Receipt, Said, Verdict, served
 
 LOST, KEPT = (Asked("klas", name, "anna", "EUR", 100) for name in ("lost", "kept"))
 UNTIL = 20.0

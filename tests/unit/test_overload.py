@@ -20,9 +20,9 @@ from shared.http.reader import RequestReader
 from shared.money import Currencies
 from shared.settings import Settings
 from shared.wire import Answer, Question
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import Response, http_bytes, read_response
+from simulator.client import Response, http_bytes, read_response
+from simulator.history import Said
+from simulator.replies import told
 from tests.support.system import INTEGRATIONS
 
 PROVIDERS: dict[str, Provider[Any, Any]] = {

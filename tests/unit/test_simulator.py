@@ -8,11 +8,11 @@ from gateway.providers.base import Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.outcome import Outcome, OutcomeCode, Receipt
-from tests.simulator import history
-from tests.simulator.habits import HABITS
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import Response
+from simulator import history
+from simulator.client import Response
+from simulator.habits import HABITS
+from simulator.history import Said
+from simulator.replies import told
 from tests.support.system import INTEGRATIONS
 
 TRANSFER_ID = "01a1fe25-4589-77e0-bd12-b262aa440f3e"

@@ -1,7 +1,7 @@
 """What has to be sent again, and is paid once all the same."""
 
+from simulator.dialects.base import Facts
 from tests.providers.conformance.certificate import Certificate
-from tests.support.dialects.base import Facts
 from tests.support.stack import Stack
 
 

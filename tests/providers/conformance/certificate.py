@@ -5,7 +5,7 @@ from typing import ClassVar
 import httpx
 
 from gateway.providers.base import Callback
-from tests.support.dialects.base import IN_DOLLARS, NEXT, Dialect, Facts, Paid, readable
+from simulator.dialects.base import IN_DOLLARS, NEXT, Dialect, Facts, Paid, readable
 from tests.support.stack import Stack
 
 

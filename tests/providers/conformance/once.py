@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from shared.operations import FINGERPRINT
+from simulator.dialects.base import Facts, Paid
 from tests.providers.conformance.certificate import Certificate
-from tests.support.dialects.base import Facts, Paid
 from tests.support.stack import Stack
 
 

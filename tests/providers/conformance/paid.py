@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
+from simulator.dialects.base import Facts
 from tests.providers.conformance.certificate import Certificate
-from tests.support.dialects.base import Facts
 from tests.support.hostile import NOTHING_NEEDED
 from tests.support.stack import Posted, Stack
 

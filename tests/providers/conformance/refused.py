@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from simulator.dialects.base import FOREIGN_KEY, PREVIOUS_KEY, Facts, readable
 from tests.providers.conformance.certificate import Certificate
-from tests.support.dialects.base import FOREIGN_KEY, PREVIOUS_KEY, Facts, readable
 from tests.support.hostile import INJECTIONS, NO_AMOUNT_TEXTS, NO_AMOUNTS, NO_JSON
 from tests.support.stack import Stack
 

@@ -8,7 +8,7 @@ import httpx
 import msgspec
 
 from gateway.providers.base import Callback
-from tests.support.dialects.base import (
+from simulator.dialects.base import (
     FOREIGN_KEY,
     IN_DOLLARS,
     NEXT,

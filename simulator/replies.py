@@ -14,8 +14,8 @@ from uuid import UUID
 from gateway.providers.base import Provider
 from shared.errors import MoneyError
 from shared.outcome import OutcomeCode
-from tests.simulator.history import Receipt, Said
-from tests.support.client import Response
+from simulator.client import Response
+from simulator.history import Receipt, Said
 
 Told = tuple[Said, Receipt | None]
 Content = Mapping[str, Any]

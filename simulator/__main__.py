@@ -1,4 +1,4 @@
-"""The four providers, against a gateway: `python -m tests.simulator URL --player anna=SESSION`.
+"""The four providers, against a gateway: `python -m simulator URL --player anna=SESSION`.
 
 Signs with the secrets of the settings that `CREDITS_CONFIG` names, sends wins at a steady rate, hangs up and
 sends again as each provider does, repeats and reorders, and holds the replies against one another. Every win
@@ -22,8 +22,8 @@ from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.settings import load_settings
-from tests.simulator.history import Attempt, Service, contradictions, served
-from tests.simulator.senders import Manners, Player, Senders
+from simulator.history import Attempt, Service, contradictions, served
+from simulator.senders import Manners, Player, Senders
 from worker.cli.exit_codes import ExitCode, fail
 from worker.cli.options import AsJson
 from worker.cli.output import aligned, print_answer
@@ -123,7 +123,12 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run the command."""
     app = typer.Typer(add_completion=False)
     app.command()(simulate)
     sys.exit(app())
+
+
+if __name__ == "__main__":
+    main()

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 import httpx
 
 from gateway.providers.base import Callback
-from tests.support.dialects.base import (
+from simulator.dialects.base import (
     FOREIGN_KEY,
     KEY,
     NEXT,

@@ -11,10 +11,10 @@ from uuid import UUID
 import msgspec
 
 from gateway.providers.base import Provider, Win
-from tests.simulator.habits import HABITS
-from tests.simulator.history import Asked, Attempt, Identity, Said
-from tests.simulator.replies import told
-from tests.support.client import Response, connect, http_bytes, read_response
+from simulator.client import Response, connect, http_bytes, read_response
+from simulator.habits import HABITS
+from simulator.history import Asked, Attempt, Identity, Said
+from simulator.replies import told
 
 
 class Player(msgspec.Struct, frozen=True):

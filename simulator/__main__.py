@@ -1,8 +1,8 @@
-"""The four providers, against a gateway: `python -m simulator URL --player anna=SESSION`.
+"""The providers, played against a gateway: `python -m simulator URL --player anna=SESSION`.
 
-Signs with the secrets of the settings that `CREDITS_CONFIG` names, sends wins at a steady rate, hangs up and
-sends again as each provider does, repeats and reorders, and holds the replies against one another. Every win
-is money to that gateway: take a staging system. Exit code 0 only when every win was told as paid and no
+The simulator signs with the secrets of the settings that `CREDITS_CONFIG` names, sends wins at a steady rate, hangs
+up and sends again as each provider does, repeats and reorders, and compares the replies with one another. Every win
+is money to that gateway: take a staging system. The exit code is 0 only when a reply to every win said 'paid' and no
 replies contradict one another.
 """
 
@@ -23,7 +23,7 @@ from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.settings import load_settings
 from simulator.history import Attempt, Service, contradictions, served
-from simulator.senders import Manners, Player, Senders
+from simulator.senders import Behaviour, Player, Senders
 from worker.cli.exit_codes import ExitCode, fail
 from worker.cli.options import AsJson
 from worker.cli.output import aligned, print_answer
@@ -32,7 +32,7 @@ REFRESH_SECONDS: Final = 0.2
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """What a run has shown."""
+    """The result of a run."""
 
     seed: int
     by_integration: dict[str, Service]
@@ -41,13 +41,13 @@ class Summary(msgspec.Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Whether every win was told as paid, and nothing contradicts."""
+        """Whether a reply to every win said 'paid', and no replies contradict one another."""
         return not self.contradictions and not any(service.unpaid for service in self.by_integration.values())
 
 
-def simulate(
+def simulate(  # noqa: PLR0913, PLR0917  (a command's options)
     url: Annotated[str, typer.Argument(help="Where the gateway is, such as http://127.0.0.1:8080.")],
-    player: Annotated[list[str], typer.Option(help="Who wins: ID, or ID=SESSION to have gpas's too.")],
+    player: Annotated[list[str], typer.Option(help="Who wins: ID, or ID=SESSION for wins of sessions, too.")],
     rate: Annotated[float, typer.Option(min=0.01, help="Wins a second.")] = 10.0,
     seconds: Annotated[float, typer.Option(min=0.1, help="For how long new wins are sent.")] = 10.0,
     currency: Annotated[str, typer.Option(help="Of the wins.")] = "EUR",
@@ -57,14 +57,14 @@ def simulate(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Play the providers against a gateway, and check what it replies."""
+    """Play the providers against a gateway, and check its replies."""
     try:
         providers = _providers(only)
     except SettingsError as error:
         fail(ExitCode.SETTINGS, str(error))
     players = [Player(*text.split("=", 1)) for text in player]
     seed = seed or random.SystemRandom().getrandbits(32)
-    senders = Senders(url, providers, players, Manners(hurry=hurry), currency, seed)
+    senders = Senders(url, providers, players, Behaviour(hurry=hurry), currency, seed)
     asyncio.run(_send(senders, rate, seconds))
     summary = _summary(seed, senders.attempts)
     print_answer(summary, _text(summary), as_json=as_json)
@@ -72,7 +72,7 @@ def simulate(
 
 
 def _providers(only: Sequence[str] | None) -> dict[str, Provider[Any, Any]]:
-    """Return the integrations that send. Raises SettingsError."""
+    """Return the integrations that are to send. Raises SettingsError."""
     settings = load_settings()
     currencies = Currencies(settings.currencies)
     names = only or list(settings.integrations)
@@ -84,7 +84,7 @@ def _providers(only: Sequence[str] | None) -> dict[str, Provider[Any, Any]]:
 
 
 async def _send(senders: Senders, rate: float, seconds: float) -> None:
-    """Send, and show how many wins are settled."""
+    """Send, and show how many wins have got a final reply."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         shown = bar.add_task("wins", total=round(rate * seconds))

@@ -22,8 +22,8 @@ from shared.broker.topology import (
     shard_queue,
 )
 from simulator.client import http_bytes, send_all
+from simulator.dialects import read_reply
 from simulator.history import Said
-from simulator.replies import told
 from tests.support.broker_users import url_of
 from tests.support.servers import Servers, fresh_vhost
 from tests.support.system import System, make_topology, running_system
@@ -64,7 +64,7 @@ async def pay(system: System) -> Said:
     provider = system.providers["klas"]
     request = http_bytes("klas", provider.sample_request(Win(str(uuid4()), "anna", "session")))
     (response,) = await send_all(system.url, [request], 1)
-    return told(provider, "EUR", response)[0]
+    return read_reply(provider, "EUR", response)[0]
 
 
 async def test_gateway_waits_for_the_first_worker_and_both_need_no_more_than_their_permissions(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from gateway.providers.base import Win
 from simulator.client import Response, http_bytes, send_all
+from simulator.dialects import read_reply
 from simulator.history import Said
-from simulator.replies import told
 from tests.bench.sizing import delay_commits
 from tests.support.servers import Servers
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
@@ -36,7 +36,7 @@ def requests_of(system: System) -> list[tuple[str, bytes]]:
 
 def said(system: System, requests: Sequence[tuple[str, bytes]], responses: Sequence[Response]) -> list[Said]:
     return [
-        told(system.providers[name], "EUR", response)[0]
+        read_reply(system.providers[name], "EUR", response)[0]
         for (name, _), response in zip(requests, responses, strict=True)
     ]
 

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 
 from gateway.providers.base import Win
 from simulator.history import Said
-from simulator.senders import Manners, Senders
+from simulator.senders import Behaviour, Senders
 from tests.support.audits import audit_of
 from tests.support.servers import Server, Servers
 from tests.support.servers.restorable import RestorableServer, running_restorable_server
@@ -60,7 +60,7 @@ class Drill:
 
     async def pay(self, wins: Sequence[Sent]) -> list[str]:
         """Send wins until each is told as paid; return the ids of the transfers that were told."""
-        senders = Senders(self.system.url, self.system.providers, (), Manners(hurry=10))
+        senders = Senders(self.system.url, self.system.providers, (), Behaviour(hurry=10))
         said = await asyncio.gather(*(senders.send_one(*sent) for sent in wins))
         senders.close()
         assert said == [Said.PAID] * len(wins)
@@ -69,7 +69,7 @@ class Drill:
 
     async def send_in_vain(self, wins: Sequence[Sent]) -> None:
         """Send wins once, and see that none is told as paid."""
-        senders = Senders(self.system.url, self.system.providers, (), Manners(retries=False))
+        senders = Senders(self.system.url, self.system.providers, (), Behaviour(retries=False))
         said = await asyncio.gather(*(senders.send_one(*sent) for sent in wins))
         senders.close()
         assert set(said) <= {Said.ASK_AGAIN, None}

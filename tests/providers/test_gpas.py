@@ -11,8 +11,8 @@ from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
 from shared.outcome import Holder, OutcomeCode
-from simulator.dialects.base import Facts
 from simulator.dialects.gpas import DIALECT, PARENT
+from simulator.dialects.values import Facts
 from tests.providers.conformance import Conformance
 from tests.providers.verbs import Verbs
 from tests.support.stack import Stack

@@ -12,7 +12,8 @@ from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import FINGERPRINT, Credit
 from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
-from simulator.dialects.base import KEY, SECRETS, Dialect, Facts
+from simulator.dialects.base import KEY, SECRETS, Dialect
+from simulator.dialects.values import Facts
 
 RECEIPT: Final = Receipt("transfer-1", "EUR", 1050, 0, 2550, 0)
 

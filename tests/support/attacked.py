@@ -15,8 +15,8 @@ from shared.operations import Credit
 from shared.settings import BrokerSettings
 from shared.wire import Batch, encode, unix_ms
 from simulator.client import http_bytes, send_all
+from simulator.dialects import read_reply
 from simulator.history import Said
-from simulator.replies import told
 from tests.support.credits import win
 from tests.support.servers import Servers
 from tests.support.servers.server import free_ports
@@ -77,7 +77,7 @@ async def _unpaid(system: System, integration: str, wins: Sequence[Win]) -> list
     provider = system.providers[integration]
     requests = [http_bytes(integration, provider.sample_request(one)) for one in wins]
     responses = await send_all(system.url, requests, min(len(wins), 20))
-    replies = [told(provider, "EUR", response)[0] for response in responses]
+    replies = [read_reply(provider, "EUR", response)[0] for response in responses]
     assert set(replies) <= {Said.PAID, Said.ASK_AGAIN}
     return [one for one, reply in zip(wins, replies, strict=True) if reply is not Said.PAID]
 

@@ -14,14 +14,15 @@ from gateway.providers.base import Win
 from shared.remembered import READINESS_STANDS_SECONDS
 from shared.settings import LedgerSettings
 from simulator.client import Response
+from simulator.dialects import read_reply
 from simulator.history import Said
-from simulator.replies import told
 from tests.faults.proxy import Proxy, wired
 from tests.support.servers import Servers, fresh_database, fresh_vhost
-from tests.support.system import READY_WITHIN_SECONDS, Process, System, running_system
+from tests.support.system import INTEGRATIONS, READY_WITHIN_SECONDS, Process, System, running_system
 from worker.database.engine import create_engine
 
-CELL_OF = {"klas": "main", "gpas": "main", "hpgames": "brand2", "igamingace": "brand2"}
+CELL_OF = {name: "main" if turn < 2 else "brand2" for turn, name in enumerate(INTEGRATIONS)}
+"""The first two are klas and gpas, the others hpgames and igamingace."""
 PLAYER = "anna"
 """A player of the same id in both cells, who are two people."""
 
@@ -54,7 +55,7 @@ class TwoCells:
             )
         headers = {name.lower(): value for name, value in reply.headers.items()}
         response = Response(reply.status_code, reply.content, headers)
-        return told(provider, "EUR", response)[0], monotonic() - began
+        return read_reply(provider, "EUR", response)[0], monotonic() - began
 
     async def states(self) -> dict[str, str]:
         """Return what the gateway, which is ready, says of each cell now."""
@@ -80,7 +81,7 @@ class TwoCells:
 
 
 def new_id() -> str:
-    """Return an id of a win that all four providers' formats admit."""
+    """Return an id of a win that every provider's format admits."""
     return str(uuid4())
 
 

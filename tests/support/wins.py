@@ -9,8 +9,8 @@ from gateway.providers.base import Callback, Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
 from simulator.client import Response, http_bytes, read_response
+from simulator.dialects import DIALECTS, read_reply
 from simulator.history import Said
-from simulator.replies import told
 from tests.support.system import INTEGRATIONS
 
 PLAYER: Final = "player01"
@@ -27,10 +27,8 @@ def win(integration: str = "klas", amount: str = "10.50") -> Callback:
 
 
 def bulk_bytes(items: int) -> bytes:
-    """Return so many new wins in one signed request of hpgames."""
-    wins = [win("hpgames", "0.01").body for _ in range(items)]
-    body = b'{"creditRequests":[' + b",".join(wins) + b"]}"
-    return http_bytes("hpgames", Callback("bulkCredit", body, {"content-type": "application/json"}))
+    """Return a number of new wins in one signed request of hpgames."""
+    return http_bytes("hpgames", DIALECTS["hpgames"].bulk([win("hpgames", "0.01") for _ in range(items)]))
 
 
 def win_bytes(*headers: str) -> bytes:
@@ -45,12 +43,12 @@ def with_lines(request: bytes, *headers: str) -> bytes:
 
 
 def is_paid(integration: str, response: Response) -> bool:
-    """Tell whether the reply says to the provider that its win is paid."""
-    return told(PROVIDERS[integration], "EUR", response)[0] is Said.PAID
+    """Tell whether a reply tells its provider that the win is paid."""
+    return read_reply(PROVIDERS[integration], "EUR", response)[0] is Said.PAID
 
 
 def assert_paid(response: Response) -> None:
-    """See that a reply says to klas that its win is paid."""
+    """Assert that a reply tells klas that its win is paid."""
     assert is_paid("klas", response), response
 
 

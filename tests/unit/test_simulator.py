@@ -10,9 +10,8 @@ from shared.money import Currencies
 from shared.outcome import Outcome, OutcomeCode, Receipt
 from simulator import history
 from simulator.client import Response
-from simulator.habits import HABITS
+from simulator.dialects import DIALECTS, read_reply
 from simulator.history import Said
-from simulator.replies import told
 from tests.support.system import INTEGRATIONS
 
 TRANSFER_ID = "01a1fe25-4589-77e0-bd12-b262aa440f3e"
@@ -23,9 +22,6 @@ SAID = {
     OutcomeCode.UNAVAILABLE: Said.ASK_AGAIN,
     OutcomeCode.UNPOSTABLE: Said.ASK_AGAIN,
 }
-GENERAL = {OutcomeCode.UNKNOWN_SESSION, OutcomeCode.SESSION_CLOSED, OutcomeCode.BALANCE_LIMIT}
-"""HPGames gets its general code for these, which is one to send again after."""
-
 PROVIDERS = {name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()}
 everyone = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
 
@@ -41,10 +37,24 @@ def replied(provider: Provider[Any, Any], result: OutcomeCode) -> Response:
 @everyone
 @pytest.mark.parametrize("result", OutcomeCode)
 def test_every_reply_is_understood(provider: Provider[Any, Any], result: OutcomeCode) -> None:
-    said, receipt = told(provider, "EUR", replied(provider, result))
-    refused = Said.ASK_AGAIN if provider.name == "hpgames" and result in GENERAL else Said.REFUSED
-    assert said is SAID.get(result, refused)
+    said, receipt = read_reply(provider, "EUR", replied(provider, result))
+    codes = DIALECTS[provider.name].codes
+    means_again = codes.get(result) in {codes["unavailable"], codes["unpostable"]}  # as HPGames's general code does
+    assert said is SAID.get(result, Said.ASK_AGAIN if means_again else Said.REFUSED)
     assert receipt == (history.Receipt(TRANSFER_ID, 2100) if said is Said.PAID else None)
+
+
+@everyone
+@pytest.mark.parametrize("result", OutcomeCode)
+def test_marks_of_paid_wins_are_in_no_other_reply(provider: Provider[Any, Any], result: OutcomeCode) -> None:
+    dialect, body = DIALECTS[provider.name], replied(provider, result).body
+    replay_mark = dialect.replay_mark or dialect.paid_mark
+    assert (dialect.paid_mark in body) is (
+        result is OutcomeCode.POSTED or (result is OutcomeCode.REPLAYED and dialect.replay_mark is None)
+    )
+    assert (replay_mark in body) is (
+        result is OutcomeCode.REPLAYED or (result is OutcomeCode.POSTED and dialect.replay_mark is None)
+    )
 
 
 @everyone
@@ -59,13 +69,13 @@ def test_every_reply_is_understood(provider: Provider[Any, Any], result: Outcome
     ],
 )
 def test_what_is_in_no_protocol_is_garbled(provider: Provider[Any, Any], response: Response) -> None:
-    assert told(provider, "EUR", response) == (Said.GARBLED, None)
+    assert read_reply(provider, "EUR", response) == (Said.GARBLED, None)
 
 
 @everyone
 def test_a_reply_of_another_status_is_garbled(provider: Provider[Any, Any]) -> None:
     paid = replied(provider, OutcomeCode.POSTED)
-    assert told(provider, "EUR", paid._replace(status=404)) == (Said.GARBLED, None)
+    assert read_reply(provider, "EUR", paid._replace(status=404)) == (Said.GARBLED, None)
 
 
 def test_a_reply_that_is_not_signed_is_garbled() -> None:
@@ -73,9 +83,9 @@ def test_a_reply_that_is_not_signed_is_garbled() -> None:
     altered = paid._replace(body=paid.body.replace(b"10.5", b"99.5"))
     assert altered != paid
     for forged in (altered, paid._replace(headers={})):
-        assert told(PROVIDERS["klas"], "EUR", forged) == (Said.GARBLED, None)
+        assert read_reply(PROVIDERS["klas"], "EUR", forged) == (Said.GARBLED, None)
 
 
 def test_pauses_grow_up_to_a_bound() -> None:
-    assert [HABITS["klas"].pause_before(n) for n in (2, 3, 4, 50)] == [1, 2, 4, 60]
-    assert {HABITS["igamingace"].pause_before(n) for n in range(2, 52)} == {10}
+    assert [DIALECTS["klas"].retries.pause_before(n) for n in (2, 3, 4, 50)] == [1, 2, 4, 60]
+    assert {DIALECTS["igamingace"].retries.pause_before(n) for n in range(2, 52)} == {10}

@@ -1,11 +1,11 @@
 """What has to be sent again, and is paid once all the same."""
 
-from simulator.dialects.base import Facts
-from tests.providers.conformance.certificate import Certificate
+from simulator.dialects.values import Facts
+from tests.providers.conformance.case import ConformanceCase
 from tests.support.stack import Stack
 
 
-class AsksAgain(Certificate):
+class AsksAgain(ConformanceCase):
     """Tests of a ledger that gives no answer in time."""
 
     async def test_win_without_a_ledger_is_to_be_sent_again(self, stack: Stack, facts: Facts) -> None:

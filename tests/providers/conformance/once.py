@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from shared.operations import FINGERPRINT
-from simulator.dialects.base import Facts, Paid
-from tests.providers.conformance.certificate import Certificate
+from simulator.dialects.values import Facts, Paid
+from tests.providers.conformance.case import ConformanceCase
 from tests.support.stack import Stack
 
 
-class PaysOnce(Certificate):
+class PaysOnce(ConformanceCase):
     """Tests of repeats and conflicts."""
 
     async def test_same_win_sent_later_is_paid_once_and_answered_as_before(self, stack: Stack, facts: Facts) -> None:

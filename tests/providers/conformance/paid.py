@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from simulator.dialects.base import Facts
-from tests.providers.conformance.certificate import Certificate
+from simulator.dialects.values import Facts
+from tests.providers.conformance.case import ConformanceCase
 from tests.support.hostile import NOTHING_NEEDED
 from tests.support.stack import Posted, Stack
 
 
-class PaysWins(Certificate):
+class PaysWins(ConformanceCase):
     """Tests of the wins that are paid."""
 
     async def test_win_is_paid_and_the_reply_says_so(self, stack: Stack, facts: Facts) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from simulator.dialects.base import FOREIGN_KEY, PREVIOUS_KEY, Facts, readable
-from tests.providers.conformance.certificate import Certificate
+from simulator.dialects.base import FOREIGN_KEY, PREVIOUS_KEY, readable
+from simulator.dialects.values import Facts
+from tests.providers.conformance.case import ConformanceCase
 from tests.support.hostile import INJECTIONS, NO_AMOUNT_TEXTS, NO_AMOUNTS, NO_JSON
 from tests.support.stack import Stack
 
 
-class RefusesOthers(Certificate):
+class RefusesOthers(ConformanceCase):
     """Tests of what is no win."""
 
     async def test_forged_win_moves_nothing(self, stack: Stack, facts: Facts) -> None:

@@ -5,11 +5,12 @@ from typing import ClassVar
 import httpx
 
 from gateway.providers.base import Callback
-from simulator.dialects.base import IN_DOLLARS, NEXT, Dialect, Facts, Paid, readable
+from simulator.dialects.base import IN_DOLLARS, NEXT, Dialect, readable
+from simulator.dialects.values import Facts, Paid
 from tests.support.stack import Stack
 
 
-class Certificate:
+class ConformanceCase:
     """Who is certified; `stack`, `facts` and `other` are fixtures of the folder above."""
 
     dialect: ClassVar[Dialect]

@@ -1,18 +1,8 @@
 """What may be named to the books beside ids: each rule returns what is wrong with a name, or None."""
 
-from typing import Final
-
 from shared.errors import MoneyError
 from shared.money import Currencies
 from shared.settings import Settings
-
-ID_PATTERN: Final = r"^[^\x00-\x1F\x7F]+$"
-"""An id, as a JSON schema tells it; `shared.ids` has the rule."""
-
-ROUND_ID_PATTERN: Final = r"^[^\x00]+$"
-"""An id of a round, likewise."""
-
-CURRENCY_PATTERN: Final = r"^[A-Z0-9]{3,10}$"
 
 
 def refuse_currency(currencies: Currencies, currency: str) -> str | None:

@@ -22,6 +22,7 @@ from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.settings import load_settings
+from simulator.dialects import dialect_of
 from simulator.history import Attempt, Service, contradictions, served
 from simulator.senders import Behaviour, Player, Senders
 from worker.cli.exit_codes import ExitCode, fail
@@ -63,6 +64,10 @@ def simulate(  # noqa: PLR0913, PLR0917  (a command's options)
     except SettingsError as error:
         fail(ExitCode.SETTINGS, str(error))
     players = [Player(*text.split("=", 1)) for text in player]
+    if not any(one.session_id for one in players) and all(
+        dialect_of(p).names_sessions_only for p in providers.values()
+    ):
+        fail(ExitCode.USAGE, f"--player: the wins of {', '.join(providers)} name sessions, so ID=SESSION is needed")
     seed = seed or random.SystemRandom().getrandbits(32)
     senders = Senders(url, providers, players, Behaviour(hurry=hurry), currency, seed)
     asyncio.run(_send(senders, rate, seconds))
@@ -123,10 +128,12 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
+app = typer.Typer(add_completion=False)
+app.command()(simulate)
+
+
 def main() -> None:
     """Run the command."""
-    app = typer.Typer(add_completion=False)
-    app.command()(simulate)
     sys.exit(app())
 
 

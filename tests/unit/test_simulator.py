@@ -3,16 +3,20 @@
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from gateway.providers.base import Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.outcome import Outcome, OutcomeCode, Receipt
 from simulator import history
+from simulator.__main__ import app
 from simulator.client import Response
 from simulator.dialects import DIALECTS, read_reply
 from simulator.history import Said
+from tests.support.paths import ROOT
 from tests.support.system import INTEGRATIONS
+from worker.cli.exit_codes import ExitCode
 
 TRANSFER_ID = "01a1fe25-4589-77e0-bd12-b262aa440f3e"
 RECEIPT = Receipt(TRANSFER_ID, "EUR", 1050, 0, 2050, 50)
@@ -89,3 +93,10 @@ def test_a_reply_that_is_not_signed_is_garbled() -> None:
 def test_pauses_grow_up_to_a_bound() -> None:
     assert [DIALECTS["klas"].retries.pause_before(n) for n in (2, 3, 4, 50)] == [1, 2, 4, 60]
     assert {DIALECTS["igamingace"].retries.pause_before(n) for n in range(2, 52)} == {10}
+
+
+def test_player_without_a_session_has_no_wins_of_a_provider_that_names_sessions_only() -> None:
+    arguments = ["http://127.0.0.1:1", "--player", "anna", "--only", "gpas"]
+    ended = CliRunner().invoke(app, arguments, env={"CREDITS_CONFIG": str(ROOT / "gateway/demo.toml")})
+    assert ended.exit_code == ExitCode.USAGE
+    assert "ID=SESSION" in ended.stderr

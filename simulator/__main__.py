@@ -101,8 +101,8 @@ async def _send(senders: Senders, rate: float, seconds: float) -> None:
 
 
 def _summary(seed: int, attempts: Sequence[Attempt]) -> Summary:
-    names = sorted({attempt.asked.integration for attempt in attempts})
-    by_integration = {name: served(a for a in attempts if a.asked.integration == name) for name in names}
+    names = sorted({attempt.content.integration for attempt in attempts})
+    by_integration = {name: served(a for a in attempts if a.content.integration == name) for name in names}
     return Summary(seed, by_integration, contradictions(attempts))
 
 

@@ -1,7 +1,7 @@
-"""What was sent, what was replied, and what the ledger holds in the end: do they agree?
+"""A history of requests and replies, and its comparison with the ledger.
 
-A history is taken down outside the system, by who sends. `judge` holds it against the ledger and says in
-numbers what must never be. It believes nothing that the system says of itself but the ledger's rows.
+The senders record it, outside the system. `check_history` compares it with the ledger's rows, and trusts nothing
+else that the system tells of itself.
 """
 
 from collections import Counter, defaultdict
@@ -13,11 +13,11 @@ from typing import Final
 import msgspec
 
 Identity = tuple[str, str]
-"""Integration and provider_tx_id: what money dedups on."""
+"""Integration and provider_tx_id, on which money dedups."""
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """What a request asks for."""
+class Content(msgspec.Struct, frozen=True):
+    """The content of a request."""
 
     integration: str
     provider_tx_id: str
@@ -27,47 +27,47 @@ class Asked(msgspec.Struct, frozen=True):
 
     @property
     def identity(self) -> Identity:
-        """Which win it is about."""
+        """The identity of the win."""
         return self.integration, self.provider_tx_id
 
 
-class Said(StrEnum):
-    """What a reply tells a provider to believe."""
+class ReplyMeaning(StrEnum):
+    """What a provider takes a reply to mean."""
 
     PAID = "paid"
     """Paid, now or by an earlier attempt."""
 
     ASK_AGAIN = "ask again"
-    """Nothing is known yet: the provider must send it again."""
+    """The outcome is not known yet: the provider must send the win again."""
 
     REFUSED = "refused"
-    """Never to be paid like this. Right only of an id that was paid with other content."""
+    """The win will never be paid like this. Right only for an id that was paid with other content."""
 
     GARBLED = "garbled"
-    """Nothing that the provider's protocol knows."""
+    """The reply has no meaning in the provider's protocol."""
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """What a reply about a paid win names."""
+    """The transfer that a reply about a paid win names."""
 
     transfer_id: str
     balance_minor: int
-    """Of all the player's wallets in the currency, right after the win."""
+    """The sum of the player's wallets in the currency, right after the win."""
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One request, and what came of it as its sender saw it. Times are the sender's, in Unix seconds."""
+    """One request and its reply, as the sender saw them. Times are the sender's, in Unix seconds."""
 
-    asked: Asked
+    content: Content
     sent_at: float
     ended_at: float
     """When the reply came, or the sender gave up."""
 
-    said: Said | None = None
+    meaning: ReplyMeaning | None = None
     """None: no reply, or none in time."""
 
     receipt: Receipt | None = None
-    """Only of a reply that says PAID."""
+    """Only of a reply that means PAID."""
 
     @property
     def seconds(self) -> float:
@@ -76,23 +76,23 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Posted(msgspec.Struct, frozen=True):
-    """A transfer as the ledger holds it: what was asked for, and the sum of its entries on wallets."""
+    """A transfer as the ledger holds it, with the sum of its entries on wallets."""
 
-    asked: Asked
+    content: Content
     receipt: Receipt
     entries_minor: int
 
 
 class Books(msgspec.Struct, frozen=True):
-    """What the ledger holds in the end."""
+    """The ledger's transfers and balances in the end."""
 
     posted: Sequence[Posted]
     balances_minor: Mapping[str, int]
     """The sum of each player's wallets."""
 
 
-class Wrong(StrEnum):
-    """What must never be."""
+class Violation(StrEnum):
+    """A kind of contradiction that must never occur."""
 
     MISSING = "acknowledged and missing"
     TWICE = "paid twice"
@@ -103,14 +103,14 @@ class Wrong(StrEnum):
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """What was found wrong: a text for each time."""
+    """The violations that were found, a text for each."""
 
-    found: Mapping[Wrong, Sequence[str]]
+    found: Mapping[Violation, Sequence[str]]
 
     @property
-    def counts(self) -> dict[Wrong, int]:
-        """How often each was found."""
-        return {wrong: len(self.found.get(wrong, ())) for wrong in Wrong}
+    def counts(self) -> dict[Violation, int]:
+        """How often each kind was found."""
+        return {wrong: len(self.found.get(wrong, ())) for wrong in Violation}
 
     @property
     def holds(self) -> bool:
@@ -118,79 +118,79 @@ class Verdict(msgspec.Struct, frozen=True):
         return not any(self.counts.values())
 
 
-def judge(
+def check_history(
     attempts: Iterable[Attempt],
     books: Books,
     *,
     confirmed: Collection[Identity] = (),
     opening_minor: Mapping[str, int] | None = None,
 ) -> Verdict:
-    """Hold a history against the ledger.
+    """Compare a history with the ledger.
 
-    `confirmed` are the credits that the broker took upon itself, whether or not anybody was told of it;
-    `opening_minor` is what players had before the first attempt, nothing where they are not named. All
-    attempts are of one currency, for players that exist, and signed as they should be.
+    `confirmed` are the credits that the broker has confirmed, whether or not a reply followed; `opening_minor`
+    are the balances before the first attempt, 0 for players that are not named. All attempts are of one currency,
+    for players that exist, and rightly signed.
     """
     attempts = list(attempts)
-    found: defaultdict[Wrong, list[str]] = defaultdict(list)
+    found: defaultdict[Violation, list[str]] = defaultdict(list)
     posted = _by_identity(books.posted, found)
-    sent = {attempt.asked for attempt in attempts}
+    sent = {attempt.content for attempt in attempts}
     for attempt in attempts:
-        _judge_reply(attempt, posted.get(attempt.asked.identity), found)
+        _check_reply(attempt, posted.get(attempt.content.identity), found)
     for identity, transfer in posted.items():
-        if transfer.asked not in sent:
-            found[Wrong.UNSENT].append(f"{_name(identity)}: nobody sent this content")
+        if transfer.content not in sent:
+            found[Violation.UNSENT].append(f"{_name(identity)}: nobody sent this content")
     for identity in set(confirmed) - posted.keys():
-        found[Wrong.UNPOSTED].append(_name(identity))
-    _judge_balances(posted, books.balances_minor, opening_minor or {}, found)
+        found[Violation.UNPOSTED].append(_name(identity))
+    _check_balances(posted, books.balances_minor, opening_minor or {}, found)
     return Verdict(dict(found))
 
 
-def _by_identity(transfers: Iterable[Posted], found: Mapping[Wrong, list[str]]) -> dict[Identity, Posted]:
-    """Return the transfers by their ids; note those that are there twice, or moved more than they say."""
+def _by_identity(transfers: Iterable[Posted], found: Mapping[Violation, list[str]]) -> dict[Identity, Posted]:
+    """Return the transfers by their ids; report ids with two, and transfers whose entries sum to another amount."""
     posted: dict[Identity, Posted] = {}
     for transfer in transfers:
-        identity = transfer.asked.identity
+        identity = transfer.content.identity
         if identity in posted:
-            found[Wrong.TWICE].append(f"{_name(identity)}: two transfers")
-        if transfer.entries_minor != transfer.asked.amount_minor:
-            moved, due = transfer.entries_minor, transfer.asked.amount_minor
-            wrong = Wrong.TWICE if moved > due else Wrong.MISSING
+            found[Violation.TWICE].append(f"{_name(identity)}: two transfers")
+        if transfer.entries_minor != transfer.content.amount_minor:
+            moved, due = transfer.entries_minor, transfer.content.amount_minor
+            wrong = Violation.TWICE if moved > due else Violation.MISSING
             found[wrong].append(f"{_name(identity)}: {moved} moved for {due}")
         posted[identity] = transfer
     return posted
 
 
-def _judge_reply(attempt: Attempt, posted: Posted | None, found: Mapping[Wrong, list[str]]) -> None:
-    """Note a reply that the ledger does not bear out. Of one that was never given there is nothing to say."""
-    said, name = attempt.said, _name(attempt.asked.identity)
-    same = posted is not None and posted.asked == attempt.asked
-    if said is Said.PAID and posted is None:
-        found[Wrong.MISSING].append(f"{name}: told as paid")
-    elif said is Said.PAID and not same:
-        found[Wrong.UNTRUE].append(f"{name}: told as paid, other content was")
-    elif said is Said.PAID and posted is not None and attempt.receipt != posted.receipt:
-        found[Wrong.UNTRUE].append(f"{name}: told {attempt.receipt}, the ledger has {posted.receipt}")
-    elif said is Said.REFUSED and (posted is None or same):
-        found[Wrong.UNTRUE].append(f"{name}: refused, and there is no conflict")
-    elif said is Said.GARBLED:
-        found[Wrong.UNTRUE].append(f"{name}: a reply in nobody's words")
+def _check_reply(attempt: Attempt, posted: Posted | None, found: Mapping[Violation, list[str]]) -> None:
+    """Report a reply that contradicts the ledger; an attempt without one contradicts nothing."""
+    meaning, name = attempt.meaning, _name(attempt.content.identity)
+    same = posted is not None and posted.content == attempt.content
+    if meaning is ReplyMeaning.PAID and posted is None:
+        found[Violation.MISSING].append(f"{name}: told as paid")
+    elif meaning is ReplyMeaning.PAID and not same:
+        found[Violation.UNTRUE].append(f"{name}: told as paid, other content was")
+    elif meaning is ReplyMeaning.PAID and posted is not None and attempt.receipt != posted.receipt:
+        found[Violation.UNTRUE].append(f"{name}: told {attempt.receipt}, the ledger has {posted.receipt}")
+    elif meaning is ReplyMeaning.REFUSED and (posted is None or same):
+        found[Violation.UNTRUE].append(f"{name}: refused, and there is no conflict")
+    elif meaning is ReplyMeaning.GARBLED:
+        found[Violation.UNTRUE].append(f"{name}: a reply in nobody's words")
 
 
-def _judge_balances(
+def _check_balances(
     posted: Mapping[Identity, Posted],
     balances_minor: Mapping[str, int],
     opening_minor: Mapping[str, int],
-    found: Mapping[Wrong, list[str]],
+    found: Mapping[Violation, list[str]],
 ) -> None:
-    """Note players whose balance is not what they had and what they won."""
+    """Report players whose balance is not what they had and won."""
     won: Counter[str] = Counter(opening_minor)
     for transfer in posted.values():
-        won[transfer.asked.player_id] += transfer.asked.amount_minor
+        won[transfer.content.player_id] += transfer.content.amount_minor
     for player_id in sorted(won.keys() | balances_minor.keys()):
         has, due = balances_minor.get(player_id, 0), won[player_id]
         if has != due:
-            found[Wrong.BALANCE].append(f"{player_id}: has {has}, history says {due}")
+            found[Violation.BALANCE].append(f"{player_id}: has {has}, history says {due}")
 
 
 def _name(identity: Identity) -> str:
@@ -198,28 +198,28 @@ def _name(identity: Identity) -> str:
 
 
 def contradictions(attempts: Iterable[Attempt]) -> list[str]:
-    """Name the wins whose replies can't all be true: what can be said without the ledger.
+    """Return the wins whose replies contradict one another, which is found without the ledger.
 
-    A win that was told as paid must be told the same of every attempt with its content.
+    All replies that tell a provider that a win is paid must name one transfer and one balance.
     """
-    told: defaultdict[Asked, set[Receipt | None]] = defaultdict(set)
+    receipts: defaultdict[Content, set[Receipt | None]] = defaultdict(set)
     garbled = set()
     for attempt in attempts:
-        if attempt.said is Said.PAID:
-            told[attempt.asked].add(attempt.receipt)
-        elif attempt.said is Said.GARBLED:
-            garbled.add(_name(attempt.asked.identity))
-    paid = Counter(asked.identity for asked in told)
-    several = {_name(asked.identity) for asked, receipts in told.items() if len(receipts) > 1}
+        if attempt.meaning is ReplyMeaning.PAID:
+            receipts[attempt.content].add(attempt.receipt)
+        elif attempt.meaning is ReplyMeaning.GARBLED:
+            garbled.add(_name(attempt.content.identity))
+    paid = Counter(content.identity for content in receipts)
+    several = {_name(content.identity) for content, named in receipts.items() if len(named) > 1}
     return sorted(garbled | several | {_name(identity) for identity, contents in paid.items() if contents > 1})
 
 
 GAP_SECONDS_MIN: Final = 0.5
-"""Without a win paid for so long, providers were not served."""
+"""The length of a gap between two paid wins from which providers count as not served."""
 
 
 class Service(msgspec.Struct, frozen=True):
-    """How providers were served."""
+    """How well the system served the providers."""
 
     wins: int
     requests: int
@@ -231,20 +231,20 @@ class Service(msgspec.Struct, frozen=True):
 
     told_to_ask_again: int
     unpaid: int
-    """Wins that no reply has told as paid, however often they were sent."""
+    """Wins without any reply that says 'paid', however often they were sent."""
 
     unavailable_seconds: float
-    """The sum of all times of GAP_SECONDS_MIN or more in which no win was told as paid."""
+    """The sum of all gaps of GAP_SECONDS_MIN or more without a reply that says 'paid'."""
 
     slowest_seconds: float
     """The longest that a sender waited for a reply that came."""
 
 
 def served(attempts: Iterable[Attempt], gap_seconds_min: float = GAP_SECONDS_MIN) -> Service:
-    """Say how providers were served. Where wins are rare, there are longer gaps without a fault."""
+    """Return how well providers were served. Where wins are rare, there are longer gaps without a fault."""
     attempts = sorted(attempts, key=lambda attempt: attempt.sent_at)
-    wins = {attempt.asked.identity for attempt in attempts}
-    paid = [attempt for attempt in attempts if attempt.said is Said.PAID]
+    wins = {attempt.content.identity for attempt in attempts}
+    paid = [attempt for attempt in attempts if attempt.meaning is ReplyMeaning.PAID]
     ends = [max(attempt.ended_at for attempt in attempts)] if attempts else []
     moments = sorted([*(a.sent_at for a in attempts[:1]), *(a.ended_at for a in paid), *ends])
     gaps = [after - before for before, after in pairwise(moments)]
@@ -252,9 +252,9 @@ def served(attempts: Iterable[Attempt], gap_seconds_min: float = GAP_SECONDS_MIN
         wins=len(wins),
         requests=len(attempts),
         sent_again=len(attempts) - len(wins),
-        unanswered=sum(attempt.said is None for attempt in attempts),
-        told_to_ask_again=sum(attempt.said is Said.ASK_AGAIN for attempt in attempts),
-        unpaid=len(wins - {attempt.asked.identity for attempt in paid}),
+        unanswered=sum(attempt.meaning is None for attempt in attempts),
+        told_to_ask_again=sum(attempt.meaning is ReplyMeaning.ASK_AGAIN for attempt in attempts),
+        unpaid=len(wins - {attempt.content.identity for attempt in paid}),
         unavailable_seconds=sum(gap for gap in gaps if gap >= gap_seconds_min),
-        slowest_seconds=max((attempt.seconds for attempt in attempts if attempt.said is not None), default=0.0),
+        slowest_seconds=max((attempt.seconds for attempt in attempts if attempt.meaning is not None), default=0.0),
     )

@@ -14,7 +14,7 @@ from gateway.providers.base import Provider, Win
 from simulator.client import Response, connect, http_bytes, read_response
 from simulator.dialects import dialect_of, read_reply
 from simulator.dialects.values import Facts
-from simulator.history import Asked, Attempt, Identity, Said
+from simulator.history import Attempt, Content, Identity, ReplyMeaning
 
 
 class Player(msgspec.Struct, frozen=True):
@@ -154,7 +154,7 @@ class Senders:
         again = [(integration, self.wins[integration, id_]) for integration, id_ in identities]
         await asyncio.gather(*(self._until_final(integration, win) for integration, win in again))
 
-    async def send_one(self, integration: str, win: Win) -> Said | None:
+    async def send_one(self, integration: str, win: Win) -> ReplyMeaning | None:
         """Send one win until a reply is final, beside those that `send` sends."""
         return await self._until_final(integration, win)
 
@@ -195,42 +195,42 @@ class Senders:
             if held_back:
                 await asyncio.sleep(chance.random() * HELD_BACK_SECONDS_MAX)
             copies = [self._until_final(integration, win) for _ in range(1 + doubles)]
-            paid = Said.PAID in await asyncio.gather(*copies)
+            paid = ReplyMeaning.PAID in await asyncio.gather(*copies)
             if paid and (repeats or altered):
                 await asyncio.sleep(chance.random() * AFTERWARDS_SECONDS_MAX / behaviour.hurry)
             if paid and repeats:
                 await self._attempt(integration, win)
             if paid and altered:
-                minor = self._asked(integration, win).amount_minor
+                minor = self._content_of(integration, win).amount_minor
                 await self._attempt(integration, win._replace(amount=self._amount(minor + 1)))
         finally:
             self.ended += 1
 
-    async def _until_final(self, integration: str, win: Win) -> Said | None:
+    async def _until_final(self, integration: str, win: Win) -> ReplyMeaning | None:
         """Send a win again and again until a reply is final, or the provider gives up."""
         retries = dialect_of(self.providers[integration]).retries
-        said = await self._attempt(integration, win)
+        meaning = await self._attempt(integration, win)
         if not self.behaviour.retries:
-            return said
+            return meaning
         for number in range(2, retries.attempts_max + 1):
-            if said in {Said.PAID, Said.REFUSED}:
+            if meaning in {ReplyMeaning.PAID, ReplyMeaning.REFUSED}:
                 break
             await asyncio.sleep(retries.pause_before(number) / self.behaviour.hurry)
-            said = await self._attempt(integration, win)
-        return said
+            meaning = await self._attempt(integration, win)
+        return meaning
 
-    async def _attempt(self, integration: str, win: Win) -> Said | None:
+    async def _attempt(self, integration: str, win: Win) -> ReplyMeaning | None:
         """Send one request, and record what came of it."""
         provider = self.providers[integration]
         dialect = dialect_of(provider)
         request = http_bytes(integration, dialect.credit(Facts.of(win)))
         sent_at = time.time()
         response = await self._connections.exchange(request, dialect.retries.window_seconds)
-        said, receipt = (None, None) if response is None else read_reply(provider, self.currency, response)
-        asked = self._asked(integration, win)
-        self.attempts.append(Attempt(asked, sent_at, time.time(), said, receipt))
-        return said
+        meaning, receipt = (None, None) if response is None else read_reply(provider, self.currency, response)
+        content = self._content_of(integration, win)
+        self.attempts.append(Attempt(content, sent_at, time.time(), meaning, receipt))
+        return meaning
 
-    def _asked(self, integration: str, win: Win) -> Asked:
+    def _content_of(self, integration: str, win: Win) -> Content:
         minor = self.providers[integration].currencies.to_minor(win.amount, self.currency)
-        return Asked(integration, win.provider_tx_id, win.player_id, self.currency, minor)
+        return Content(integration, win.provider_tx_id, win.player_id, self.currency, minor)

@@ -11,7 +11,7 @@ from gateway.providers.registry import PROVIDERS
 from shared.errors import MoneyError
 from simulator.dialects.base import Dialect
 from simulator.dialects.values import HttpResponse, ReplyMismatchError
-from simulator.history import Receipt, Said
+from simulator.history import Receipt, ReplyMeaning
 
 
 def _dialect(name: str) -> Dialect:
@@ -31,12 +31,14 @@ def dialect_of(provider: Provider[Any, Any]) -> Dialect:
     return DIALECTS[provider.settings.provider].speaking_to(provider)
 
 
-def read_reply(provider: Provider[Any, Any], currency: str, response: HttpResponse) -> tuple[Said, Receipt | None]:
+def read_reply(
+    provider: Provider[Any, Any], currency: str, response: HttpResponse
+) -> tuple[ReplyMeaning, Receipt | None]:
     """Return what a reply to a win in `currency` means to its provider, with the receipt of a paid one."""
     try:
-        said, transfer_id, balance = dialect_of(provider).read(response)
-        if said is not Said.PAID:
-            return said, None
-        return said, Receipt(str(UUID(transfer_id)), provider.currencies.to_minor(balance, currency))
+        meaning, transfer_id, balance = dialect_of(provider).read(response)
+        if meaning is not ReplyMeaning.PAID:
+            return meaning, None
+        return meaning, Receipt(str(UUID(transfer_id)), provider.currencies.to_minor(balance, currency))
     except (ReplyMismatchError, MoneyError, ValueError, TypeError, AttributeError):
-        return Said.GARBLED, None
+        return ReplyMeaning.GARBLED, None

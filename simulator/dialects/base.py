@@ -14,7 +14,7 @@ import msgspec
 
 from gateway.providers.base import Callback, IntegrationSettings, Provider
 from simulator.dialects.values import Altered, Facts, HttpResponse, Paid, Reading, ReplyMismatchError, Retries
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 
 KEY: Final = b"the-secret-in-force"
 PREVIOUS_KEY: Final = b"the-secret-before"
@@ -177,7 +177,7 @@ class Dialect(ABC):
         """Return what the ledger must hold of the win, besides who won how much."""
 
     @abstractmethod
-    def code_of(self, response: HttpResponse, said: Fields) -> Hashable:
+    def code_of(self, response: HttpResponse, reply: Fields) -> Hashable:
         """Return the code of a reply, which its fields and perhaps its status make up."""
 
     @abstractmethod
@@ -194,17 +194,17 @@ class Dialect(ABC):
     def read(self, response: HttpResponse) -> Reading:
         """Return what the provider takes a reply to mean. Raises ReplyMismatchError for one of no meaning to it."""
         try:
-            said = self.fields_of(response)
-            code = self.code_of(response, said)
+            reply = self.fields_of(response)
+            code = self.code_of(response, reply)
             if code in self.paid_codes:
-                transfer_id, balance = (said[name] for name in self.receipt_fields)
-                return Reading(Said.PAID, transfer_id, balance)
+                transfer_id, balance = (reply[name] for name in self.receipt_fields)
+                return Reading(ReplyMeaning.PAID, transfer_id, balance)
         except (KeyError, TypeError, ValueError) as error:
             raise ReplyMismatchError(f"{self.name} can't read it: {error!r}") from error
         if code in {self.codes["unavailable"], self.codes["unpostable"]}:
-            return Reading(Said.ASK_AGAIN)
+            return Reading(ReplyMeaning.ASK_AGAIN)
         if code in self.codes.values():
-            return Reading(Said.REFUSED)
+            return Reading(ReplyMeaning.REFUSED)
         raise ReplyMismatchError(f"{self.name} has no code {code!r}")
 
     def fields_of(self, response: HttpResponse) -> dict[str, Any]:
@@ -263,20 +263,20 @@ def expect_numbers(*found: object) -> None:
 def json_fields(body: bytes) -> dict[str, Any]:
     """Return a JSON object's fields, numbers as they are written. Raises ReplyMismatchError."""
     try:
-        said = json.loads(body, parse_float=Written, parse_int=Written)
+        reply = json.loads(body, parse_float=Written, parse_int=Written)
     except ValueError as error:
         raise ReplyMismatchError(f"{error}: {body!r:.200}") from None
-    if not isinstance(said, dict):
+    if not isinstance(reply, dict):
         raise ReplyMismatchError(f"not an object: {body!r:.200}")
-    return said
+    return reply
 
 
-def take_message(said: dict[str, Any], name: str) -> dict[str, Any]:
+def take_message(reply: dict[str, Any], name: str) -> dict[str, Any]:
     """Take the sentence for people out of an error. Raises ReplyMismatchError unless it is one."""
-    message = said.pop(name, None)
+    message = reply.pop(name, None)
     if type(message) is not str or not 0 < len(message) <= 256 or "Traceback" in message:
         raise ReplyMismatchError(f"no sentence: {message!r:.300}")
-    return said
+    return reply
 
 
 def body_of(fields: object) -> bytes:

@@ -140,22 +140,22 @@ class GpasDialect(Dialect):
             },
         }
 
-    def code_of(self, response: HttpResponse, said: Fields) -> Hashable:
+    def code_of(self, response: HttpResponse, reply: Fields) -> Hashable:
         if response.status_code == 200:
-            return 200, said["status"]
-        return response.status_code, int(said["code"]), said["type"]
+            return 200, reply["status"]
+        return response.status_code, int(reply["code"]), reply["type"]
 
     def read_paid(self, response: HttpResponse, facts: Facts, *, replay: bool) -> Paid:
         del facts, replay  # a repeat's reply is the same
-        said = self.exact_fields(response)
-        expect(list(said), ["status", "movementId", "leftBalance", "amountBonus", "subWalletsSummary"])
-        expect(self.code_of(response, said), CONFIRMED)
-        real, bonus = said["subWalletsSummary"]
+        reply = self.exact_fields(response)
+        expect(list(reply), ["status", "movementId", "leftBalance", "amountBonus", "subWalletsSummary"])
+        expect(self.code_of(response, reply), CONFIRMED)
+        real, bonus = reply["subWalletsSummary"]
         for code, wallet in (("REAL", real), ("BONUS", bonus)):
             expect({**wallet, "leftBalance": None}, {"code": code, "leftBalance": None, "subWalletsSummary": None})
-        expect_numbers(said["leftBalance"], said["amountBonus"], real["leftBalance"], bonus["leftBalance"])
-        expect((said["leftBalance"], bonus["leftBalance"]), (real["leftBalance"], "0"))
-        return Paid(said["movementId"], said["leftBalance"], bonus_amount=said["amountBonus"])
+        expect_numbers(reply["leftBalance"], reply["amountBonus"], real["leftBalance"], bonus["leftBalance"])
+        expect((reply["leftBalance"], bonus["leftBalance"]), (real["leftBalance"], "0"))
+        return Paid(reply["movementId"], reply["leftBalance"], bonus_amount=reply["amountBonus"])
 
     def assert_error(self, response: HttpResponse, what: str, *, tx: str | None) -> None:
         del tx  # its errors name nothing

@@ -166,35 +166,35 @@ class HpGamesDialect(Dialect):
         expect(response.status_code, 200)
         return super().fields_of(response)
 
-    def code_of(self, response: HttpResponse, said: Fields) -> int:
+    def code_of(self, response: HttpResponse, reply: Fields) -> int:
         del response
-        return int(said["errorCode"])
+        return int(reply["errorCode"])
 
     def read_paid(self, response: HttpResponse, facts: Facts, *, replay: bool) -> Paid:
         return self.read_paid_item(self.exact_fields(response), facts, replay=replay)
 
-    def read_paid_item(self, said: dict[str, Any], facts: Facts, *, replay: bool) -> Paid:
+    def read_paid_item(self, reply: dict[str, Any], facts: Facts, *, replay: bool) -> Paid:
         """Read one reply, which may be one of several in a bulk reply."""
         del replay  # a repeat's reply is the same
         wanted = {
             "errorCode": "0",
             "errorText": "",
-            "balance": said.get("balance"),
+            "balance": reply.get("balance"),
             "currency": facts.currency,
             "transactionId": facts.provider_tx_id,
-            "accountTransactionId": said.get("accountTransactionId"),
+            "accountTransactionId": reply.get("accountTransactionId"),
         }
-        expect(said, wanted)
-        expect_numbers(said["errorCode"], said["balance"])
-        return Paid(said["accountTransactionId"], said["balance"])
+        expect(reply, wanted)
+        expect_numbers(reply["errorCode"], reply["balance"])
+        return Paid(reply["accountTransactionId"], reply["balance"])
 
     def assert_error(self, response: HttpResponse, what: str, *, tx: str | None) -> None:
         self.assert_error_item(self.exact_fields(response), what, tx=tx)
 
-    def assert_error_item(self, said: dict[str, Any], what: str, *, tx: str | None) -> None:
+    def assert_error_item(self, reply: dict[str, Any], what: str, *, tx: str | None) -> None:
         """Check one error, which may be one of several in a bulk reply."""
         echo = {} if tx is None else {"transactionId": tx}
-        expect(take_message(said, "errorText"), {"errorCode": Written(self.codes[what]), **echo})
+        expect(take_message(reply, "errorText"), {"errorCode": Written(self.codes[what]), **echo})
 
 
 def _hash(fields: Fields, key: bytes) -> str:

@@ -146,18 +146,18 @@ class IGamingAceDialect(Dialect):
             "details": {},
         }
 
-    def code_of(self, response: HttpResponse, said: Fields) -> Hashable:
-        return response.status_code, int(said["code"])
+    def code_of(self, response: HttpResponse, reply: Fields) -> Hashable:
+        return response.status_code, int(reply["code"])
 
     def read_paid(self, response: HttpResponse, facts: Facts, *, replay: bool) -> Paid:
         del facts
-        said = self.exact_fields(response)
+        reply = self.exact_fields(response)
         expect(response.status_code, 200)
-        expect(list(said), ["code", "message", "platformTransactionID", "balance"])
-        expect(said["code"], "11" if replay else "0")
-        expect(bool(said["message"]), replay)
-        expect_numbers(said["code"], said["balance"])
-        return Paid(said["platformTransactionID"], said["balance"])
+        expect(list(reply), ["code", "message", "platformTransactionID", "balance"])
+        expect(reply["code"], "11" if replay else "0")
+        expect(bool(reply["message"]), replay)
+        expect_numbers(reply["code"], reply["balance"])
+        return Paid(reply["platformTransactionID"], reply["balance"])
 
     def assert_error(self, response: HttpResponse, what: str, *, tx: str | None) -> None:
         del tx  # its errors name nothing
@@ -169,8 +169,8 @@ class IGamingAceDialect(Dialect):
 def signature_of(fields: Fields, key: bytes = KEY, version: int = 2) -> str:
     """Return the sign of these fields, whatever they are; an amount gets two decimals where it can."""
     names = ["agentID", "userID", "amount", "refTransactionID", "transactionID", "roundID", "gameID"]
-    said = {**fields, "amount": two_decimals(spoken(fields.get("amount")))}
-    message = "".join(spoken(said.get(name)) for name in (names if version == 2 else names[:-1]))
+    signed = {**fields, "amount": two_decimals(spoken(fields.get("amount")))}
+    message = "".join(spoken(signed.get(name)) for name in (names if version == 2 else names[:-1]))
     return hmac.new(key, message.encode(), hashlib.sha256).hexdigest().upper()
 
 

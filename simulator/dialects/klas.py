@@ -138,18 +138,18 @@ class KlasDialect(Dialect):
         expect(response.headers.get("x-signature"), signature)
         return super().fields_of(response)
 
-    def code_of(self, response: HttpResponse, said: Fields) -> str:
+    def code_of(self, response: HttpResponse, reply: Fields) -> str:
         del response
-        return str(said["status_code"])
+        return str(reply["status_code"])
 
     def read_paid(self, response: HttpResponse, facts: Facts, *, replay: bool) -> Paid:
         del facts, replay  # a repeat's reply is the same
-        said = self.exact_fields(response)
+        reply = self.exact_fields(response)
         names = ["balance", "casino_transfer_id", "bonus_amount", "real_amount", "status_code"]
-        expect(list(said), names)
-        expect(said["status_code"], "OK")
-        expect([type(value) for value in said.values()], [str] * len(names))
-        return Paid(said["casino_transfer_id"], said["balance"], said["real_amount"], said["bonus_amount"])
+        expect(list(reply), names)
+        expect(reply["status_code"], "OK")
+        expect([type(value) for value in reply.values()], [str] * len(names))
+        return Paid(reply["casino_transfer_id"], reply["balance"], reply["real_amount"], reply["bonus_amount"])
 
     def assert_error(self, response: HttpResponse, what: str, *, tx: str | None) -> None:
         del tx  # its errors name nothing

@@ -8,7 +8,7 @@ from uuid import uuid4
 import msgspec
 
 from gateway.providers.base import Callback, Win
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 
 
 class ReplyMismatchError(AssertionError):
@@ -98,6 +98,6 @@ class Paid:
 class Reading(NamedTuple):
     """What a provider takes a reply to mean; of a paid win, our transfer's id and the balance as written."""
 
-    said: Said
+    meaning: ReplyMeaning
     transfer_id: str = ""
     balance: str = ""

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from simulator.history import GAP_SECONDS_MIN, Attempt, Said, Service, Verdict, served
+from simulator.history import GAP_SECONDS_MIN, Attempt, ReplyMeaning, Service, Verdict, served
 from simulator.senders import Behaviour
 from tests.faults.books import read_books
 from tests.faults.rig import Rig, SettingsOf, rigged
@@ -118,7 +118,7 @@ async def run(servers: Servers, fault: Fault) -> Trial:
             fault=fault.name,
             retries=fault.retries,
             service=msgspec.structs.replace(served(attempts, gap_seconds_min), unpaid=served(binding).unpaid),
-            verdict=rig.loss.judge(attempts, await read_books(rig.engine), confirmed),
+            verdict=rig.loss.check_history(attempts, await read_books(rig.engine), confirmed),
             confirmed=len(confirmed),
             lasted_seconds=healed_at - struck_at,
             recovered_seconds=_recovered(attempts, rig.replaced_at or healed_at),
@@ -130,5 +130,5 @@ async def run(servers: Servers, fault: Fault) -> Trial:
 
 
 def _recovered(attempts: list[Attempt], since: float) -> float:
-    ends = [a.ended_at for a in attempts if a.said is Said.PAID and a.sent_at >= since]
+    ends = [a.ended_at for a in attempts if a.meaning is ReplyMeaning.PAID and a.sent_at >= since]
     return min(ends, default=float("inf")) - since

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from simulator.history import Wrong
+from simulator.history import Violation
 from tests.faults.experiment import Trial
 
 _HEADING = (
@@ -18,7 +18,7 @@ _HEADING = (
     "unavailable s",
     "slowest reply s",
     "recovered in s",
-    *Wrong,
+    *Violation,
     "put aside",
     "verdict",
 )

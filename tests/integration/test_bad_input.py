@@ -9,7 +9,7 @@ from gateway.providers.base import Callback
 from simulator.client import Response, connect, http_bytes, read_response, send_all
 from simulator.dialects import dialect_of, read_reply
 from simulator.dialects.values import Facts
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 from tests.support.servers import Servers
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 
@@ -80,7 +80,7 @@ def assert_own_error(system: System, integration: str, response: Response, statu
     assert response.status == (status or response.status)
     statuses = [response.status] if status is None else [200, 400]
     readings = {read_reply(system.providers[integration], "EUR", response._replace(status=s))[0] for s in statuses}
-    assert Said.REFUSED in readings, response
+    assert ReplyMeaning.REFUSED in readings, response
     assert b"Traceback" not in response.body
 
 

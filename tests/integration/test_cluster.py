@@ -15,7 +15,7 @@ from gateway.providers.base import Win
 from shared.errors import LedgerUnavailable
 from shared.settings import BrokerSettings
 from shared.wire import FindPlayer
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 from simulator.senders import Senders
 from tests.faults.cluster import of_workers
 from tests.faults.experiment import Fault, run
@@ -54,7 +54,7 @@ async def test_cluster_of_the_files_in_deploy_pays_with_the_accounts_that_these_
     ) as system:
         await system.add_players(["anna"])
         senders = Senders(system.url, system.providers, [])
-        assert await senders.send_one("klas", Win(str(uuid4()), "anna", "session")) is Said.PAID
+        assert await senders.send_one("klas", Win(str(uuid4()), "anna", "session")) is ReplyMeaning.PAID
         senders.close()
 
 

@@ -15,7 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.providers.base import Win
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 from simulator.senders import Behaviour, Senders
 from tests.support.audits import audit_of
 from tests.support.servers import Server, Servers
@@ -63,8 +63,8 @@ class Drill:
         senders = Senders(self.system.url, self.system.providers, (), Behaviour(hurry=10))
         said = await asyncio.gather(*(senders.send_one(*sent) for sent in wins))
         senders.close()
-        assert said == [Said.PAID] * len(wins)
-        told = {a.asked.provider_tx_id: a.receipt.transfer_id for a in senders.attempts if a.receipt}
+        assert said == [ReplyMeaning.PAID] * len(wins)
+        told = {a.content.provider_tx_id: a.receipt.transfer_id for a in senders.attempts if a.receipt}
         return [told[win.provider_tx_id] for _, win in wins]
 
     async def send_in_vain(self, wins: Sequence[Sent]) -> None:
@@ -72,7 +72,7 @@ class Drill:
         senders = Senders(self.system.url, self.system.providers, (), Behaviour(retries=False))
         said = await asyncio.gather(*(senders.send_one(*sent) for sent in wins))
         senders.close()
-        assert set(said) <= {Said.ASK_AGAIN, None}
+        assert set(said) <= {ReplyMeaning.ASK_AGAIN, None}
 
     async def until_cached(self, wins: Sequence[Sent]) -> None:
         """Return when Redis says of each of these wins that it is paid."""

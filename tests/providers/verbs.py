@@ -1,4 +1,4 @@
-"""What holds of every provider's verbs by themselves, without a ledger."""
+"""Tests of every provider's verbs by themselves, without a ledger."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final

@@ -16,7 +16,7 @@ from shared.settings import BrokerSettings
 from shared.wire import Batch, encode, unix_ms
 from simulator.client import http_bytes, send_all
 from simulator.dialects import read_reply
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 from tests.support.credits import win
 from tests.support.servers import Servers
 from tests.support.servers.server import free_ports
@@ -78,8 +78,8 @@ async def _unpaid(system: System, integration: str, wins: Sequence[Win]) -> list
     requests = [http_bytes(integration, provider.sample_request(one)) for one in wins]
     responses = await send_all(system.url, requests, min(len(wins), 20))
     replies = [read_reply(provider, "EUR", response)[0] for response in responses]
-    assert set(replies) <= {Said.PAID, Said.ASK_AGAIN}
-    return [one for one, reply in zip(wins, replies, strict=True) if reply is not Said.PAID]
+    assert set(replies) <= {ReplyMeaning.PAID, ReplyMeaning.ASK_AGAIN}
+    return [one for one, reply in zip(wins, replies, strict=True) if reply is not ReplyMeaning.PAID]
 
 
 async def dropped(system: System) -> dict[str, float]:

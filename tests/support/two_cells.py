@@ -15,7 +15,7 @@ from shared.remembered import READINESS_STANDS_SECONDS
 from shared.settings import LedgerSettings
 from simulator.client import Response
 from simulator.dialects import read_reply
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 from tests.faults.proxy import Proxy, wired
 from tests.support.servers import Servers, fresh_database, fresh_vhost
 from tests.support.system import INTEGRATIONS, READY_WITHIN_SECONDS, Process, System, running_system
@@ -40,11 +40,11 @@ class TwoCells:
 
     workers: dict[str, Process]
 
-    async def send(self, integration: str, tx_id: str, player: str = PLAYER) -> Said:
+    async def send(self, integration: str, tx_id: str, player: str = PLAYER) -> ReplyMeaning:
         """Send a win of 10.50 EUR as its provider does; return what the reply says."""
         return (await self.timed(integration, tx_id, player))[0]
 
-    async def timed(self, integration: str, tx_id: str, player: str = PLAYER) -> tuple[Said, float]:
+    async def timed(self, integration: str, tx_id: str, player: str = PLAYER) -> tuple[ReplyMeaning, float]:
         """Send a win; return what the reply says, and after how many seconds."""
         provider = self.main.providers[integration]
         win = provider.sample_request(Win(tx_id, player, f"session-of-{player}"))

@@ -10,7 +10,7 @@ from gateway.providers.registry import build
 from shared.money import Currencies
 from simulator.client import Response, http_bytes, read_response
 from simulator.dialects import DIALECTS, read_reply
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 from tests.support.system import INTEGRATIONS
 
 PLAYER: Final = "player01"
@@ -44,7 +44,7 @@ def with_lines(request: bytes, *headers: str) -> bytes:
 
 def is_paid(integration: str, response: Response) -> bool:
     """Tell whether a reply tells its provider that the win is paid."""
-    return read_reply(PROVIDERS[integration], "EUR", response)[0] is Said.PAID
+    return read_reply(PROVIDERS[integration], "EUR", response)[0] is ReplyMeaning.PAID
 
 
 def assert_paid(response: Response) -> None:

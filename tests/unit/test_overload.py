@@ -22,7 +22,7 @@ from shared.settings import Settings
 from shared.wire import Answer, Question
 from simulator.client import Response, http_bytes, read_response
 from simulator.dialects import read_reply
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 from tests.support.system import INTEGRATIONS
 
 PROVIDERS: dict[str, Provider[Any, Any]] = {
@@ -112,7 +112,7 @@ async def test_each_provider_is_told_in_its_own_words_to_ask_again(name: str) ->
     for tx_id in tx_ids:
         callback = win(name, tx_id)
         response = await read(app.door.answer(request_of(name, callback)))
-        assert read_reply(PROVIDERS[name], "EUR", response) == (Said.ASK_AGAIN, None)
+        assert read_reply(PROVIDERS[name], "EUR", response) == (ReplyMeaning.ASK_AGAIN, None)
         usual = await ask(app, "POST", f"/{name}/{callback.path}", callback)
         assert (response.status, response.body) == (usual.status, usual.body)
         assert response.headers == usual.headers

@@ -13,7 +13,7 @@ from simulator import history
 from simulator.__main__ import app
 from simulator.client import Response
 from simulator.dialects import DIALECTS, read_reply
-from simulator.history import Said
+from simulator.history import ReplyMeaning
 from tests.support.paths import ROOT
 from tests.support.system import INTEGRATIONS
 from worker.cli.exit_codes import ExitCode
@@ -21,10 +21,10 @@ from worker.cli.exit_codes import ExitCode
 TRANSFER_ID = "01a1fe25-4589-77e0-bd12-b262aa440f3e"
 RECEIPT = Receipt(TRANSFER_ID, "EUR", 1050, 0, 2050, 50)
 SAID = {
-    OutcomeCode.POSTED: Said.PAID,
-    OutcomeCode.REPLAYED: Said.PAID,
-    OutcomeCode.UNAVAILABLE: Said.ASK_AGAIN,
-    OutcomeCode.UNPOSTABLE: Said.ASK_AGAIN,
+    OutcomeCode.POSTED: ReplyMeaning.PAID,
+    OutcomeCode.REPLAYED: ReplyMeaning.PAID,
+    OutcomeCode.UNAVAILABLE: ReplyMeaning.ASK_AGAIN,
+    OutcomeCode.UNPOSTABLE: ReplyMeaning.ASK_AGAIN,
 }
 PROVIDERS = {name: build(name, table, Currencies()) for name, table in INTEGRATIONS.items()}
 everyone = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS)
@@ -33,7 +33,7 @@ everyone = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS
 def replied(provider: Provider[Any, Any], result: OutcomeCode) -> Response:
     """Return what the gateway replies to a win with this result."""
     callback = provider.sample_request(Win("3f0a7d3e-8d0c-4b32-8cfd-0d2e0a6f5c11", "anna", "session"))
-    receipt = RECEIPT if SAID.get(result) is Said.PAID else None
+    receipt = RECEIPT if SAID.get(result) is ReplyMeaning.PAID else None
     reply = provider.render(callback, Outcome(result, receipt))
     return Response(reply.status, reply.body, {name.lower(): value for name, value in reply.headers})
 
@@ -44,8 +44,8 @@ def test_every_reply_is_understood(provider: Provider[Any, Any], result: Outcome
     said, receipt = read_reply(provider, "EUR", replied(provider, result))
     codes = DIALECTS[provider.name].codes
     means_again = codes.get(result) in {codes["unavailable"], codes["unpostable"]}  # as HPGames's general code does
-    assert said is SAID.get(result, Said.ASK_AGAIN if means_again else Said.REFUSED)
-    assert receipt == (history.Receipt(TRANSFER_ID, 2100) if said is Said.PAID else None)
+    assert said is SAID.get(result, ReplyMeaning.ASK_AGAIN if means_again else ReplyMeaning.REFUSED)
+    assert receipt == (history.Receipt(TRANSFER_ID, 2100) if said is ReplyMeaning.PAID else None)
 
 
 @everyone
@@ -73,13 +73,13 @@ def test_marks_of_paid_wins_are_in_no_other_reply(provider: Provider[Any, Any], 
     ],
 )
 def test_what_is_in_no_protocol_is_garbled(provider: Provider[Any, Any], response: Response) -> None:
-    assert read_reply(provider, "EUR", response) == (Said.GARBLED, None)
+    assert read_reply(provider, "EUR", response) == (ReplyMeaning.GARBLED, None)
 
 
 @everyone
 def test_a_reply_of_another_status_is_garbled(provider: Provider[Any, Any]) -> None:
     paid = replied(provider, OutcomeCode.POSTED)
-    assert read_reply(provider, "EUR", paid._replace(status=404)) == (Said.GARBLED, None)
+    assert read_reply(provider, "EUR", paid._replace(status=404)) == (ReplyMeaning.GARBLED, None)
 
 
 def test_a_reply_that_is_not_signed_is_garbled() -> None:
@@ -87,7 +87,7 @@ def test_a_reply_that_is_not_signed_is_garbled() -> None:
     altered = paid._replace(body=paid.body.replace(b"10.5", b"99.5"))
     assert altered != paid
     for forged in (altered, paid._replace(headers={})):
-        assert read_reply(PROVIDERS["klas"], "EUR", forged) == (Said.GARBLED, None)
+        assert read_reply(PROVIDERS["klas"], "EUR", forged) == (ReplyMeaning.GARBLED, None)
 
 
 def test_pauses_grow_up_to_a_bound() -> None:

@@ -1,4 +1,4 @@
-"""What has to be sent again, and is paid once all the same."""
+"""Wins that have to be sent again, and are paid once all the same."""
 
 from simulator.dialects.values import Facts
 from tests.providers.conformance.case import ConformanceCase
@@ -6,7 +6,7 @@ from tests.support.stack import Stack
 
 
 class AsksAgain(ConformanceCase):
-    """Tests of a ledger that gives no answer in time."""
+    """Tests of a ledger that does not reply in time."""
 
     async def test_win_without_a_ledger_is_to_be_sent_again(self, stack: Stack, facts: Facts) -> None:
         with stack.unreachable():

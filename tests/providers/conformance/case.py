@@ -1,4 +1,4 @@
-"""What each of the tests needs: to send a callback in the provider's own words, and to read its reply."""
+"""The base of the suite's tests: it sends callbacks in a dialect, and reads the replies."""
 
 from typing import ClassVar
 
@@ -11,7 +11,7 @@ from tests.support.stack import Stack
 
 
 class ConformanceCase:
-    """Who is certified; `stack`, `facts` and `other` are fixtures of the folder above."""
+    """Tests of one provider; `stack`, `facts` and `other` are fixtures of the folder above."""
 
     dialect: ClassVar[Dialect]
 

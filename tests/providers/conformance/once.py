@@ -1,4 +1,4 @@
-"""What is paid once, however often, at once and in whatever form it is sent."""
+"""Wins are paid once, however often, at once and in any form they are sent."""
 
 import asyncio
 from collections import Counter

@@ -1,4 +1,4 @@
-"""What is paid, and what the reply says of it."""
+"""Wins that are paid, and the replies to them."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from tests.support.stack import Posted, Stack
 
 
 class PaysWins(ConformanceCase):
-    """Tests of the wins that are paid."""
+    """Tests of wins that are paid."""
 
     async def test_win_is_paid_and_the_reply_says_so(self, stack: Stack, facts: Facts) -> None:
         paid = await self.pay(stack, facts)

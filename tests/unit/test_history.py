@@ -31,7 +31,7 @@ def different(struct: Any, **fields: Any) -> Any:
 
 
 ALTERED = different(WIN, amount_minor=9999)
-NOT_REPLIED = different(PAID, said=None, receipt=None)
+NOT_REPLIED = different(PAID, meaning=None, receipt=None)
 NO_BOOKS = Books([], {"anna": 0})
 
 
@@ -45,9 +45,9 @@ def wrongs(verdict: Verdict) -> dict[Violation, int]:
         [PAID],
         [PAID, PAID],
         [NOT_REPLIED],
-        [NOT_REPLIED, different(NOT_REPLIED, said=ReplyMeaning.ASK_AGAIN), PAID],
-        [PAID, different(NOT_REPLIED, asked=ALTERED, said=ReplyMeaning.REFUSED)],
-        [PAID, different(NOT_REPLIED, asked=ALTERED)],
+        [NOT_REPLIED, different(NOT_REPLIED, meaning=ReplyMeaning.ASK_AGAIN), PAID],
+        [PAID, different(NOT_REPLIED, content=ALTERED, meaning=ReplyMeaning.REFUSED)],
+        [PAID, different(NOT_REPLIED, content=ALTERED)],
     ],
 )
 def test_a_right_history_holds(attempts: list[Attempt]) -> None:
@@ -55,7 +55,7 @@ def test_a_right_history_holds(attempts: list[Attempt]) -> None:
 
 
 def test_nothing_need_be_posted_of_what_nobody_was_told() -> None:
-    assert check_history([NOT_REPLIED, different(NOT_REPLIED, said=ReplyMeaning.ASK_AGAIN)], NO_BOOKS).holds
+    assert check_history([NOT_REPLIED, different(NOT_REPLIED, meaning=ReplyMeaning.ASK_AGAIN)], NO_BOOKS).holds
 
 
 def test_what_players_had_before_counts() -> None:
@@ -103,32 +103,32 @@ def test_what_players_had_before_counts() -> None:
         ),
         pytest.param([different(PAID, receipt=None)], BOOKS, {Violation.UNTRUE: 1}, id="paid, without a receipt"),
         pytest.param(
-            [PAID, different(PAID, asked=ALTERED)],
+            [PAID, different(PAID, content=ALTERED)],
             BOOKS,
             {Violation.UNTRUE: 1},
             id="other content was told as paid",
         ),
         pytest.param(
-            [different(NOT_REPLIED, said=ReplyMeaning.REFUSED)],
+            [different(NOT_REPLIED, meaning=ReplyMeaning.REFUSED)],
             BOOKS,
             {Violation.UNTRUE: 1},
             id="refused, and posted",
         ),
         pytest.param(
-            [different(NOT_REPLIED, said=ReplyMeaning.GARBLED)],
+            [different(NOT_REPLIED, meaning=ReplyMeaning.GARBLED)],
             BOOKS,
             {Violation.UNTRUE: 1},
             id="a reply that no protocol knows",
         ),
         pytest.param(
-            [different(NOT_REPLIED, said=ReplyMeaning.REFUSED)],
+            [different(NOT_REPLIED, meaning=ReplyMeaning.REFUSED)],
             NO_BOOKS,
             {Violation.UNTRUE: 1},
             id="a right request was refused",
         ),
         pytest.param([], BOOKS, {Violation.UNSENT: 1}, id="posted, and nobody sent it"),
         pytest.param(
-            [different(NOT_REPLIED, asked=ALTERED)],
+            [different(NOT_REPLIED, content=ALTERED)],
             BOOKS,
             {Violation.UNSENT: 1},
             id="posted with content that nobody sent",
@@ -148,21 +148,21 @@ def test_what_the_broker_confirmed_must_be_posted() -> None:
 
 
 def test_what_contradicts_itself_without_the_ledger() -> None:
-    refused = different(NOT_REPLIED, asked=ALTERED, said=ReplyMeaning.REFUSED)
+    refused = different(NOT_REPLIED, content=ALTERED, meaning=ReplyMeaning.REFUSED)
     assert contradictions([PAID, NOT_REPLIED, PAID, refused]) == []
     assert contradictions([PAID, different(PAID, receipt=Receipt("transfer-2", 1050))]) == ["klas win-1"]
-    assert contradictions([PAID, different(PAID, asked=ALTERED)]) == ["klas win-1"]
-    assert contradictions([different(NOT_REPLIED, said=ReplyMeaning.GARBLED)]) == ["klas win-1"]
+    assert contradictions([PAID, different(PAID, content=ALTERED)]) == ["klas win-1"]
+    assert contradictions([different(NOT_REPLIED, meaning=ReplyMeaning.GARBLED)]) == ["klas win-1"]
 
 
 def test_how_providers_were_served() -> None:
     second = different(WIN, provider_tx_id="win-2")
     attempts = [
         different(PAID, sent_at=0.0, ended_at=0.2),
-        different(NOT_REPLIED, asked=second, sent_at=0.3, ended_at=2.8),
-        different(NOT_REPLIED, asked=second, sent_at=3.0, ended_at=3.4, said=ReplyMeaning.ASK_AGAIN),
-        different(PAID, asked=second, sent_at=3.2, ended_at=3.6),
-        different(NOT_REPLIED, asked=different(WIN, provider_tx_id="win-3"), sent_at=3.6, ended_at=3.7),
+        different(NOT_REPLIED, content=second, sent_at=0.3, ended_at=2.8),
+        different(NOT_REPLIED, content=second, sent_at=3.0, ended_at=3.4, meaning=ReplyMeaning.ASK_AGAIN),
+        different(PAID, content=second, sent_at=3.2, ended_at=3.6),
+        different(NOT_REPLIED, content=different(WIN, provider_tx_id="win-3"), sent_at=3.6, ended_at=3.7),
     ]
     service = served(attempts)
     assert (service.wins, service.requests, service.sent_again) == (3, 5, 2)

@@ -140,6 +140,9 @@ class GpasDialect(Dialect):
             },
         }
 
+    def status_of(self, what: str) -> int:
+        return self.codes[what][0]
+
     def code_of(self, response: HttpResponse, reply: Fields) -> Hashable:
         if response.status_code == 200:
             return 200, reply["status"]

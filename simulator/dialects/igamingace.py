@@ -146,6 +146,9 @@ class IGamingAceDialect(Dialect):
             "details": {},
         }
 
+    def status_of(self, what: str) -> int:
+        return self.codes[what][0]
+
     def code_of(self, response: HttpResponse, reply: Fields) -> Hashable:
         return response.status_code, int(reply["code"])
 

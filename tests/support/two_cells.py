@@ -21,8 +21,7 @@ from tests.support.servers import Servers, fresh_database, fresh_vhost
 from tests.support.system import INTEGRATIONS, READY_WITHIN_SECONDS, Process, System, running_system
 from worker.database.engine import create_engine
 
-CELL_OF = {name: "main" if turn < 2 else "brand2" for turn, name in enumerate(INTEGRATIONS)}
-"""The first two are klas and gpas, the others hpgames and igamingace."""
+CELL_OF = {name: "brand2" if name in {"hpgames", "igamingace"} else "main" for name in INTEGRATIONS}
 PLAYER = "anna"
 """A player of the same id in both cells, who are two people."""
 

@@ -47,6 +47,14 @@ def is_paid(integration: str, response: Response) -> bool:
     return read_reply(PROVIDERS[integration], "EUR", response)[0] is ReplyMeaning.PAID
 
 
+def assert_own_error(integration: str, response: Response, what: str, status: int) -> None:
+    """Assert that a reply is the provider's own error for `what`, whatever HTTP status the gateway gives it."""
+    assert response.status == status
+    dialect = DIALECTS[integration].speaking_to(PROVIDERS[integration])
+    usual = response._replace(status=dialect.status_of(what))
+    assert dialect.code_of(usual, dialect.fields_of(usual)) == dialect.codes[what], response
+
+
 def assert_paid(response: Response) -> None:
     """Assert that a reply tells klas that its win is paid."""
     assert is_paid("klas", response), response

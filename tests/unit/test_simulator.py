@@ -5,14 +5,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from gateway.providers.base import Provider, Win
+from gateway.providers.base import CallbackRejected, Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.outcome import Outcome, OutcomeCode, Receipt
 from simulator import history
 from simulator.__main__ import app
 from simulator.client import Response
-from simulator.dialects import DIALECTS, read_reply
+from simulator.dialects import DIALECTS, dialect_of, read_reply
+from simulator.dialects.base import FOREIGN_KEY
+from simulator.dialects.values import Facts
 from simulator.history import ReplyMeaning
 from tests.support.paths import ROOT
 from tests.support.system import INTEGRATIONS
@@ -20,7 +22,7 @@ from worker.cli.exit_codes import ExitCode
 
 TRANSFER_ID = "01a1fe25-4589-77e0-bd12-b262aa440f3e"
 RECEIPT = Receipt(TRANSFER_ID, "EUR", 1050, 0, 2050, 50)
-SAID = {
+MEANINGS = {
     OutcomeCode.POSTED: ReplyMeaning.PAID,
     OutcomeCode.REPLAYED: ReplyMeaning.PAID,
     OutcomeCode.UNAVAILABLE: ReplyMeaning.ASK_AGAIN,
@@ -33,7 +35,7 @@ everyone = pytest.mark.parametrize("provider", PROVIDERS.values(), ids=PROVIDERS
 def replied(provider: Provider[Any, Any], result: OutcomeCode) -> Response:
     """Return what the gateway replies to a win with this result."""
     callback = provider.sample_request(Win("3f0a7d3e-8d0c-4b32-8cfd-0d2e0a6f5c11", "anna", "session"))
-    receipt = RECEIPT if SAID.get(result) is ReplyMeaning.PAID else None
+    receipt = RECEIPT if MEANINGS.get(result) is ReplyMeaning.PAID else None
     reply = provider.render(callback, Outcome(result, receipt))
     return Response(reply.status, reply.body, {name.lower(): value for name, value in reply.headers})
 
@@ -41,11 +43,11 @@ def replied(provider: Provider[Any, Any], result: OutcomeCode) -> Response:
 @everyone
 @pytest.mark.parametrize("result", OutcomeCode)
 def test_every_reply_is_understood(provider: Provider[Any, Any], result: OutcomeCode) -> None:
-    said, receipt = read_reply(provider, "EUR", replied(provider, result))
+    meaning, receipt = read_reply(provider, "EUR", replied(provider, result))
     codes = DIALECTS[provider.name].codes
     means_again = codes.get(result) in {codes["unavailable"], codes["unpostable"]}  # as HPGames's general code does
-    assert said is SAID.get(result, ReplyMeaning.ASK_AGAIN if means_again else ReplyMeaning.REFUSED)
-    assert receipt == (history.Receipt(TRANSFER_ID, 2100) if said is ReplyMeaning.PAID else None)
+    assert meaning is MEANINGS.get(result, ReplyMeaning.ASK_AGAIN if means_again else ReplyMeaning.REFUSED)
+    assert receipt == (history.Receipt(TRANSFER_ID, 2100) if meaning is ReplyMeaning.PAID else None)
 
 
 @everyone
@@ -100,3 +102,36 @@ def test_player_without_a_session_has_no_wins_of_a_provider_that_names_sessions_
     ended = CliRunner().invoke(app, arguments, env={"CREDITS_CONFIG": str(ROOT / "gateway/demo.toml")})
     assert ended.exit_code == ExitCode.USAGE
     assert "ID=SESSION" in ended.stderr
+
+
+def configured(name: str, **settings: object) -> Provider[Any, Any]:
+    return build(name, {**INTEGRATIONS[name], **settings}, Currencies())
+
+
+def test_integration_is_read_by_its_own_settings() -> None:
+    confirmed = configured("hpgames", error_codes={"unavailable": 4711, "conflict": 4712})
+    polite = configured("igamingace", unavailable_status=200)
+    for provider in (confirmed, polite):
+        again = replied(provider, OutcomeCode.UNAVAILABLE)
+        assert read_reply(provider, "EUR", again) == (ReplyMeaning.ASK_AGAIN, None)
+        assert read_reply(PROVIDERS[provider.name], "EUR", again)[0] is not ReplyMeaning.ASK_AGAIN
+        conflict = replied(provider, OutcomeCode.CONFLICT)
+        assert read_reply(provider, "EUR", conflict) == (ReplyMeaning.REFUSED, None)
+
+
+@pytest.mark.parametrize(
+    "provider",
+    [
+        *PROVIDERS.values(),
+        configured("gpas", parent_system_id="other"),
+        configured("hpgames", merchant_id="2387a6cc-3651-4473-ae52-e415caea3395"),
+        configured("igamingace", agent_id="Partner02", sign_version=1),
+        configured("igamingace", sign_version="2"),
+        configured("klas", secrets=["new", "old"]),
+    ],
+)
+def test_integration_is_signed_to_by_its_own_settings(provider: Provider[Any, Any]) -> None:
+    request = dialect_of(provider).credit(Facts("player01", "session-1"))
+    provider.authenticate(request)
+    with pytest.raises(CallbackRejected):
+        provider.authenticate(dialect_of(provider).credit(Facts("player01", "session-1"), FOREIGN_KEY))

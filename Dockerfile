@@ -1,4 +1,4 @@
-# One image for all processes: python -m gateway, python -m worker run|operator|migrate|...
+# One image for all processes: python -m gateway, python -m worker run|operator|migrate|..., python -m simulator URL
 ARG PYTHON_IMAGE=python:3.13-slim
 
 FROM ${PYTHON_IMAGE} AS environment
@@ -14,7 +14,8 @@ WORKDIR /app
 COPY gateway gateway
 COPY worker worker
 COPY shared shared
-RUN python -m compileall -q gateway worker shared
+COPY simulator simulator
+RUN python -m compileall -q gateway worker shared simulator
 # A number, so that an orchestrator can see that it is not root.
 USER 10001
 EXPOSE 8080 8081 8090 9100

@@ -5,7 +5,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 PYTHONS := python3.13 python3.12 python3.11 python3
-SOURCES := gateway worker shared tests
+SOURCES := gateway worker shared simulator tests
 UV_COMPILE := $(PY) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate
 

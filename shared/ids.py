@@ -17,11 +17,18 @@ ROUND_ID_CHARACTERS_MAX: Final = 1_000
 ROUND_ID_BYTES_MAX: Final = 2_000
 """PostgreSQL's index of rounds holds 2,704 bytes of round and player id; a player's id has up to 512."""
 
-ID_PATTERN: Final = r"\A[^\x00-\x1f\x7f]+\Z"
+_CONTROLS: Final = r"\x00-\x1F\x7F"
+ID_PATTERN: Final = rf"\A[^{_CONTROLS}]+\Z"
 """The rule for schemas, whose texts are decoded from UTF-8 and so contain no surrogates."""
 
+ID_JSON_PATTERN: Final = rf"^[^{_CONTROLS}]+$"
+"""The same as a JSON schema writes it."""
+
+ROUND_ID_JSON_PATTERN: Final = r"^[^\x00]+$"
+"""The rule for an id of a round, likewise."""
+
 # Python decodes a non-UTF-8 byte of a command line to a lone surrogate, which no database can store.
-_ID: Final = re.compile(r"[^\x00-\x1f\x7f\ud800-\udfff]+")
+_ID: Final = re.compile(rf"[^{_CONTROLS}\ud800-\udfff]+")
 _ROUND_ID: Final = re.compile(r"[^\x00\ud800-\udfff]+")
 
 

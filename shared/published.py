@@ -17,10 +17,6 @@ from shared.settings import Settings
 
 PUBLISHED: Final = frozenset(
     {
-        "klas-demo-secret",
-        "gpas-demo-secret",
-        "hpgames-demo-secret",
-        "igamingace-demo-secret",
         "operator-demo-token",
         "credits",
         "guest",  # RabbitMQ's own account
@@ -33,8 +29,8 @@ PUBLISHED: Final = frozenset(
 PUBLISHED_PREFIX: Final = "demo-"
 """The prefix of every demonstration password and key in compose.yaml."""
 
-PUBLISHED_SUFFIX: Final = "_PASSWORD"
-"""The suffix of every placeholder for a password in deploy/."""
+PUBLISHED_SUFFIXES: Final = ("-demo-secret", "_PASSWORD")
+"""The endings of the providers' secrets in gateway/demo.toml, and of the passwords in deploy/ that yours replace."""
 
 _SECRET_KEYS: Final = frozenset({"secrets", "tokens", "keys"})
 
@@ -55,7 +51,7 @@ def refuse_published_secrets(settings: Settings, table: str) -> None:
 
 def is_published(secret: str) -> bool:
     """Return whether a secret appears in this repository."""
-    return secret in PUBLISHED or secret.startswith(PUBLISHED_PREFIX) or secret.endswith(PUBLISHED_SUFFIX)
+    return secret in PUBLISHED or secret.startswith(PUBLISHED_PREFIX) or secret.endswith(PUBLISHED_SUFFIXES)
 
 
 def is_loopback(address: str) -> bool:

@@ -6,6 +6,7 @@ import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from shared.cell_places import CELL_NAME
+from shared.currency_code import CURRENCY_CHARACTERS_MAX, CURRENCY_CHARACTERS_MIN, is_currency_code
 
 INTEGRATION_NAME: Final = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 IntegrationName = Annotated[str, Field(pattern=INTEGRATION_NAME)]
@@ -18,8 +19,9 @@ CellName = Annotated[str, Field(pattern=CELL_NAME)]
 
 def _currency_code(code: str) -> str:
     """Refuse a code that the tables can't hold, rather than convert it into another currency's."""
-    if not (code.isascii() and code.isalnum() and 3 <= len(code) <= 10 and code == code.upper()):
-        raise ValueError("a currency's code has 3 to 10 digits and upper-case letters, as the provider sends it")
+    if not is_currency_code(code):
+        bounds = f"{CURRENCY_CHARACTERS_MIN} to {CURRENCY_CHARACTERS_MAX}"
+        raise ValueError(f"a currency's code has {bounds} digits and upper-case letters, as the provider sends it")
     return code
 
 

@@ -1,18 +1,8 @@
 """Rules for the names in a request other than ids: each returns the defect of a name, or None."""
 
-from typing import Final
-
 from shared.errors import MoneyError
 from shared.money import Currencies
 from shared.settings import Settings
-
-ID_PATTERN: Final = r"^[^\x00-\x1F\x7F]+$"
-"""The pattern of an id in a JSON schema; the full rule is in `shared.ids`."""
-
-ROUND_ID_PATTERN: Final = r"^[^\x00]+$"
-"""The pattern of a round's id, likewise."""
-
-CURRENCY_PATTERN: Final = r"^[A-Z0-9]{3,10}$"
 
 
 def refuse_currency(currencies: Currencies, currency: str) -> str | None:

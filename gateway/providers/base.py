@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.providers.signing import SigningKeys
 from shared.cell_places import MAIN
+from shared.currency_code import CURRENCY_CHARACTERS_MAX
 from shared.errors import CreditsError, MoneyError, SettingsError
 from shared.ids import ID_CHARACTERS_MAX, ID_PATTERN
 from shared.money import Currencies
@@ -32,7 +33,7 @@ Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS_MAX, pattern=r"\A[
 Id = Annotated[str, msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, pattern=ID_PATTERN)]
 """An identifier, as `shared.ids` defines it."""
 
-CurrencyText = Annotated[str, msgspec.Meta(max_length=10)]
+CurrencyText = Annotated[str, msgspec.Meta(max_length=CURRENCY_CHARACTERS_MAX)]
 """The text of a currency field; `Provider.amount` checks that it is a currency code."""
 
 SENTENCES: Final[Mapping[OutcomeCode, str]] = {

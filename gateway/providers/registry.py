@@ -1,4 +1,4 @@
-"""The providers that a gateway knows, and the integrations made of them. See docs/providers/adding.md."""
+"""The providers that a gateway knows, and the integrations made of them. See docs/providers/adding.md to add one."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -21,10 +21,10 @@ from shared.broker.topology import (
     declare_topology,
     shard_queue,
 )
-from tests.simulator.history import Said
-from tests.simulator.replies import told
+from simulator.client import http_bytes, send_all
+from simulator.dialects import read_reply
+from simulator.history import ReplyMeaning
 from tests.support.broker_users import url_of
-from tests.support.client import http_bytes, send_all
 from tests.support.servers import Servers, fresh_vhost
 from tests.support.system import System, make_topology, running_system
 from worker.cli.exit_codes import ExitCode
@@ -60,11 +60,11 @@ async def system_of(servers: Servers, urls: Urls, workers: int) -> AsyncIterator
         yield system
 
 
-async def pay(system: System) -> Said:
+async def pay(system: System) -> ReplyMeaning:
     provider = system.providers["klas"]
     request = http_bytes("klas", provider.sample_request(Win(str(uuid4()), "anna", "session")))
     (response,) = await send_all(system.url, [request], 1)
-    return told(provider, "EUR", response)[0]
+    return read_reply(provider, "EUR", response)[0]
 
 
 async def test_gateway_waits_for_the_first_worker_and_both_need_no_more_than_their_permissions(
@@ -76,10 +76,10 @@ async def test_gateway_waits_for_the_first_worker_and_both_need_no_more_than_the
         async with httpx.AsyncClient(base_url=system.operations_url) as client, asyncio.timeout(20):
             while "no exchange" not in (reason := (await client.get("/readyz")).json()["reason"]):
                 assert reason == "no connection to the broker"
-        assert await pay(system) is Said.ASK_AGAIN
+        assert await pay(system) is ReplyMeaning.ASK_AGAIN
         system.add_worker()
         await system.until_ready()
-        assert await pay(system) is Said.PAID
+        assert await pay(system) is ReplyMeaning.PAID
         listed = await system.command("dead", "list")
         assert (listed.returncode, listed.stdout) == (ExitCode.OK, "nothing is put aside\n")
 
@@ -92,7 +92,7 @@ async def test_queues_of_an_older_installation_need_nothing_but_the_bindings(ser
         await channel.exchange_delete(EXCHANGE)
     older = Urls(owner, *[await url_of(servers, owner, user) for user in ("gateway", "worker")])
     async with system_of(servers, older, workers=1) as system:
-        assert await pay(system) is Said.PAID
+        assert await pay(system) is ReplyMeaning.PAID
 
 
 async def publish(channel: AbstractChannel, exchange: str, queue: str) -> None:

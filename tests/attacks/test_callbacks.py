@@ -11,7 +11,7 @@ from uuid import uuid4
 import pytest
 
 from gateway.providers.base import Callback, Win
-from tests.support.client import Response, connect, http_bytes, read_response, send_all
+from simulator.client import Response, connect, http_bytes, read_response, send_all
 from tests.support.servers import Servers
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.support.client import connect, read_response
+from simulator.client import connect, read_response
 from tests.support.gateway_process import GatewayProcess, gateway_process, operator_process
 from tests.support.wins import assert_paid, bulk_bytes, responses, win_bytes
 

@@ -3,7 +3,7 @@
 import asyncio
 from pathlib import Path
 
-from tests.support.client import connect, read_response
+from simulator.client import connect, read_response
 from tests.support.gateway_process import (
     REPLY_WITHIN_SECONDS,
     GatewayProcess,

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.client import read_response
+from simulator.client import read_response
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.wins import assert_paid, responses, win_bytes
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.client import connect, http_bytes, read_response, send_all
+from simulator.client import connect, http_bytes, read_response, send_all
 from tests.support.gateway_process import GatewayProcess, environment_of, gateway_process, start_in_vain
 from tests.support.system import INTEGRATIONS
 from tests.support.wins import is_paid, win

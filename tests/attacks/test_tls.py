@@ -9,8 +9,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from simulator.client import Response, connect, http_bytes, send_all
 from tests.support.certificates import Certificate, encrypt_key, make_authority, make_certificate
-from tests.support.client import Response, connect, http_bytes, send_all
 from tests.support.gateway_process import (
     GatewayProcess,
     environment_of,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
+from simulator.client import http_bytes, read_response
 from tests.support.certificates import make_authority, make_certificate
-from tests.support.client import http_bytes, read_response
 from tests.support.gateway_process import REPLY_WITHIN_SECONDS, GatewayProcess, gateway_process
 from tests.support.wins import assert_paid, win, win_bytes
 

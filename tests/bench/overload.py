@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from gateway.ledger_client.concurrency import CALLERS_MAX
+from simulator.client import send_all
 from tests.bench import closed_loop, machine, overload_findings, subjects, traffic
 from tests.bench.closed_loop import CLIENT, Load, requests_file
 from tests.bench.outcomes import Fate, Phase, Told
@@ -25,7 +26,6 @@ from tests.bench.sizing import books_of, delay_commits
 from tests.bench.subjects import Subject
 from tests.bench.suite import Tell
 from tests.bench.wrk import VoidRunError
-from tests.support.client import send_all
 from tests.support.paths import ROOT
 from tests.support.servers import Servers
 from tests.support.system import System

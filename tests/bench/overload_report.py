@@ -17,7 +17,7 @@ PERCENT: Final = 100.0
 _CONNECTIONS: Final = " and ".join(map(str, PEAK_CONNECTIONS))
 NOTES: Final = f"""\
 Everything runs on the machine named below: servers, one gateway, one worker, default settings, and the
-client, which shares the processors with them. 10,000 players, four providers in turn, new wins.
+client, which shares the processors with them. 10,000 players, the providers in turn, new wins.
 
 - *The peak* is what is paid a second in a closed loop before, the better of
   {_CONNECTIONS} connections, {PEAK_SECONDS:.0f} s each.

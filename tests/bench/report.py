@@ -13,7 +13,7 @@ LATENCIES: Final = {"p50 ms": 0.5, "p99 ms": 0.99, "p99.9 ms": 0.999, "max ms": 
 NOTES: Final = """\
 Everything runs on the machine named below: servers, gateway, worker, and the load client, which shares the
 processors with them. PostgreSQL syncs every commit. One gateway, one worker, default settings; 10,000
-players, four providers in turn.
+players, the providers in turn.
 
 - *Closed loop*: each connection sends its next request when it has its reply. By wrk, which adds to its
   latencies what slow replies held back.

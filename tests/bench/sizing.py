@@ -15,13 +15,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.settings import BrokerSettings, WorkerSettings
 from shared.settings_http import GatewaySettings
+from simulator.client import send_all
 from tests.bench import closed_loop, machine, subjects, traffic
 from tests.bench.closed_loop import Load
 from tests.bench.points import COMMIT, Point, Sizes
 from tests.bench.subjects import Subject
 from tests.bench.suite import PEAK_CONNECTIONS, Tell
 from tests.bench.wrk import VoidRunError
-from tests.support.client import send_all
 from tests.support.servers import Servers
 
 PLAYERS: Final = 1_000

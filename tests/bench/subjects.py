@@ -22,7 +22,7 @@ from tests.bench.traffic import PLAYERS, player
 from tests.support.servers import Servers, fresh_database
 from tests.support.servers.reaper import Reaper
 from tests.support.servers.server import free_ports
-from tests.support.system import READY_WITHIN_SECONDS, SESSION, Process, System, running_system
+from tests.support.system import READY_WITHIN_SECONDS, SESSION, WITH_SESSIONS, Process, System, running_system
 from worker.database.engine import create_engine
 from worker.database.migrate import migrate
 from worker.database.schema import players, sessions, transfers, wallets
@@ -170,7 +170,7 @@ async def _until_ready(url: str, process: Process) -> None:
 
 
 async def add_players(engine: AsyncEngine) -> None:
-    """Add the players, each with two wallets and a gpas session."""
+    """Add the players, each with two wallets, and a session where wins name sessions only."""
     ids, now = [player(number) for number in range(PLAYERS)], datetime.now(UTC)
     rows = {
         players: [{"id": i, "currency": "EUR", "created_at": now} for i in ids],
@@ -187,7 +187,9 @@ async def add_players(engine: AsyncEngine) -> None:
             for kind in Wallet
         ],
         sessions: [
-            {"integration": "gpas", "id": SESSION + i, "player_id": i, "currency": "EUR", "opened_at": now} for i in ids
+            {"integration": name, "id": SESSION + i, "player_id": i, "currency": "EUR", "opened_at": now}
+            for name in WITH_SESSIONS
+            for i in ids
         ],
     }
     async with engine.begin() as connection:

@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Final
 
+from simulator.client import send_all
 from tests.bench import closed_loop, growth, machine, offered, pgbench, subjects, traffic
 from tests.bench.closed_loop import Load
 from tests.bench.findings import Findings, Growth, Plan
 from tests.bench.processes import memory
 from tests.bench.subjects import Subject
 from tests.bench.wrk import VoidRunError
-from tests.support.client import send_all
 from tests.support.servers import Servers
 from tests.support.system import System
 

@@ -22,7 +22,7 @@ import msgspec
 
 from tests.bench.open_loop import HEAD_START_SECONDS, IDLE_SECONDS_MAX, due_times
 from tests.bench.outcomes import Ended, Fate, Phase, Told
-from tests.bench.traffic import PAID, TURNS, WINDOW_SECONDS, read
+from tests.bench.traffic import PAID, PAID_BEFORE, TURNS, WINDOW_SECONDS, read
 
 SWEEP_SECONDS: Final = 0.05
 """So often those whose window has ended are looked for."""
@@ -40,8 +40,6 @@ _SENT_AT_ONCE: Final = 64
 """A client that is late with sending still reads after so many."""
 
 _REPLY_BYTES_MAX: Final = 65_536
-_ALREADY_PAID: Final = {"igamingace": b'"code":11'}
-"""What stands in a reply to a repeat, of an integration whose repeats don't get the original reply."""
 
 
 class Attempt:
@@ -246,7 +244,7 @@ def _is_whole(reply: bytes) -> bool:
 
 def _fate(attempt: Attempt, reply: bytes) -> Fate:
     turn = TURNS[attempt.number % len(TURNS)]
-    if PAID[turn] in reply or (attempt.insists and _ALREADY_PAID.get(turn, PAID[turn]) in reply):
+    if PAID[turn] in reply or (attempt.insists and PAID_BEFORE[turn] in reply):
         return Fate.PAID
     return Fate.ASK_AGAIN
 

@@ -5,7 +5,7 @@ from typing import Final
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from tests.simulator.history import Asked, Books, Posted, Receipt
+from simulator.history import Books, Content, Posted, Receipt
 
 _TRANSFERS: Final = """
 SELECT integration, provider_tx_id, player_id, currency, amount_minor,
@@ -23,7 +23,7 @@ async def read_books(engine: AsyncEngine) -> Books:
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="REPEATABLE READ")
         posted = [
-            Posted(Asked(*row[:5]), Receipt(str(row[5]), int(row[6])), int(row[7]))
+            Posted(Content(*row[:5]), Receipt(str(row[5]), int(row[6])), int(row[7]))
             for row in await connection.execute(text(_TRANSFERS))
         ]
         balances = {row[0]: int(row[1]) for row in await connection.execute(text(_BALANCES))}

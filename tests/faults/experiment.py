@@ -7,10 +7,10 @@ from typing import Final
 
 import msgspec
 
+from simulator.history import GAP_SECONDS_MIN, Attempt, ReplyMeaning, Service, Verdict, served
+from simulator.senders import Behaviour
 from tests.faults.books import read_books
 from tests.faults.rig import Rig, SettingsOf, rigged
-from tests.simulator.history import GAP_SECONDS_MIN, Attempt, Said, Service, Verdict, served
-from tests.simulator.senders import Manners
 from tests.support.servers import Servers
 
 WINS_PER_SECOND: Final = 60.0
@@ -43,9 +43,9 @@ class Fault(msgspec.Struct, frozen=True):
     """Whether wins are lost that were told as paid, as where no commit waits for a replica."""
 
     @property
-    def manners(self) -> Manners:
+    def behaviour(self) -> Behaviour:
         """What providers do. A lost win may be paid with whatever content comes first: none is altered."""
-        usual = Manners(hurry=self.hurry, retries=self.retries)
+        usual = Behaviour(hurry=self.hurry, retries=self.retries)
         return msgspec.structs.replace(usual, altered=0.0) if self.loses else usual
 
 
@@ -100,7 +100,7 @@ class Trial(msgspec.Struct, frozen=True):
 
 async def run(servers: Servers, fault: Fault) -> Trial:
     """Let a system undergo a fault."""
-    async with rigged(servers, fault.manners, settings_of=fault.settings_of) as rig:
+    async with rigged(servers, fault.behaviour, settings_of=fault.settings_of) as rig:
         async with asyncio.TaskGroup() as group:  # when the strike fails, nobody sends on
             group.create_task(rig.senders.send(fault.wins_per_second, SECONDS_MAX))
             await asyncio.sleep(BEFORE_SECONDS)
@@ -118,7 +118,7 @@ async def run(servers: Servers, fault: Fault) -> Trial:
             fault=fault.name,
             retries=fault.retries,
             service=msgspec.structs.replace(served(attempts, gap_seconds_min), unpaid=served(binding).unpaid),
-            verdict=rig.loss.judge(attempts, await read_books(rig.engine), confirmed),
+            verdict=rig.loss.check_history(attempts, await read_books(rig.engine), confirmed),
             confirmed=len(confirmed),
             lasted_seconds=healed_at - struck_at,
             recovered_seconds=_recovered(attempts, rig.replaced_at or healed_at),
@@ -130,5 +130,5 @@ async def run(servers: Servers, fault: Fault) -> Trial:
 
 
 def _recovered(attempts: list[Attempt], since: float) -> float:
-    ends = [a.ended_at for a in attempts if a.said is Said.PAID and a.sent_at >= since]
+    ends = [a.ended_at for a in attempts if a.meaning is ReplyMeaning.PAID and a.sent_at >= since]
     return min(ends, default=float("inf")) - since

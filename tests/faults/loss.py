@@ -9,15 +9,15 @@ from typing import Final
 
 import msgspec
 
-from tests.simulator.history import (
+from simulator.history import (
     Attempt,
     Books,
     Identity,
-    Said,
+    ReplyMeaning,
     Verdict,
-    Wrong,
+    Violation,
+    check_history,
     contradictions,
-    judge,
 )
 
 
@@ -40,13 +40,13 @@ class Loss(msgspec.Struct, frozen=True):
         """Tell whether a reply was true when it was given, and is not any more."""
         return attempt.ended_at <= self.until and _told(attempt) in self.transfers
 
-    def judge(self, attempts: Iterable[Attempt], books: Books, confirmed: Collection[Identity]) -> Verdict:
+    def check_history(self, attempts: Iterable[Attempt], books: Books, confirmed: Collection[Identity]) -> Verdict:
         """Hold against the ledger what is not excused, and what is against itself."""
         attempts = list(attempts)
         binding = [attempt for attempt in attempts if not self.excuses(attempt)]
-        found = dict(judge(binding, books, confirmed=confirmed).found)
+        found = dict(check_history(binding, books, confirmed=confirmed).found)
         if untrue := contradictions(attempt for attempt in attempts if self.excuses(attempt)):
-            found[Wrong.UNTRUE] = [*found.get(Wrong.UNTRUE, ()), *untrue]
+            found[Violation.UNTRUE] = [*found.get(Violation.UNTRUE, ()), *untrue]
         return Verdict(found)
 
 
@@ -54,13 +54,13 @@ NO_LOSS: Final = Loss(0.0, frozenset())
 
 
 def _told(attempt: Attempt) -> tuple[Identity, str] | None:
-    if attempt.said is not Said.PAID or attempt.receipt is None:
+    if attempt.meaning is not ReplyMeaning.PAID or attempt.receipt is None:
         return None
-    return attempt.asked.identity, attempt.receipt.transfer_id
+    return attempt.content.identity, attempt.receipt.transfer_id
 
 
 def lost_between(attempts: Iterable[Attempt], books: Books, until: float) -> Loss:
     """Return what had been told as paid until a moment and is not in the books."""
     told = {_told(attempt) for attempt in attempts if attempt.ended_at <= until}
-    held = {(posted.asked.identity, posted.receipt.transfer_id) for posted in books.posted}
+    held = {(posted.content.identity, posted.receipt.transfer_id) for posted in books.posted}
     return Loss(until, frozenset(each for each in told if each is not None and each not in held))

@@ -12,9 +12,9 @@ import msgspec
 from redis.asyncio import Redis
 
 from gateway.providers.base import Win
+from simulator.history import ReplyMeaning
 from tests.faults.experiment import Strike
 from tests.faults.rig import PLAYERS, Rig
-from tests.simulator.history import Said
 from tests.support.servers import Servers
 from tests.support.system import SESSION
 from worker.database.schema import CACHE_KEY_BYTES
@@ -66,7 +66,7 @@ def poisoned(poison: Poison) -> Strike:
     async def strike(rig: Rig) -> None:
         pairs = [_twins(f"player{number:03}") for number in range(PLAYERS)]
         paid = await asyncio.gather(*(rig.senders.send_one(INTEGRATION, first) for first, _ in pairs))
-        assert set(paid) == {Said.PAID}, paid
+        assert set(paid) == {ReplyMeaning.PAID}, paid
         async with Redis.from_url(rig.servers.cache_url) as redis:
             for first, second in pairs:
                 key, entry = await _entry(redis, first.provider_tx_id)
@@ -76,7 +76,7 @@ def poisoned(poison: Poison) -> Strike:
         # The repeats make the guess fail that all is new, and Redis be asked.
         sent = [rig.senders.send_one(INTEGRATION, win) for pair in pairs for win in pair]
         paid = await asyncio.gather(*sent)
-        assert set(paid) == {Said.PAID}, paid
+        assert set(paid) == {ReplyMeaning.PAID}, paid
         await _until_logged(rig)
 
     return strike

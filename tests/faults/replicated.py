@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import asyncpg
 
+from simulator.history import Identity
 from tests.faults.books import read_books
 from tests.faults.experiment import WINS_PER_SECOND, Fault, Strike
 from tests.faults.injections import BEYOND_WINDOW_SECONDS
 from tests.faults.loss import lost_between
 from tests.faults.rig import POLL_SECONDS, Rig, SettingsOf
-from tests.simulator.history import Identity
 from tests.support.servers import Servers
 from tests.support.servers.replicated import Machine, Replicated
 from tests.support.servers.server import PASSWORD, USER

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+from simulator.history import Violation
 from tests.faults.experiment import Trial
-from tests.simulator.history import Wrong
 
 _HEADING = (
     "fault",
@@ -18,7 +18,7 @@ _HEADING = (
     "unavailable s",
     "slowest reply s",
     "recovered in s",
-    *Wrong,
+    *Violation,
     "put aside",
     "verdict",
 )

@@ -13,11 +13,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.broker.topology import DEAD_QUEUE, UNSIGNED_QUEUE
 from shared.settings import LedgerSettings
+from simulator.history import Identity
+from simulator.senders import Behaviour, Player, Senders
 from tests.bench.processes import cpu_us
 from tests.faults.loss import NO_LOSS, Loss
 from tests.faults.proxy import Proxy, wired
-from tests.simulator.history import Identity
-from tests.simulator.senders import Manners, Player, Senders
 from tests.support.servers import Servers, fresh_database, fresh_vhost
 from tests.support.system import SESSION, Process, System, running_system
 from worker.database.engine import create_engine
@@ -111,7 +111,7 @@ class Rig:
 
 @asynccontextmanager
 async def rigged(
-    servers: Servers, manners: Manners, workers: int = 2, settings_of: SettingsOf | None = None
+    servers: Servers, behaviour: Behaviour, workers: int = 2, settings_of: SettingsOf | None = None
 ) -> AsyncIterator[Rig]:
     """Start a system with a wire between each two parts, and providers who don't send yet."""
     broker_url, database_url = await fresh_vhost(servers), await fresh_database(servers)
@@ -146,7 +146,7 @@ async def rigged(
                 system.url,
                 system.providers,
                 [Player(player_id, f"{SESSION}{player_id}") for player_id in player_ids],
-                manners,
+                behaviour,
             ),
             engine,
             broker_url.rpartition("/")[2],

@@ -16,13 +16,13 @@ from gateway.providers.base import Win
 from shared.errors import LedgerUnavailable
 from shared.queries import FindPlayer
 from shared.settings import BrokerSettings
+from simulator.history import ReplyMeaning
+from simulator.senders import Senders
 from tests.faults.cluster import of_workers
 from tests.faults.experiment import Fault, run
 from tests.faults.injections import BEYOND_WINDOW_SECONDS
 from tests.faults.proxy import Proxy, wired
 from tests.faults.rig import Rig
-from tests.simulator.history import Said
-from tests.simulator.senders import Senders
 from tests.support.servers import Servers, fresh_vhost
 from tests.support.servers.cluster import Cluster, running_cluster, why_no_cluster
 from tests.support.servers.server import free_ports
@@ -55,7 +55,7 @@ async def test_cluster_of_the_files_in_deploy_pays_with_the_accounts_that_these_
     ) as system:
         await system.add_players(["anna"])
         senders = Senders(system.url, system.providers, [])
-        assert await senders.send_one("klas", Win(str(uuid4()), "anna", "session")) is Said.PAID
+        assert await senders.send_one("klas", Win(str(uuid4()), "anna", "session")) is ReplyMeaning.PAID
         senders.close()
 
 

@@ -53,7 +53,7 @@ async def simulate(url: str, *arguments: str) -> tuple[int, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
-        "tests.simulator",
+        "simulator",
         url,
         *arguments,
         cwd=ROOT,

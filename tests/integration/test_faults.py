@@ -8,11 +8,11 @@ from contextlib import suppress
 
 import pytest
 
+from simulator.history import Violation
 from tests.faults.experiment import Fault, run
 from tests.faults.faults import FAULTS
 from tests.faults.proxy import wired
 from tests.faults.rig import Rig
-from tests.simulator.history import Wrong
 from tests.support.servers import Servers
 
 
@@ -32,7 +32,7 @@ async def test_worker_that_says_paid_and_pays_nothing_is_found_out(servers: Serv
 
     trial = await run(servers, Fault("lies", strike))
     assert not trial.holds
-    assert trial.verdict.counts[Wrong.MISSING]
+    assert trial.verdict.counts[Violation.MISSING]
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

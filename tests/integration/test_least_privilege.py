@@ -4,8 +4,8 @@ from asyncio import to_thread
 from pathlib import Path
 
 from gateway.providers.base import Win
-from tests.simulator.history import Said
-from tests.simulator.senders import Senders
+from simulator.history import ReplyMeaning
+from simulator.senders import Senders
 from tests.support.servers import Servers
 from tests.support.system import running_system
 
@@ -17,7 +17,7 @@ async def test_gateway_pays_without_knowing_of_database_or_cache(servers: Server
         await system.add_players(["anna"])
         senders = Senders(system.url, system.providers, [])
         for _ in range(2):
-            assert await senders.send_one("klas", Win(PAID, "anna", "")) is Said.PAID
+            assert await senders.send_one("klas", Win(PAID, "anna", "")) is ReplyMeaning.PAID
         senders.close()
         known = await to_thread(Path(f"/proc/{system.gateway.pid}/environ").read_text)
         assert servers.database_url.rpartition("/")[0] not in known

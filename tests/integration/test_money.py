@@ -5,16 +5,19 @@ import random
 import signal
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from uuid import UUID
 
 import pytest
 
 from gateway.providers.base import Win
 from shared.money import Currencies
-from tests.support.client import Response, http_bytes, send_all
+from simulator.client import Response, http_bytes, send_all
+from simulator.dialects import dialect_of
+from simulator.history import ReplyMeaning
 from tests.support.servers import Servers, fresh_database
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
+from tests.support.wins import PROVIDERS
 
 CONNECTIONS = 200
 PLAYERS = [f"player{n:03}" for n in range(100)]
@@ -33,43 +36,18 @@ class Reply(NamedTuple):
     """What a provider reads from a response."""
 
     paid: bool
-    transfer_id: str | None
-    balance: str | None
+    transfer_id: str
+    balance: str
 
 
 def read(integration: str, response: Response) -> Reply:
     """Read a provider's reply as the provider would."""
-    body: dict[str, Any] = response.json
-    match integration:
-        case "klas":
-            paid, transfer_id, balance = (
-                body["status_code"] == "OK",
-                body.get("casino_transfer_id"),
-                body.get("balance"),
-            )
-        case "gpas":
-            paid, transfer_id, balance = (
-                body.get("status") == "CONFIRMED",
-                body.get("movementId"),
-                body.get("leftBalance"),
-            )
-        case "hpgames":
-            paid, transfer_id, balance = (
-                body["errorCode"] == 0,
-                body.get("accountTransactionId"),
-                body.get("balance"),
-            )
-        case _:
-            paid, transfer_id, balance = (
-                body["code"] in {0, 11},
-                body.get("platformTransactionID"),
-                body.get("balance"),
-            )
-    return Reply(paid, transfer_id, None if balance is None else str(balance))
+    meaning, transfer_id, balance = dialect_of(PROVIDERS[integration]).read(response)
+    return Reply(meaning is ReplyMeaning.PAID, transfer_id, balance)
 
 
 def make_wins(system: System, count: int, seed: int, players: Sequence[str] = PLAYERS) -> list[Sent]:
-    """Make different wins of all four providers."""
+    """Make different wins of all providers."""
     chance = random.Random(seed)
     made = []
     for n in range(count):
@@ -145,7 +123,6 @@ async def assert_every_reply_is_in_the_books(system: System, told: dict[tuple[st
     for integration, provider_tx_id, transfer_id, balance_minor in rows:
         (reply,) = told[integration, provider_tx_id]
         assert reply.transfer_id == transfer_id
-        assert reply.balance is not None
         assert euro.to_minor(reply.balance, "EUR") == balance_minor
 
 

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.operations import Kind, Wallet
-from tests.support.client import connect, read_response
+from simulator.client import connect, read_response
 from tests.support.commands import INHERITED, until_ready
 from tests.support.credits import win
 from tests.support.operator_api import TOKEN, Api, path_of

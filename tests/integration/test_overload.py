@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gateway.providers.base import Win
+from simulator.client import Response, http_bytes, send_all
+from simulator.dialects import read_reply
+from simulator.history import ReplyMeaning
 from tests.bench.sizing import delay_commits
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import Response, http_bytes, send_all
 from tests.support.servers import Servers
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 
@@ -34,9 +34,9 @@ def requests_of(system: System) -> list[tuple[str, bytes]]:
     return made
 
 
-def said(system: System, requests: Sequence[tuple[str, bytes]], responses: Sequence[Response]) -> list[Said]:
+def said(system: System, requests: Sequence[tuple[str, bytes]], responses: Sequence[Response]) -> list[ReplyMeaning]:
     return [
-        told(system.providers[name], "EUR", response)[0]
+        read_reply(system.providers[name], "EUR", response)[0]
         for (name, _), response in zip(requests, responses, strict=True)
     ]
 
@@ -68,9 +68,9 @@ async def test_wins_beyond_what_the_ledger_can_pay_are_turned_away_and_paid_when
         turned_away = 0
         for _ in range(ROUNDS_MAX):
             answers = said(system, left, await send_all(system.url, [request for _, request in left], CONNECTIONS))
-            assert set(answers) <= {Said.PAID, Said.ASK_AGAIN}
+            assert set(answers) <= {ReplyMeaning.PAID, ReplyMeaning.ASK_AGAIN}
             paid_before = len(requests) - len(left)
-            left = [each for each, answer in zip(left, answers, strict=True) if answer is Said.ASK_AGAIN]
+            left = [each for each, answer in zip(left, answers, strict=True) if answer is ReplyMeaning.ASK_AGAIN]
             turned_away += len(left)
             # Who was turned away was never sent: it can't be posted behind its provider's back.
             assert await posted(system) == len(requests) - len(left) > paid_before

@@ -15,8 +15,8 @@ import pytest
 from redis.asyncio import Redis
 
 from gateway.providers.base import Win
-from tests.simulator.history import Said
-from tests.simulator.senders import Manners, Senders
+from simulator.history import ReplyMeaning
+from simulator.senders import Behaviour, Senders
 from tests.support.audits import audit_of
 from tests.support.servers import Server, Servers
 from tests.support.servers.restorable import RestorableServer, running_restorable_server
@@ -60,19 +60,19 @@ class Drill:
 
     async def pay(self, wins: Sequence[Sent]) -> list[str]:
         """Send wins until each is told as paid; return the ids of the transfers that were told."""
-        senders = Senders(self.system.url, self.system.providers, (), Manners(hurry=10))
+        senders = Senders(self.system.url, self.system.providers, (), Behaviour(hurry=10))
         said = await asyncio.gather(*(senders.send_one(*sent) for sent in wins))
         senders.close()
-        assert said == [Said.PAID] * len(wins)
-        told = {a.asked.provider_tx_id: a.receipt.transfer_id for a in senders.attempts if a.receipt}
+        assert said == [ReplyMeaning.PAID] * len(wins)
+        told = {a.content.provider_tx_id: a.receipt.transfer_id for a in senders.attempts if a.receipt}
         return [told[win.provider_tx_id] for _, win in wins]
 
     async def send_in_vain(self, wins: Sequence[Sent]) -> None:
         """Send wins once, and see that none is told as paid."""
-        senders = Senders(self.system.url, self.system.providers, (), Manners(retries=False))
+        senders = Senders(self.system.url, self.system.providers, (), Behaviour(retries=False))
         said = await asyncio.gather(*(senders.send_one(*sent) for sent in wins))
         senders.close()
-        assert set(said) <= {Said.ASK_AGAIN, None}
+        assert set(said) <= {ReplyMeaning.ASK_AGAIN, None}
 
     async def until_cached(self, wins: Sequence[Sent]) -> None:
         """Return when Redis says of each of these wins that it is paid."""

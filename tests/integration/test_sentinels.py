@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from gateway.providers.base import Win
-from tests.simulator.history import Said
-from tests.simulator.senders import Senders
+from simulator.history import ReplyMeaning
+from simulator.senders import Senders
 from tests.support.caches import ONE, TWO, cache_on, put, transfer
 from tests.support.fake_sentinel import fake_sentinel, url_of
 from tests.support.servers import Servers
@@ -278,7 +278,7 @@ async def test_worker_starts_and_pays_while_all_sentinels_are_away(servers: Serv
         senders = Senders(system.url, system.providers, [])
         win = Win("5e5f5bd2-0f9f-4f3e-9d58-6a3d9d2a0c12", "anna", "")
         for _ in range(2):
-            assert await senders.send_one("klas", win) is Said.PAID
+            assert await senders.send_one("klas", win) is ReplyMeaning.PAID
         senders.close()
         (worker,) = system.workers
         assert worker.is_running

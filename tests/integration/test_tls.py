@@ -11,8 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.providers.base import Win
-from tests.simulator.history import Said
-from tests.simulator.senders import Senders
+from simulator.history import ReplyMeaning
+from simulator.senders import Senders
 from tests.support.caches import EPOCH, LATER, ONE, cache_on, put, transfer
 from tests.support.commands import Ended, run
 from tests.support.fake_sentinel import fake_sentinel
@@ -76,12 +76,12 @@ async def system(tls: TlsServers, authority: Authority) -> AsyncIterator[System]
 async def test_win_is_paid_over_tls_to_all_three_servers(tls: TlsServers, system: System) -> None:
     senders = Senders(system.url, system.providers, [])
     win = Win("5e5f5bd2-0f9f-4f3e-9d58-6a3d9d2a0c11", "anna", "")
-    assert await senders.send_one("klas", win) is Said.PAID
+    assert await senders.send_one("klas", win) is ReplyMeaning.PAID
     (worker,) = system.workers
     await worker.end()
     worker.start()
     await system.until_ready()
-    assert await senders.send_one("klas", win) is Said.PAID
+    assert await senders.send_one("klas", win) is ReplyMeaning.PAID
     senders.close()
     assert await system.query("SELECT count(*) FROM transfers") == [(1,)]
     unencrypted = (

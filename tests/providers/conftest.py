@@ -5,7 +5,8 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.dialects.base import Dialect, Facts
+from simulator.dialects.base import Dialect
+from simulator.dialects.values import Facts
 from tests.support.servers import fresh_database
 from tests.support.stack import HASTY_SECONDS, Stack, embedded_stack
 

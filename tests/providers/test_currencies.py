@@ -5,14 +5,15 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.dialects import gpas, hpgames, igamingace, klas
-from tests.support.dialects.base import Dialect, Facts
+from simulator.dialects import DIALECTS, igamingace
+from simulator.dialects.base import Dialect
+from simulator.dialects.values import Facts
 from tests.support.servers import fresh_database
 from tests.support.stack import Stack, embedded_stack
 
-DIALECTS: tuple[Dialect, ...] = (klas.DIALECT, gpas.DIALECT, hpgames.DIALECT, igamingace.DIALECT)
-ANY_DECIMALS = DIALECTS[:3]
-"""iGamingAce signs exactly two decimals, so it can tell no finer amount."""
+ANY_DECIMALS = [dialect for dialect in DIALECTS.values() if dialect.decimals_max is None]
+OF_ANY_CURRENCY = [dialect for dialect in DIALECTS.values() if "currency" not in dialect.silent_about]
+WITH_CURRENCY = [dialect for dialect in DIALECTS.values() if dialect.currency_field]
 
 COINS = {"BTC": 8, "USDT": 6}
 LARGEST = "9999999999999999.99"
@@ -25,8 +26,7 @@ async def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         database_url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('ledger')}/credits.db"
     else:
         database_url = await fresh_database(request.getfixturevalue("servers"))
-    integrations = {d.name: {**d.settings, "reply_within_seconds": 30} for d in DIALECTS}
-    integrations["igamingace"].pop("currency", None)  # each player's own
+    integrations = {name: {**dialect.settings, "reply_within_seconds": 30} for name, dialect in DIALECTS.items()}
     async with embedded_stack(database_url, integrations, currencies=COINS) as running:
         yield running
         assert await running.broken_invariants() == []
@@ -35,8 +35,15 @@ async def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 async def new_player(stack: Stack, currency: str) -> Facts:
     facts = Facts(player_id=f"player{uuid4().hex[:12]}", session_id=f"session-{uuid4()}", currency=currency)
     await stack.add_player(facts.player_id, currency)
-    await stack.open_session("gpas", facts.session_id, facts.player_id)
+    await open_sessions(stack, facts)
     return facts
+
+
+async def open_sessions(stack: Stack, facts: Facts) -> None:
+    """Open the session where wins name sessions only, in the currency of the facts."""
+    for name, dialect in DIALECTS.items():
+        if dialect.names_sessions_only:
+            await stack.open_session(name, facts.session_id, facts.player_id, facts.currency)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +92,7 @@ async def test_finer_amount_than_the_currency_has_is_refused_and_not_rounded(
     assert await stack.transfers(facts.player_id) == []
 
 
-@pytest.mark.parametrize("dialect", DIALECTS, ids=repr)
+@pytest.mark.parametrize("dialect", DIALECTS.values(), ids=repr)
 async def test_eighteen_digits_are_paid_and_nothing_more_fits_beside_them(stack: Stack, dialect: Dialect) -> None:
     facts = await new_player(stack, "EUR")
     larger = facts.another()
@@ -101,12 +108,12 @@ async def test_eighteen_digits_are_paid_and_nothing_more_fits_beside_them(stack:
     assert dialect.read_paid(repeated, facts, replay=True).balance == LARGEST
 
 
-@pytest.mark.parametrize("dialect", ANY_DECIMALS, ids=repr)
+@pytest.mark.parametrize("dialect", OF_ANY_CURRENCY, ids=repr)
 async def test_player_is_paid_in_each_currency_they_hold(stack: Stack, dialect: Dialect) -> None:
     euros = await new_player(stack, "EUR")
     await stack.add_player(euros.player_id, "JPY")
     yen = euros.another(currency="JPY", amount="7", session_id=f"session-{uuid4()}")
-    await stack.open_session("gpas", yen.session_id, yen.player_id, "JPY")
+    await open_sessions(stack, yen)
     for facts, told in ((euros, "10.5"), (yen, "7")):
         response = await stack.send(dialect.name, dialect.credit(facts))
         assert dialect.read_paid(response, facts, replay=False).balance == told
@@ -114,7 +121,7 @@ async def test_player_is_paid_in_each_currency_they_hold(stack: Stack, dialect: 
     assert await stack.balance(euros.player_id, "JPY") == 7
 
 
-@pytest.mark.parametrize("dialect", [klas.DIALECT, hpgames.DIALECT], ids=repr)
+@pytest.mark.parametrize("dialect", WITH_CURRENCY, ids=repr)
 async def test_win_in_a_currency_that_the_player_does_not_hold_is_refused(stack: Stack, dialect: Dialect) -> None:
     facts = await new_player(stack, "EUR")
     for currency in ("JPY", "XYZ"):

@@ -11,10 +11,10 @@ from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
 from shared.outcome import Holder, OutcomeCode
+from simulator.dialects.gpas import DIALECT, PARENT
+from simulator.dialects.values import Facts
 from tests.providers.conformance import Conformance
 from tests.providers.verbs import Verbs
-from tests.support.dialects.base import Facts
-from tests.support.dialects.gpas import DIALECT, PARENT
 from tests.support.stack import Stack
 
 PUBLISHED_BODY: Final = (

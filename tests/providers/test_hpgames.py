@@ -12,10 +12,11 @@ from gateway.providers import hpgames
 from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
+from simulator.dialects.base import FOREIGN_KEY, body_of
+from simulator.dialects.hpgames import DIALECT, MERCHANT, sent
+from simulator.dialects.values import Facts
 from tests.providers.conformance import Conformance
 from tests.providers.verbs import Verbs
-from tests.support.dialects.base import FOREIGN_KEY, Facts, body_of, content
-from tests.support.dialects.hpgames import DIALECT, MERCHANT, sent
 from tests.support.stack import Stack
 
 PUBLISHED_REQUEST: Final[dict[str, Any]] = {
@@ -179,8 +180,8 @@ async def test_players_token_stays_out_of_the_books(stack: Stack, facts: Facts) 
 async def test_codes_that_were_confirmed_replace_ours(stack: Stack, facts: Facts) -> None:
     await stack.send(CONFIRMED, SURE.credit(facts))
     conflict = await stack.send(CONFIRMED, SURE.credit(facts.but(amount="1.00")))
-    assert content(conflict)["errorCode"] == "4711"
-    assert content(await stack.send(CONFIRMED, SURE.credit(facts, FOREIGN_KEY)))["errorCode"] == "4712"
+    assert SURE.exact_fields(conflict)["errorCode"] == "4711"
+    assert SURE.exact_fields(await stack.send(CONFIRMED, SURE.credit(facts, FOREIGN_KEY)))["errorCode"] == "4712"
 
 
 def test_start_says_which_codes_nobody_confirmed() -> None:

@@ -8,8 +8,9 @@ import pytest
 
 from gateway.callback import REJECTED_ITEMS_MAX
 from gateway.providers.base import Callback
-from tests.support.dialects.base import FOREIGN_KEY, Facts, content
-from tests.support.dialects.hpgames import DIALECT, sent
+from simulator.dialects.base import FOREIGN_KEY
+from simulator.dialects.hpgames import DIALECT, sent
+from simulator.dialects.values import Facts
 from tests.support.stack import Stack
 
 SMALL: Final = "hpgames-small"
@@ -25,7 +26,7 @@ def _bulk(*items: Callback | bytes) -> Callback:
 
 
 def _answers(response: httpx.Response) -> list[dict[str, Any]]:
-    said = content(response)
+    said = DIALECT.exact_fields(response)
     assert response.status_code == 200
     assert list(said) == ["creditResponses"]
     answers = said["creditResponses"]

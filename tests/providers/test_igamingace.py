@@ -10,10 +10,11 @@ from gateway.providers.base import Callback
 from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
+from simulator.dialects.base import body_of, take_message
+from simulator.dialects.igamingace import AGENT, DIALECT, form_of, sent, signature_of
+from simulator.dialects.values import Facts
 from tests.providers.conformance import Conformance
 from tests.providers.verbs import Verbs
-from tests.support.dialects.base import Facts, body_of, content, take_message
-from tests.support.dialects.igamingace import AGENT, DIALECT, form_of, sent, signature_of
 from tests.support.stack import Stack
 
 PUBLISHED_SIGN: Final = "C299A37986C806F27CCBC8D8599E0C8DA732D1604B934917C1ABC0999C244C0D"
@@ -275,7 +276,7 @@ async def test_silence_of_the_ledger_is_http_200_where_the_operator_says_so(stac
     with stack.unreachable():
         response = await stack.send(POLITE, DIALECT.at(POLITE).credit(facts))
     assert response.status_code == 200
-    assert take_message(content(response), "message") == {"code": "1"}
+    assert take_message(DIALECT.exact_fields(response), "message") == {"code": "1"}
 
 
 def test_it_waits_eight_seconds_unless_told_otherwise() -> None:

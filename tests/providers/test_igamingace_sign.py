@@ -15,8 +15,9 @@ from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.operations import Credit
 from shared.outcome import Holder, Outcome, OutcomeCode
-from tests.support.dialects.base import KEY, Facts, Fields, body_of
-from tests.support.dialects.igamingace import AGENT, DIALECT, sent, signature_of
+from simulator.dialects.base import KEY, Fields, body_of
+from simulator.dialects.igamingace import AGENT, DIALECT, sent, signature_of
+from simulator.dialects.values import Facts
 
 USER: Final = "Player01"
 BET: Final = "4146ed8dd6d5497780e9fc273e86bae0"

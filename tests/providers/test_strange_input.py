@@ -13,8 +13,9 @@ from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
 from shared.outcome import Holder
-from tests.support.dialects import gpas, hpgames, igamingace, klas
-from tests.support.dialects.base import Dialect, Facts
+from simulator.dialects import DIALECTS, igamingace
+from simulator.dialects.base import Dialect
+from simulator.dialects.values import Facts
 
 CURRENCIES: Final = Currencies()
 FACTS: Final = Facts("player1", "session-1")
@@ -25,9 +26,7 @@ STRANGE: Final = st.recursive(
     max_leaves=5,
 )
 
-each_provider = pytest.mark.parametrize(
-    "speaker", [klas.DIALECT, gpas.DIALECT, hpgames.DIALECT, igamingace.DIALECT], ids=repr
-)
+each_provider = pytest.mark.parametrize("speaker", DIALECTS.values(), ids=repr)
 
 
 def _credit_of(speaker: Dialect, callback: Callback) -> Credit | None:

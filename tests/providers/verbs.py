@@ -1,4 +1,4 @@
-"""What holds of every provider's verbs by themselves, without a ledger."""
+"""Tests of every provider's verbs by themselves, without a ledger."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
@@ -12,7 +12,8 @@ from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
 from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
-from tests.support.dialects.base import KEY, SECRETS, Dialect, Facts
+from simulator.dialects.base import KEY, SECRETS, Dialect
+from simulator.dialects.values import Facts
 
 RECEIPT: Final = Receipt("transfer-1", "EUR", 1050, 0, 2550, 0)
 

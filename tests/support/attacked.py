@@ -14,9 +14,9 @@ from shared.broker.topology import shard_of, shard_queue
 from shared.operations import Credit
 from shared.settings import BrokerSettings
 from shared.wire import Batch, encode_batch, unix_ms
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import http_bytes, send_all
+from simulator.client import http_bytes, send_all
+from simulator.dialects import read_reply
+from simulator.history import ReplyMeaning
 from tests.support.credits import win
 from tests.support.servers import Servers
 from tests.support.servers.server import free_ports
@@ -77,9 +77,9 @@ async def _unpaid(system: System, integration: str, wins: Sequence[Win]) -> list
     provider = system.providers[integration]
     requests = [http_bytes(integration, provider.sample_request(one)) for one in wins]
     responses = await send_all(system.url, requests, min(len(wins), 20))
-    replies = [told(provider, "EUR", response)[0] for response in responses]
-    assert set(replies) <= {Said.PAID, Said.ASK_AGAIN}
-    return [one for one, reply in zip(wins, replies, strict=True) if reply is not Said.PAID]
+    replies = [read_reply(provider, "EUR", response)[0] for response in responses]
+    assert set(replies) <= {ReplyMeaning.PAID, ReplyMeaning.ASK_AGAIN}
+    return [one for one, reply in zip(wins, replies, strict=True) if reply is not ReplyMeaning.PAID]
 
 
 async def dropped(system: System) -> dict[str, float]:

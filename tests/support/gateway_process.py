@@ -18,7 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gateway.ledger_client.embedded import prepare
 from gateway.monitoring import METRICS_STAND_SECONDS
 from shared.settings import Settings
-from tests.support.client import connect, read_response
+from simulator.client import connect, read_response
 from tests.support.commands import INHERITED, until_ready
 from tests.support.operator_api import TOKEN
 from tests.support.paths import ROOT

@@ -1,4 +1,4 @@
-"""What may come in place of a request, an amount or a text."""
+"""Hostile values in place of a request, an amount or a text."""
 
 from typing import Final
 
@@ -84,4 +84,4 @@ NOTHING_NEEDED: Final[tuple[object, ...]] = (
     {},
     {"a": {"b": "c" * 2_000}, "": None, "\0": 1},
 )
-"""What a field may hold that the money does not depend on."""
+"""The values that a field may hold on which no money depends."""

@@ -1,4 +1,4 @@
-"""The product under a provider's test: callbacks in over HTTP, and a look at the books."""
+"""The product under a provider's test: callbacks come in over HTTP, and the test reads the ledger."""
 
 import asyncio
 import json
@@ -31,14 +31,14 @@ from worker.players import SessionResult
 from worker.verify import verify
 
 HASTY_SECONDS: Final = 0.3
-"""How soon a hasty integration wants its reply, and how much later a slow ledger answers."""
+"""How soon a hasty integration wants its reply; a slow ledger takes twice as long."""
 
 SLOW_SECONDS: Final = 2 * HASTY_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A transfer in the books."""
+    """A transfer in the ledger."""
 
     integration: str
     provider_tx_id: str
@@ -57,7 +57,7 @@ class Posted:
 
 
 class Stack(Protocol):
-    """One running product. In one process or over RabbitMQ, the same must come out."""
+    """A running product, in one process or over RabbitMQ: tests expect the same of both."""
 
     async def send(self, integration: str, callback: Callback, method: str = "POST") -> httpx.Response:
         """Send a callback to its URL."""
@@ -77,35 +77,35 @@ class Stack(Protocol):
         """Return the player's whole balance in minor units."""
 
     async def transfers(self, player_id: str | None = None) -> list[Posted]:
-        """Return what is posted, to one player or at all."""
+        """Return the transfers, of one player or of all."""
 
     async def conflicts(self, provider_tx_id: str) -> list[dict[str, Any]]:
-        """Return what was offered under a posted id with other content, in the order of arrival."""
+        """Return the other contents that came under a posted id, in the order of arrival."""
 
     async def conflicts_counted(self, integration: str) -> Counter[str]:
-        """Return how many conflicts the metrics tell of, by the field that differed."""
+        """Return how many conflicts the metrics count, by the field that differed."""
 
     def logged(self) -> AbstractContextManager[Sequence[Mapping[str, Any]]]:
-        """Collect what is logged."""
+        """Collect the log's events."""
 
     async def broken_invariants(self) -> list[str]:
-        """Return what does not hold in the books: nothing, if all is well."""
+        """Return the ledger's broken invariants: none, if all is well."""
 
     def unreachable(self) -> AbstractContextManager[None]:
         """Cut the ledger off: nothing reaches it."""
 
     def reply_lost(self) -> AbstractContextManager[None]:
-        """Lose the ledger's answers, after it has posted."""
+        """Lose the ledger's replies, after it has posted."""
 
     def slow(self) -> AbstractContextManager[None]:
-        """Let the ledger answer later than any provider waits."""
+        """Let the ledger reply later than any provider waits."""
 
 
 @asynccontextmanager
 async def embedded_stack(
     database_url: str, integrations: Mapping[str, Mapping[str, Any]], **tables: Any
 ) -> AsyncIterator["EmbeddedStack"]:
-    """Run the product in this process, with its books in a new database; `tables` are more settings."""
+    """Run the product in this process, with its ledger in a new database; `tables` are more settings."""
     settings = Settings.model_validate(
         {"ledger": {"database_url": database_url}, "integrations": integrations, **tables}
     )
@@ -123,7 +123,7 @@ async def embedded_stack(
 
 
 class FaultyLedgerClient(EmbeddedLedgerClient):
-    """The real ledger in this process, and a way to it that can be broken."""
+    """The real ledger in this process, over a client that can be made to fail."""
 
     fault: str | None = None
 

@@ -27,6 +27,7 @@ from shared.cached_call import READINESS_TTL_SECONDS
 from shared.message_keys import MessageKeys
 from shared.money import Currencies
 from shared.settings import MEMORY, BrokerSettings, LedgerSettings
+from simulator.dialects import DIALECTS
 from tests.support.paths import ROOT
 from tests.support.servers import Servers, fresh_database, fresh_vhost
 from tests.support.servers.reaper import Reaper
@@ -36,7 +37,7 @@ from worker.database.migrate import migrate
 
 READY_WITHIN_SECONDS = 30.0
 SESSION = "session-of-"
-"""A player's gpas session is this and the player's id."""
+"""A player's session is named by this and the player's id."""
 
 BROKER_KEY = "a key of the tests, of 32 bytes at least"
 KEYS = MessageKeys([BROKER_KEY.encode()])
@@ -44,20 +45,13 @@ KEYS = MessageKeys([BROKER_KEY.encode()])
 _KINDS = "(VALUES ('REAL'), ('BONUS')) AS kinds (kind)"
 
 INTEGRATIONS: Mapping[str, Mapping[str, str]] = {
-    "klas": {"provider": "klas", "secrets": "klas-secret"},
-    "gpas": {"provider": "gpas", "secrets": "gpas-secret", "parent_system_id": "BL13GT"},
-    "hpgames": {
-        "provider": "hpgames",
-        "secrets": "hpgames-secret",
-        "merchant_id": "1387a6cc-3651-4473-ae52-e415caea3395",
-    },
-    "igamingace": {
-        "provider": "igamingace",
-        "secrets": "ace-secret",
-        "agent_id": "Partner01",
-        "currency": "EUR",
-    },
+    name: {"provider": name, "secrets": f"{name}-secret", **dialect.account, **dialect.usual_settings}
+    for name, dialect in DIALECTS.items()
 }
+"""One integration of each provider, named as that is."""
+
+WITH_SESSIONS: Sequence[str] = [name for name, dialect in DIALECTS.items() if dialect.names_sessions_only]
+"""The integrations whose wins name no player but a session."""
 
 
 @dataclass(slots=True)
@@ -165,12 +159,15 @@ class System:
         return {player_id: int(balance) for player_id, balance in rows}
 
     async def add_players(self, player_ids: Sequence[str]) -> None:
-        """Add players, each with a gpas session."""
+        """Add players, each with a session where wins name sessions only."""
         ids = "FROM unnest(CAST(:ids AS text[])) AS id"
         statements = (
             f"INSERT INTO players SELECT id, 'EUR', now() {ids}",
             f"INSERT INTO wallets SELECT gen_random_uuid(), id, 'EUR', kind, 0, 0 {ids}, {_KINDS}",
-            f"INSERT INTO sessions SELECT 'gpas', '{SESSION}' || id, id, 'EUR', now() {ids}",
+            *(
+                f"INSERT INTO sessions SELECT '{name}', '{SESSION}' || id, id, 'EUR', now() {ids}"
+                for name in WITH_SESSIONS
+            ),
         )
         async with self.engine.begin() as connection:
             for statement in statements:
@@ -243,7 +240,7 @@ async def make_topology(broker_url: str, shards: int = BrokerSettings().shards) 
 
 
 def _environment() -> dict[str, str]:
-    """Return the settings of the four integrations as environment variables; no file is read."""
+    """Return the settings of the integrations as environment variables; no file is read."""
     environment = {
         f"CREDITS_INTEGRATIONS__{name.upper()}__{key.upper()}": value
         for name, table in INTEGRATIONS.items()

@@ -13,15 +13,15 @@ import httpx
 from gateway.providers.base import Win
 from shared.cached_call import READINESS_TTL_SECONDS
 from shared.settings import LedgerSettings
+from simulator.client import Response
+from simulator.dialects import read_reply
+from simulator.history import ReplyMeaning
 from tests.faults.proxy import Proxy, wired
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import Response
 from tests.support.servers import Servers, fresh_database, fresh_vhost
-from tests.support.system import READY_WITHIN_SECONDS, Process, System, running_system
+from tests.support.system import INTEGRATIONS, READY_WITHIN_SECONDS, Process, System, running_system
 from worker.database.engine import create_engine
 
-CELL_OF = {"klas": "main", "gpas": "main", "hpgames": "brand2", "igamingace": "brand2"}
+CELL_OF = {name: "brand2" if name in {"hpgames", "igamingace"} else "main" for name in INTEGRATIONS}
 PLAYER = "anna"
 """A player of the same id in both cells, who are two people."""
 
@@ -39,11 +39,11 @@ class TwoCells:
 
     workers: dict[str, Process]
 
-    async def send(self, integration: str, tx_id: str, player: str = PLAYER) -> Said:
+    async def send(self, integration: str, tx_id: str, player: str = PLAYER) -> ReplyMeaning:
         """Send a win of 10.50 EUR as its provider does; return what the reply says."""
         return (await self.timed(integration, tx_id, player))[0]
 
-    async def timed(self, integration: str, tx_id: str, player: str = PLAYER) -> tuple[Said, float]:
+    async def timed(self, integration: str, tx_id: str, player: str = PLAYER) -> tuple[ReplyMeaning, float]:
         """Send a win; return what the reply says, and after how many seconds."""
         provider = self.main.providers[integration]
         win = provider.sample_request(Win(tx_id, player, f"session-of-{player}"))
@@ -54,7 +54,7 @@ class TwoCells:
             )
         headers = {name.lower(): value for name, value in reply.headers.items()}
         response = Response(reply.status_code, reply.content, headers)
-        return told(provider, "EUR", response)[0], monotonic() - began
+        return read_reply(provider, "EUR", response)[0], monotonic() - began
 
     async def states(self) -> dict[str, str]:
         """Return what the gateway, which is ready, says of each cell now."""
@@ -80,7 +80,7 @@ class TwoCells:
 
 
 def new_id() -> str:
-    """Return an id of a win that all four providers' formats admit."""
+    """Return an id of a win that every provider's format admits."""
     return str(uuid4())
 
 

@@ -8,9 +8,9 @@ from uuid import uuid4
 from gateway.providers.base import Callback, Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import Response, http_bytes, read_response
+from simulator.client import Response, http_bytes, read_response
+from simulator.dialects import DIALECTS, read_reply
+from simulator.history import ReplyMeaning
 from tests.support.system import INTEGRATIONS
 
 PLAYER: Final = "player01"
@@ -27,10 +27,8 @@ def win(integration: str = "klas", amount: str = "10.50") -> Callback:
 
 
 def bulk_bytes(items: int) -> bytes:
-    """Return so many new wins in one signed request of hpgames."""
-    wins = [win("hpgames", "0.01").body for _ in range(items)]
-    body = b'{"creditRequests":[' + b",".join(wins) + b"]}"
-    return http_bytes("hpgames", Callback("bulkCredit", body, {"content-type": "application/json"}))
+    """Return a number of new wins in one signed request of hpgames."""
+    return http_bytes("hpgames", DIALECTS["hpgames"].bulk([win("hpgames", "0.01") for _ in range(items)]))
 
 
 def win_bytes(*headers: str) -> bytes:
@@ -45,12 +43,20 @@ def with_lines(request: bytes, *headers: str) -> bytes:
 
 
 def is_paid(integration: str, response: Response) -> bool:
-    """Tell whether the reply says to the provider that its win is paid."""
-    return told(PROVIDERS[integration], "EUR", response)[0] is Said.PAID
+    """Tell whether a reply tells its provider that the win is paid."""
+    return read_reply(PROVIDERS[integration], "EUR", response)[0] is ReplyMeaning.PAID
+
+
+def assert_own_error(integration: str, response: Response, what: str, status: int) -> None:
+    """Assert that a reply is the provider's own error for `what`, whatever HTTP status the gateway gives it."""
+    assert response.status == status
+    dialect = DIALECTS[integration].speaking_to(PROVIDERS[integration])
+    usual = response._replace(status=dialect.status_of(what))
+    assert dialect.code_of(usual, dialect.fields_of(usual)) == dialect.codes[what], response
 
 
 def assert_paid(response: Response) -> None:
-    """See that a reply says to klas that its win is paid."""
+    """Assert that a reply tells klas that its win is paid."""
     assert is_paid("klas", response), response
 
 

@@ -29,7 +29,7 @@ from shared.queries import FindPlayer, FindSession
 from shared.readiness import Readiness
 from shared.settings import MEMORY, LedgerSettings, Settings
 from shared.wire import Answer, Question
-from tests.support.client import http_bytes
+from simulator.client import http_bytes
 from tests.support.system import INTEGRATIONS
 from worker.database.engine import create_engine
 from worker.database.migrate import migrate

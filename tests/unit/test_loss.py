@@ -5,16 +5,16 @@ from typing import Any
 import msgspec
 import pytest
 
+from simulator.history import Attempt, Books, Content, Posted, Receipt, ReplyMeaning, Verdict, served
 from tests.faults.experiment import Trial
 from tests.faults.loss import NO_LOSS, lost_between
-from tests.simulator.history import Asked, Attempt, Books, Posted, Receipt, Said, Verdict, served
 
-LOST, KEPT = (Asked("klas", name, "anna", "EUR", 100) for name in ("lost", "kept"))
+LOST, KEPT = (Content("klas", name, "anna", "EUR", 100) for name in ("lost", "kept"))
 UNTIL = 20.0
 
 
-def paid(asked: Asked, ended_at: float, transfer_id: str, balance_minor: int) -> Attempt:
-    return Attempt(asked, ended_at - 0.1, ended_at, Said.PAID, Receipt(transfer_id, balance_minor))
+def paid(asked: Content, ended_at: float, transfer_id: str, balance_minor: int) -> Attempt:
+    return Attempt(asked, ended_at - 0.1, ended_at, ReplyMeaning.PAID, Receipt(transfer_id, balance_minor))
 
 
 BEFORE = [paid(KEPT, 10.0, "t-1", 100), paid(LOST, 11.0, "t-2", 200)]
@@ -24,7 +24,7 @@ LOSS = lost_between(BEFORE, PROMOTED, UNTIL)
 
 
 def judged(attempts: list[Attempt], books: Books) -> Verdict:
-    return LOSS.judge(attempts, books, [LOST.identity])
+    return LOSS.check_history(attempts, books, [LOST.identity])
 
 
 def test_what_was_told_as_paid_and_is_not_in_the_new_books_is_lost() -> None:
@@ -54,14 +54,14 @@ def test_lost_win_that_came_again_before_the_books_were_read_is_lost_all_the_sam
     again = paid(LOST, 21.0, "t-3", 200)
     loss = lost_between([*BEFORE, again], IN_THE_END, UNTIL)
     assert loss == LOSS
-    assert loss.judge([*BEFORE, again], IN_THE_END, [LOST.identity]).holds
+    assert loss.check_history([*BEFORE, again], IN_THE_END, [LOST.identity]).holds
 
 
 def test_two_replies_about_a_lost_win_that_can_not_both_be_true_are_found_out() -> None:
     attempts = [*BEFORE, paid(LOST, 12.0, "t-9", 200), paid(LOST, 21.0, "t-3", 200)]
     loss = lost_between(attempts, PROMOTED, UNTIL)
     assert len(loss.identities) == 1
-    assert not loss.judge(attempts, IN_THE_END, [LOST.identity]).holds
+    assert not loss.check_history(attempts, IN_THE_END, [LOST.identity]).holds
 
 
 def test_win_that_was_kept_is_not_excused() -> None:

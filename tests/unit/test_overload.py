@@ -21,9 +21,9 @@ from shared.http.reader import RequestReader
 from shared.money import Currencies
 from shared.settings import Settings
 from shared.wire import Answer, Question
-from tests.simulator.history import Said
-from tests.simulator.replies import told
-from tests.support.client import Response, http_bytes, read_response
+from simulator.client import Response, http_bytes, read_response
+from simulator.dialects import read_reply
+from simulator.history import ReplyMeaning
 from tests.support.http_wire import connect, turns
 from tests.support.system import INTEGRATIONS
 
@@ -118,7 +118,7 @@ async def test_each_provider_is_told_in_its_own_words_to_ask_again(name: str) ->
     for tx_id in tx_ids:
         callback = win(name, tx_id)
         response = await read(app.load_shedder.answer(request_of(name, callback)))
-        assert told(PROVIDERS[name], "EUR", response) == (Said.ASK_AGAIN, None)
+        assert read_reply(PROVIDERS[name], "EUR", response) == (ReplyMeaning.ASK_AGAIN, None)
         usual = await ask(app, "POST", f"/{name}/{callback.path}", callback)
         assert (response.status, response.body) == (usual.status, usual.body)
         assert response.headers == usual.headers

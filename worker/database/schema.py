@@ -30,6 +30,7 @@ from sqlalchemy import (
     text,
 )
 
+from shared.currency_code import CURRENCY_CHARACTERS_MAX, CURRENCY_CHARACTERS_MIN
 from shared.money import MINOR_MAX
 
 SETTLEMENT: Final = "SETTLEMENT"
@@ -38,7 +39,9 @@ SETTLEMENT: Final = "SETTLEMENT"
 CONFLICTS_MAX: Final = 100
 """The most conflicts that are stored of a transfer, the first ones: unsigned fields can be varied without end."""
 
-CURRENCY_CHECK: Final = "length(currency) BETWEEN 3 AND 10 AND currency = upper(currency)"
+CURRENCY_CHECK: Final = (
+    f"length(currency) BETWEEN {CURRENCY_CHARACTERS_MIN} AND {CURRENCY_CHARACTERS_MAX} AND currency = upper(currency)"
+)
 
 CACHE_KEY_BYTES: Final = 32
 

@@ -10,8 +10,9 @@ from msgspec import UNSET, UnsetType
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.currency_code import CURRENCY_PATTERN
 from shared.errors import LedgerUnavailable
-from shared.ids import ID_CHARACTERS_MAX, refuse_id
+from shared.ids import ID_CHARACTERS_MAX, ID_JSON_PATTERN, refuse_id
 from shared.money import Currencies
 from shared.readiness import states_of
 from worker import players
@@ -23,16 +24,11 @@ from worker.queries import audit_entries, queries
 from worker.queries.audit_entries import AuditQuery
 from worker.queries.paging import Page
 from worker.queries.views import TransferAnswer, with_cell
-from worker.validation import (
-    CURRENCY_PATTERN,
-    ID_PATTERN,
-    refuse_currency,
-    refuse_integration,
-)
+from worker.validation import refuse_currency, refuse_integration
 
 Id = Annotated[
     str,
-    msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, extra_json_schema={"pattern": ID_PATTERN}),
+    msgspec.Meta(min_length=1, max_length=ID_CHARACTERS_MAX, extra_json_schema={"pattern": ID_JSON_PATTERN}),
 ]
 # The pattern is documented, not checked: an unknown or malformed currency is the problem `unknown_currency`.
 Currency = Annotated[str, msgspec.Meta(extra_json_schema={"pattern": CURRENCY_PATTERN})]

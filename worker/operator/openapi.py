@@ -8,12 +8,11 @@ import msgspec
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from shared.cell_places import CELL_NAME
-from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_CHARACTERS_MAX
+from shared.ids import ID_CHARACTERS_MAX, ID_JSON_PATTERN, ROUND_ID_CHARACTERS_MAX, ROUND_ID_JSON_PATTERN
 from shared.settings_types import INTEGRATION_NAME
 from worker.database.audit_log import Action
 from worker.operator.operation import Operation
 from worker.operator.problems import JSON, PROBLEM_JSON, PROBLEM_TYPES, Code, Problem
-from worker.validation import ID_PATTERN, ROUND_ID_PATTERN
 
 API_VERSION: Final = "1.0"
 _REF: Final = "#/components/schemas/{name}"
@@ -47,9 +46,9 @@ def _path_id_schema(pattern: str, characters_max: int) -> Mapping[str, Any]:
     return {"type": "string", "minLength": 1, "maxLength": characters_max, "pattern": without_dot_segments}
 
 
-_ID: Final = _path_id_schema(ID_PATTERN, ID_CHARACTERS_MAX)
+_ID: Final = _path_id_schema(ID_JSON_PATTERN, ID_CHARACTERS_MAX)
 _PATH_SCHEMAS: Final = {
-    "round_id": _path_id_schema(ROUND_ID_PATTERN, ROUND_ID_CHARACTERS_MAX),
+    "round_id": _path_id_schema(ROUND_ID_JSON_PATTERN, ROUND_ID_CHARACTERS_MAX),
     "transfer_id": {"type": "string", "format": "uuid"},
     "integration": {"type": "string", "pattern": INTEGRATION_NAME},
 }

@@ -1,7 +1,7 @@
-"""What every provider certifies before it goes live, asked of each of ours in its own words.
+"""The conformance suite: what providers certify before they go live, for each provider in its own dialect.
 
-A provider's test module subclasses `Conformance` and names its dialect. Each test says what a user would
-lose, and looks at the exact reply and at the books.
+A provider's test module subclasses `Conformance` and names its dialect. Each test is named after what a user would
+lose, and checks the exact reply and the ledger.
 """
 
 from tests.providers.conformance.again import AsksAgain
@@ -11,4 +11,4 @@ from tests.providers.conformance.refused import RefusesOthers
 
 
 class Conformance(PaysWins, PaysOnce, RefusesOthers, AsksAgain):
-    """All of it."""
+    """The whole suite."""

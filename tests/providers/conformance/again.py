@@ -1,12 +1,12 @@
-"""What has to be sent again, and is paid once all the same."""
+"""Wins that have to be sent again, and are paid once all the same."""
 
-from tests.providers.conformance.certificate import Certificate
-from tests.support.dialects.base import Facts
+from simulator.dialects.values import Facts
+from tests.providers.conformance.case import ConformanceCase
 from tests.support.stack import Stack
 
 
-class AsksAgain(Certificate):
-    """Tests of a ledger that gives no answer in time."""
+class AsksAgain(ConformanceCase):
+    """Tests of a ledger that does not reply in time."""
 
     async def test_win_without_a_ledger_is_to_be_sent_again(self, stack: Stack, facts: Facts) -> None:
         with stack.unreachable():

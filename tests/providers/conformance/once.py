@@ -1,4 +1,4 @@
-"""What is paid once, however often, at once and in whatever form it is sent."""
+"""Wins are paid once, however often, at once and in any form they are sent."""
 
 import asyncio
 from collections import Counter
@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from shared.operations import Credit
-from tests.providers.conformance.certificate import Certificate
-from tests.support.dialects.base import Facts, Paid
+from simulator.dialects.values import Facts, Paid
+from tests.providers.conformance.case import ConformanceCase
 from tests.support.stack import Stack
 
 
-class PaysOnce(Certificate):
+class PaysOnce(ConformanceCase):
     """Tests of repeats and conflicts."""
 
     async def test_same_win_sent_later_is_paid_once_and_answered_as_before(self, stack: Stack, facts: Facts) -> None:

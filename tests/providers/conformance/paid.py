@@ -1,17 +1,17 @@
-"""What is paid, and what the reply says of it."""
+"""Wins that are paid, and the replies to them."""
 
 import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from tests.providers.conformance.certificate import Certificate
-from tests.support.dialects.base import Facts
+from simulator.dialects.values import Facts
+from tests.providers.conformance.case import ConformanceCase
 from tests.support.hostile import NOTHING_NEEDED
 from tests.support.stack import Posted, Stack
 
 
-class PaysWins(Certificate):
-    """Tests of the wins that are paid."""
+class PaysWins(ConformanceCase):
+    """Tests of wins that are paid."""
 
     async def test_win_is_paid_and_the_reply_says_so(self, stack: Stack, facts: Facts) -> None:
         paid = await self.pay(stack, facts)

@@ -1,4 +1,4 @@
-"""What is refused in the provider's own words, and moves nothing."""
+"""Requests that are refused in the provider's own words, and move nothing."""
 
 import json
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.providers.conformance.certificate import Certificate
-from tests.support.dialects.base import FOREIGN_KEY, PREVIOUS_KEY, Facts, readable
+from simulator.dialects.base import FOREIGN_KEY, PREVIOUS_KEY, readable
+from simulator.dialects.values import Facts
+from tests.providers.conformance.case import ConformanceCase
 from tests.support.hostile import INJECTIONS, NO_AMOUNT_TEXTS, NO_AMOUNTS, NO_JSON
 from tests.support.stack import Stack
 
 
-class RefusesOthers(Certificate):
-    """Tests of what is no win."""
+class RefusesOthers(ConformanceCase):
+    """Tests of requests that are no wins."""
 
     async def test_forged_win_moves_nothing(self, stack: Stack, facts: Facts) -> None:
         before = await stack.transfers()
@@ -41,7 +42,7 @@ class RefusesOthers(Certificate):
     async def test_win_that_is_nested_too_deeply_is_asked_for_again_if_it_is_signed(
         self, stack: Stack, facts: Facts
     ) -> None:
-        """A signature within the body can't be read there, so a stranger's would be asked for as well."""
+        """A signature within the body can't be read there, so 'send it again' would be the reply to a stranger, too."""
         body = self.dialect.credit(facts).body[:-1] + b',"nobody reads this":' + b"[" * 3_000 + b"]" * 3_000
         what = "malformed" if self.dialect.signature_field else "unavailable"
         await self.assert_refused(stack, self.dialect.raw(body + b"}", facts=facts), what)

@@ -1,33 +1,37 @@
-"""GPAS, from its own side."""
+"""GPAS, from its own side.
+
+Its pages publish neither how long it waits nor when it sends again; `retries` is what others of this field do.
+"""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, ClassVar, Final
 
-import httpx
 import msgspec
 
 from gateway.providers.base import Callback
-from tests.support.dialects.base import (
+from simulator.dialects.base import (
     FOREIGN_KEY,
     IN_DOLLARS,
     NEXT,
     PREVIOUS_KEY,
-    Altered,
     Dialect,
-    Facts,
     Fields,
-    Paid,
     Written,
     body_of,
-    content,
+    expect,
+    expect_numbers,
     take_message,
 )
+from simulator.dialects.values import Altered, Facts, HttpResponse, Paid, Retries
 
 PARENT: Final = "BL13GT"
+CONFIRMED: Final = (200, "CONFIRMED")
 
 
 class GpasDialect(Dialect):
+    """One GPAS account."""
+
     name = "gpas"
     path = "movements/credit"
     required = ("externalReference", "value", "typeCode")
@@ -37,9 +41,13 @@ class GpasDialect(Dialect):
     free_text_field = "description"
     unknown_player = "unknown_session"
     silent_about = frozenset({"kind"})
-    options: ClassVar[Mapping[str, Any]] = {"parent_system_id": PARENT}
+    account: ClassVar = {"parent_system_id": PARENT}
 
-    errors: ClassVar[Mapping[str, tuple[int, int, str]]] = {
+    retries = Retries(window_seconds=5.0, pause_seconds=2.0, growth=1.5)
+    paid_codes = frozenset({CONFIRMED})
+    paid_mark = b'"status":"CONFIRMED"'
+    receipt_fields = ("movementId", "leftBalance")
+    codes: Mapping[str, tuple[int, int, str]] = {
         "conflict": (400, 1003, "DUPLICATE_TX_ID"),
         "unknown_player": (400, 1005, "INVALID_WALLET_ID"),
         "unknown_session": (400, 1004, "INVALID_WALLET_SESSION"),
@@ -64,6 +72,7 @@ class GpasDialect(Dialect):
         }
 
     def tags(self, facts: Facts) -> dict[str, Any]:
+        """Return the tags of a request."""
         return {
             "gpasSessionId": "gpas-bfd9516b",
             "gameid": "agt-13",
@@ -77,10 +86,10 @@ class GpasDialect(Dialect):
         return self.signed({**self.fields(facts), "tags": {**self.tags(facts), **tags}}, facts=facts)
 
     def signed(self, fields: Fields, key: bytes | None = None, *, facts: Facts) -> Callback:
-        return _signed(body_of(fields), key or self.key, facts.session_id)
+        return self._signed(body_of(fields), key or self.key, facts.session_id)
 
     def raw(self, body: bytes, *, facts: Facts) -> Callback:
-        return _signed(body, self.key, facts.session_id)
+        return self._signed(body, self.key, facts.session_id)
 
     def forged(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
         right = self.credit(facts)
@@ -131,42 +140,39 @@ class GpasDialect(Dialect):
             },
         }
 
-    def read_paid(self, response: httpx.Response, facts: Facts, *, replay: bool) -> Paid:
+    def status_of(self, what: str) -> int:
+        return self.codes[what][0]
+
+    def code_of(self, response: HttpResponse, reply: Fields) -> Hashable:
+        if response.status_code == 200:
+            return 200, reply["status"]
+        return response.status_code, int(reply["code"]), reply["type"]
+
+    def read_paid(self, response: HttpResponse, facts: Facts, *, replay: bool) -> Paid:
         del facts, replay  # a repeat's reply is the same
-        said = content(response)
-        assert response.status_code == 200
-        assert list(said) == ["status", "movementId", "leftBalance", "amountBonus", "subWalletsSummary"]
-        assert said["status"] == "CONFIRMED"
-        real, bonus = said["subWalletsSummary"]
-        assert {**real, "leftBalance": None} == {
-            "code": "REAL",
-            "leftBalance": None,
-            "subWalletsSummary": None,
-        }
-        assert {**bonus, "leftBalance": None} == {
-            "code": "BONUS",
-            "leftBalance": None,
-            "subWalletsSummary": None,
-        }
-        numbers = (said["leftBalance"], said["amountBonus"], real["leftBalance"], bonus["leftBalance"])
-        assert all(isinstance(number, Written) for number in numbers)
-        assert (said["leftBalance"], bonus["leftBalance"]) == (real["leftBalance"], "0")
-        return Paid(said["movementId"], said["leftBalance"], bonus_amount=said["amountBonus"])
+        reply = self.exact_fields(response)
+        expect(list(reply), ["status", "movementId", "leftBalance", "amountBonus", "subWalletsSummary"])
+        expect(self.code_of(response, reply), CONFIRMED)
+        real, bonus = reply["subWalletsSummary"]
+        for code, wallet in (("REAL", real), ("BONUS", bonus)):
+            expect({**wallet, "leftBalance": None}, {"code": code, "leftBalance": None, "subWalletsSummary": None})
+        expect_numbers(reply["leftBalance"], reply["amountBonus"], real["leftBalance"], bonus["leftBalance"])
+        expect((reply["leftBalance"], bonus["leftBalance"]), (real["leftBalance"], "0"))
+        return Paid(reply["movementId"], reply["leftBalance"], bonus_amount=reply["amountBonus"])
 
-    def assert_error(self, response: httpx.Response, what: str, *, tx: str | None) -> None:
+    def assert_error(self, response: HttpResponse, what: str, *, tx: str | None) -> None:
         del tx  # its errors name nothing
-        status, code, kind = self.errors[what]
-        assert response.status_code == status
-        assert take_message(content(response), "message") == {"code": Written(code), "type": kind}
+        status, code, kind = self.codes[what]
+        expect(response.status_code, status)
+        expect(take_message(self.exact_fields(response), "message"), {"code": Written(code), "type": kind})
 
-
-def _signed(body: bytes, key: bytes, session_id: str) -> Callback:
-    headers = {
-        "content-type": "application/json",
-        "x-parent-system-id": PARENT,
-        "x-signature": hashlib.sha1(body + key, usedforsecurity=False).hexdigest().upper(),
-    }
-    return Callback("movements/credit", body, headers, {"walletSessionId": session_id})
+    def _signed(self, body: bytes, key: bytes, session_id: str) -> Callback:
+        headers = {
+            "content-type": "application/json",
+            "x-parent-system-id": self.options["parent_system_id"],
+            "x-signature": hashlib.sha1(body + key, usedforsecurity=False).hexdigest().upper(),
+        }
+        return Callback(self.path, body, headers, {"walletSessionId": session_id})
 
 
 DIALECT: Final = GpasDialect()

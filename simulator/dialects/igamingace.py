@@ -1,50 +1,60 @@
-"""iGamingAce, from its own side."""
+"""iGamingAce, from its own side.
+
+Its page has it wait for 10 s, and then send up to 50 times more, 10 s apart.
+"""
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Any, ClassVar, Final
 from urllib.parse import urlencode
 from uuid import uuid4
 
-import httpx
 import msgspec
 
 from gateway.providers.base import Callback
-from tests.support.dialects.base import (
+from simulator.dialects.base import (
     FOREIGN_KEY,
     KEY,
     PREVIOUS_KEY,
-    Altered,
     Dialect,
-    Facts,
     Fields,
-    Paid,
     Written,
     body_of,
-    content,
+    expect,
+    expect_numbers,
     spoken,
     take_message,
 )
+from simulator.dialects.values import Altered, Facts, HttpResponse, Paid, Retries
 
 AGENT: Final = "Partner01"
 
 
 class IGamingAceDialect(Dialect):
+    """One iGamingAce agent."""
+
     name = "igamingace"
     path = "Deposit"
     required = ("agentID", "userID", "amount", "transactionID")
     amount_is_number = True
+    decimals_max = 2
     number_ids = ("userID", "transactionID")
     tx_field = "transactionID"
     player_field = "userID"
     signature_field = "sign"
     free_text_field = "roundID"
     silent_about = frozenset({"currency"})
-    options: ClassVar[Mapping[str, Any]] = {"agent_id": AGENT}
+    account: ClassVar = {"agent_id": AGENT}
+    usual_settings: ClassVar = {"currency": "EUR"}
 
-    errors: ClassVar[Mapping[str, tuple[int, int]]] = {
+    retries = Retries(window_seconds=10.0, pause_seconds=10.0)
+    paid_codes = frozenset({(200, 0), (200, 11)})
+    paid_mark = b'"code":0'
+    replay_mark = b'"code":11'
+    receipt_fields = ("platformTransactionID", "balance")
+    codes: Mapping[str, tuple[int, int]] = {
         "conflict": (200, 2),
         "unknown_player": (200, 5),
         "unknown_session": (200, 1),
@@ -59,9 +69,16 @@ class IGamingAceDialect(Dialect):
         "unpostable": (502, 1),
     }
 
+    def __init__(self, keys: Sequence[bytes] = (KEY, PREVIOUS_KEY), **options: Any) -> None:
+        """Take the status of 'send it again', and the version of the sign, where these are set."""
+        super().__init__(keys, **options)
+        again = (options.get("unavailable_status", 502), 1)
+        self.codes = {**self.codes, "unavailable": again, "unpostable": again}
+        self._version = 1 if options.get("sign_version") == 1 else 2
+
     def fields(self, facts: Facts) -> Fields:
         return {
-            "agentID": AGENT,
+            "agentID": self.options["agent_id"],
             "userID": facts.player_id,
             "amount": msgspec.Raw(facts.amount.encode()),
             "refTransactionID": "bet-1",
@@ -73,7 +90,7 @@ class IGamingAceDialect(Dialect):
 
     def signed(self, fields: Fields, key: bytes | None = None, *, facts: Facts) -> Callback:
         del facts
-        return sent(body_of({**fields, "sign": signature_of(fields, key or self.key)}))
+        return sent(body_of({**fields, "sign": signature_of(fields, key or self.key, self._version)}))
 
     def raw(self, body: bytes, *, facts: Facts) -> Callback:
         del facts
@@ -81,7 +98,7 @@ class IGamingAceDialect(Dialect):
 
     def forged(self, facts: Facts) -> Iterable[tuple[str, Callback]]:
         fields = self.fields(facts)
-        right = signature_of(fields, KEY)
+        right = signature_of(fields, self.key, self._version)
         yield "by another's key", self.credit(facts, FOREIGN_KEY)
         yield "none", sent(body_of(fields))
         for wrong in (None, "", "0" * 64, right[:-1], right + "0", right.lower(), "ë"):
@@ -129,28 +146,34 @@ class IGamingAceDialect(Dialect):
             "details": {},
         }
 
-    def read_paid(self, response: httpx.Response, facts: Facts, *, replay: bool) -> Paid:
-        del facts
-        said = content(response)
-        assert response.status_code == 200
-        assert list(said) == ["code", "message", "platformTransactionID", "balance"]
-        assert said["code"] == ("11" if replay else "0")
-        assert bool(said["message"]) is replay
-        assert isinstance(said["balance"], Written)
-        return Paid(said["platformTransactionID"], said["balance"])
+    def status_of(self, what: str) -> int:
+        return self.codes[what][0]
 
-    def assert_error(self, response: httpx.Response, what: str, *, tx: str | None) -> None:
+    def code_of(self, response: HttpResponse, reply: Fields) -> Hashable:
+        return response.status_code, int(reply["code"])
+
+    def read_paid(self, response: HttpResponse, facts: Facts, *, replay: bool) -> Paid:
+        del facts
+        reply = self.exact_fields(response)
+        expect(response.status_code, 200)
+        expect(list(reply), ["code", "message", "platformTransactionID", "balance"])
+        expect(reply["code"], "11" if replay else "0")
+        expect(bool(reply["message"]), replay)
+        expect_numbers(reply["code"], reply["balance"])
+        return Paid(reply["platformTransactionID"], reply["balance"])
+
+    def assert_error(self, response: HttpResponse, what: str, *, tx: str | None) -> None:
         del tx  # its errors name nothing
-        status, code = self.errors[what]
-        assert response.status_code == status
-        assert take_message(content(response), "message") == {"code": Written(code)}
+        status, code = self.codes[what]
+        expect(response.status_code, status)
+        expect(take_message(self.exact_fields(response), "message"), {"code": Written(code)})
 
 
 def signature_of(fields: Fields, key: bytes = KEY, version: int = 2) -> str:
     """Return the sign of these fields, whatever they are; an amount gets two decimals where it can."""
     names = ["agentID", "userID", "amount", "refTransactionID", "transactionID", "roundID", "gameID"]
-    said = {**fields, "amount": two_decimals(spoken(fields.get("amount")))}
-    message = "".join(spoken(said.get(name)) for name in (names if version == 2 else names[:-1]))
+    signed = {**fields, "amount": two_decimals(spoken(fields.get("amount")))}
+    message = "".join(spoken(signed.get(name)) for name in (names if version == 2 else names[:-1]))
     return hmac.new(key, message.encode(), hashlib.sha256).hexdigest().upper()
 
 

@@ -1,4 +1,4 @@
-"""The four providers at work: they sign, send, hang up, send again, repeat and reorder. Replies are noted."""
+"""The providers at work: they sign, send, hang up, send again, repeat and reorder; each attempt is recorded."""
 
 import asyncio
 import random
@@ -11,22 +11,22 @@ from uuid import UUID
 import msgspec
 
 from gateway.providers.base import Provider, Win
-from tests.simulator.habits import HABITS
-from tests.simulator.history import Asked, Attempt, Identity, Said
-from tests.simulator.replies import told
-from tests.support.client import Response, connect, http_bytes, read_response
+from simulator.client import Response, connect, http_bytes, read_response
+from simulator.dialects import dialect_of, read_reply
+from simulator.dialects.values import Facts
+from simulator.history import Attempt, Content, Identity, ReplyMeaning
 
 
 class Player(msgspec.Struct, frozen=True):
-    """Somebody who wins."""
+    """A player who wins."""
 
     player_id: str
     session_id: str = ""
-    """Their gpas session; without one, gpas has no wins for them."""
+    """An open session of theirs; without one, providers that name sessions only have no wins for them."""
 
 
-class Manners(msgspec.Struct, frozen=True):
-    """What providers do beside sending each win until it is answered. All are parts of the wins."""
+class Behaviour(msgspec.Struct, frozen=True):
+    """What providers do beside sending each win until it is answered, each as a share of the wins."""
 
     repeats: float = 0.1
     """Sent once more after the reply."""
@@ -41,7 +41,7 @@ class Manners(msgspec.Struct, frozen=True):
     """Sent up to a second late, after wins that came later."""
 
     hurry: float = 1.0
-    """Pauses before a retry are so many times shorter than the provider's own."""
+    """The provider's own pauses before a retry are divided by this."""
 
     retries: bool = True
 
@@ -55,16 +55,16 @@ HELD_BACK_SECONDS_MAX: Final = 1.0
 
 @dataclass(slots=True)
 class Connections:
-    """Kept-alive connections to one gateway, opened as they are needed."""
+    """The kept-alive connections to one gateway, opened as they are needed."""
 
     url: str
     _idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = field(default_factory=list)
-    """With the time of their last reply, on the monotonic clock."""
+    """Each with the time of its last reply, on the monotonic clock."""
 
     async def exchange(self, request: bytes, within_seconds: float) -> Response | None:
-        """Send a request and return the response; None if it is not whole in time, or the connection fails.
+        """Send a request and return the response, or None if it is not whole in time or the connection fails.
 
-        A connection whose response did not come is closed, as a provider hangs up.
+        A connection without a whole response is closed, because a provider hangs up, too.
         """
         writer: asyncio.StreamWriter | None = None
         whole = False
@@ -84,14 +84,14 @@ class Connections:
                 writer.close()
 
     def _take_idle(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
-        """Return the connection that was used last, unless all have been idle for too long."""
+        """Return the connection that was used last, or None if all have been idle for too long."""
         if not self._idle or time.monotonic() > self._idle[-1][0] + IDLE_SECONDS_MAX:
             self.close()
             return None
         return self._idle.pop()[1:]
 
     def close(self) -> None:
-        """Close those that are idle."""
+        """Close the idle connections."""
         for _, _, writer in self._idle:
             writer.close()
         self._idle.clear()
@@ -99,32 +99,32 @@ class Connections:
 
 @dataclass(slots=True)
 class Senders:
-    """Everybody who sends to one gateway, and what came of it."""
+    """All providers that send to one gateway, with the history of their attempts."""
 
     url: str
     providers: Mapping[str, Provider[Any, Any]]
     players: Sequence[Player]
-    manners: Manners = field(default_factory=Manners)
+    behaviour: Behaviour = field(default_factory=Behaviour)
     currency: str = "EUR"
     seed: int = 1
     attempts: list[Attempt] = field(default_factory=list)
     """The history, in the order in which the attempts ended."""
 
     wins: dict[Identity, Win] = field(default_factory=dict)
-    """What was sent."""
+    """Each win that was sent."""
 
     begun: int = 0
     """Wins that were sent, or should have been by now."""
 
     ended: int = 0
-    """Wins that nothing more is sent of."""
+    """Wins of which no further request will be sent."""
 
     _stopped: bool = field(default=False, init=False)
     _chance: random.Random = field(init=False)
     _connections: Connections = field(init=False)
 
     def __post_init__(self) -> None:
-        """Fix the dice."""
+        """Seed the random choices, so that they can be repeated."""
         self._chance = random.Random(self.seed)
         self._connections = Connections(self.url)
 
@@ -133,7 +133,7 @@ class Senders:
         self._stopped = True
 
     async def send(self, per_second: float, seconds: float) -> None:
-        """Send wins at a steady rate for so long, or until `stop`; return when each has come to its end.
+        """Send wins at a steady rate for a time, or until `stop`; return when no further request is due.
 
         Wins leave when they are due, whether or not earlier ones were answered.
         """
@@ -150,27 +150,27 @@ class Senders:
             self._connections.close()
 
     async def send_again(self, identities: Iterable[Identity]) -> None:
-        """Send wins once more that `send` has sent, each until the provider is content."""
+        """Send wins once more that `send` has sent, each until a reply is final."""
         again = [(integration, self.wins[integration, id_]) for integration, id_ in identities]
-        await asyncio.gather(*(self._until_content(integration, win) for integration, win in again))
+        await asyncio.gather(*(self._until_final(integration, win) for integration, win in again))
 
-    async def send_one(self, integration: str, win: Win) -> Said | None:
-        """Send one win until the provider is content, beside those that `send` sends, or until `close`."""
-        return await self._until_content(integration, win)
+    async def send_one(self, integration: str, win: Win) -> ReplyMeaning | None:
+        """Send one win until a reply is final, beside those that `send` sends."""
+        return await self._until_final(integration, win)
 
     def close(self) -> None:
-        """Close the connections, as `send` does in its end."""
+        """Close the connections, as `send` does when it ends."""
         self._connections.close()
 
     def _wins(self) -> Iterator[tuple[str, Win]]:
-        """Yield wins without end, the integrations by turns, each with the integration that sends it."""
+        """Yield wins without end, each with its integration; the integrations take turns."""
         chance = self._chance
         with_session = [player for player in self.players if player.session_id]
-        names = [n for n, p in self.providers.items() if with_session or p.settings.provider != "gpas"]
+        needs_session = {name: dialect_of(p).names_sessions_only for name, p in self.providers.items()}
+        names = [name for name in self.providers if with_session or not needs_session[name]]
         while True:
             for name in names:
-                gpas = self.providers[name].settings.provider == "gpas"
-                player = chance.choice(with_session if gpas else self.players)
+                player = chance.choice(with_session if needs_session[name] else self.players)
                 win = Win(
                     provider_tx_id=str(UUID(int=chance.getrandbits(128), version=4)),
                     player_id=player.player_id,
@@ -185,52 +185,52 @@ class Senders:
         return next(iter(self.providers.values())).currencies.to_text(minor, self.currency)
 
     async def _deliver(self, integration: str, win: Win) -> None:
-        """Send one win until the provider is content, and what else it sends of it."""
-        chance, manners = self._chance, self.manners
-        doubles, altered = chance.random() < manners.doubles, chance.random() < manners.altered
-        repeats, held_back = chance.random() < manners.repeats, chance.random() < manners.held_back
+        """Send one win until a reply is final, and its doubles, repeats and altered copies."""
+        chance, behaviour = self._chance, self.behaviour
+        doubles, altered = chance.random() < behaviour.doubles, chance.random() < behaviour.altered
+        repeats, held_back = chance.random() < behaviour.repeats, chance.random() < behaviour.held_back
         self.begun += 1
         self.wins[integration, win.provider_tx_id] = win
         try:
             if held_back:
                 await asyncio.sleep(chance.random() * HELD_BACK_SECONDS_MAX)
-            copies = [self._until_content(integration, win) for _ in range(1 + doubles)]
-            paid = Said.PAID in await asyncio.gather(*copies)
+            copies = [self._until_final(integration, win) for _ in range(1 + doubles)]
+            paid = ReplyMeaning.PAID in await asyncio.gather(*copies)
             if paid and (repeats or altered):
-                await asyncio.sleep(chance.random() * AFTERWARDS_SECONDS_MAX / manners.hurry)
+                await asyncio.sleep(chance.random() * AFTERWARDS_SECONDS_MAX / behaviour.hurry)
             if paid and repeats:
                 await self._attempt(integration, win)
             if paid and altered:
-                minor = self._asked(integration, win).amount_minor
+                minor = self._content_of(integration, win).amount_minor
                 await self._attempt(integration, win._replace(amount=self._amount(minor + 1)))
         finally:
             self.ended += 1
 
-    async def _until_content(self, integration: str, win: Win) -> Said | None:
-        """Send a win again and again until a reply tells what became of it, or the provider gives up."""
-        habits = HABITS[self.providers[integration].settings.provider]
-        said = await self._attempt(integration, win)
-        if not self.manners.retries:
-            return said
-        for number in range(2, habits.attempts_max + 1):
-            if said in {Said.PAID, Said.REFUSED}:
+    async def _until_final(self, integration: str, win: Win) -> ReplyMeaning | None:
+        """Send a win again and again until a reply is final, or the provider gives up."""
+        retries = dialect_of(self.providers[integration]).retries
+        meaning = await self._attempt(integration, win)
+        if not self.behaviour.retries:
+            return meaning
+        for number in range(2, retries.attempts_max + 1):
+            if meaning in {ReplyMeaning.PAID, ReplyMeaning.REFUSED}:
                 break
-            await asyncio.sleep(habits.pause_before(number) / self.manners.hurry)
-            said = await self._attempt(integration, win)
-        return said
+            await asyncio.sleep(retries.pause_before(number) / self.behaviour.hurry)
+            meaning = await self._attempt(integration, win)
+        return meaning
 
-    async def _attempt(self, integration: str, win: Win) -> Said | None:
-        """Send one request, and note what came of it."""
+    async def _attempt(self, integration: str, win: Win) -> ReplyMeaning | None:
+        """Send one request, and record what came of it."""
         provider = self.providers[integration]
-        window_seconds = HABITS[provider.settings.provider].window_seconds
-        request = http_bytes(integration, provider.sample_request(win))
+        dialect = dialect_of(provider)
+        request = http_bytes(integration, dialect.credit(Facts.of(win)))
         sent_at = time.time()
-        response = await self._connections.exchange(request, window_seconds)
-        said, receipt = (None, None) if response is None else told(provider, self.currency, response)
-        asked = self._asked(integration, win)
-        self.attempts.append(Attempt(asked, sent_at, time.time(), said, receipt))
-        return said
+        response = await self._connections.exchange(request, dialect.retries.window_seconds)
+        meaning, receipt = (None, None) if response is None else read_reply(provider, self.currency, response)
+        content = self._content_of(integration, win)
+        self.attempts.append(Attempt(content, sent_at, time.time(), meaning, receipt))
+        return meaning
 
-    def _asked(self, integration: str, win: Win) -> Asked:
+    def _content_of(self, integration: str, win: Win) -> Content:
         minor = self.providers[integration].currencies.to_minor(win.amount, self.currency)
-        return Asked(integration, win.provider_tx_id, win.player_id, self.currency, minor)
+        return Content(integration, win.provider_tx_id, win.player_id, self.currency, minor)

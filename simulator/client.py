@@ -10,12 +10,22 @@ from gateway.providers.base import Callback
 
 
 class Response(NamedTuple):
-    """What came back."""
+    """An HTTP response."""
 
     status: int
     body: bytes
     headers: Mapping[str, str] = {}
     """By lower-case name."""
+
+    @property
+    def status_code(self) -> int:
+        """The status, by httpx's name for it."""
+        return self.status
+
+    @property
+    def content(self) -> bytes:
+        """The body, by httpx's name for it."""
+        return self.body
 
     @property
     def json(self) -> Any:
@@ -32,7 +42,7 @@ def http_bytes(integration: str, callback: Callback) -> bytes:
 
 
 async def send_all(url: str, requests: Sequence[bytes], connections: int) -> list[Response]:
-    """Send requests over so many connections, each as soon as one is free; return the responses in order."""
+    """Send requests over this number of connections, each as soon as one is free; return the responses in order."""
     responses: list[Response | None] = [None] * len(requests)
     numbered = iter(enumerate(requests))
 

@@ -1,16 +1,17 @@
-"""What each of the tests needs: to send a callback in the provider's own words, and to read its reply."""
+"""The base of the suite's tests: it sends callbacks in a dialect, and reads the replies."""
 
 from typing import ClassVar
 
 import httpx
 
 from gateway.providers.base import Callback
-from tests.support.dialects.base import IN_DOLLARS, NEXT, Dialect, Facts, Paid, readable
+from simulator.dialects.base import IN_DOLLARS, NEXT, Dialect, readable
+from simulator.dialects.values import Facts, Paid
 from tests.support.stack import Stack
 
 
-class Certificate:
-    """Who is certified; `stack`, `facts` and `other` are fixtures of the folder above."""
+class ConformanceCase:
+    """Tests of one provider; `stack`, `facts` and `other` are fixtures of the folder above."""
 
     dialect: ClassVar[Dialect]
 

@@ -1,39 +1,36 @@
-"""Klas Gaming, from its own side."""
+"""Klas Gaming, from its own side.
+
+Its pages publish neither how long it waits nor when it sends again; `retries` is what others of this field do.
+"""
 
 import hashlib
 import hmac
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Final
-
-import httpx
+from typing import Any, Final
 
 from gateway.providers.base import Callback
-from tests.support.dialects.base import (
-    FOREIGN_KEY,
-    KEY,
-    NEXT,
-    PREVIOUS_KEY,
-    Altered,
-    Dialect,
-    Facts,
-    Fields,
-    Paid,
-    body_of,
-    content,
-)
+from simulator.dialects.base import FOREIGN_KEY, KEY, NEXT, PREVIOUS_KEY, Dialect, Fields, body_of, expect
+from simulator.dialects.values import Altered, Facts, HttpResponse, Paid, Retries
 
 
 class KlasDialect(Dialect):
+    """One Klas account."""
+
     name = "klas"
     path = "credit"
     required = ("player_id", "transfer_id", "amount", "currency")
     number_ids = ("player_id", "transfer_id")
     tx_field = "transfer_id"
     player_field = "player_id"
+    currency_field = "currency"
     free_text_field = "round_id"
     silent_about = frozenset({"bet_id"})
 
-    errors: ClassVar[Mapping[str, str]] = {
+    retries = Retries(window_seconds=5.0, pause_seconds=1.0, growth=2.0)
+    paid_codes = frozenset({"OK"})
+    paid_mark = b'"status_code":"OK"'
+    receipt_fields = ("casino_transfer_id", "balance")
+    codes: Mapping[str, str] = {
         "conflict": "ERR_UNKNOWN",
         "unknown_player": "ERR_UNKNOWN",
         "unknown_session": "ERR_UNKNOWN",
@@ -134,23 +131,29 @@ class KlasDialect(Dialect):
             },
         }
 
-    def read_paid(self, response: httpx.Response, facts: Facts, *, replay: bool) -> Paid:
+    def fields_of(self, response: HttpResponse) -> dict[str, Any]:
+        """Return the fields of a reply that is signed over its own body."""
+        expect(response.status_code, 200)
+        signature = hmac.new(self.key, response.content, hashlib.sha256).hexdigest()
+        expect(response.headers.get("x-signature"), signature)
+        return super().fields_of(response)
+
+    def code_of(self, response: HttpResponse, reply: Fields) -> str:
+        del response
+        return str(reply["status_code"])
+
+    def read_paid(self, response: HttpResponse, facts: Facts, *, replay: bool) -> Paid:
         del facts, replay  # a repeat's reply is the same
-        said = self.read(response)
-        assert list(said) == ["balance", "casino_transfer_id", "bonus_amount", "real_amount", "status_code"]
-        assert said["status_code"] == "OK"
-        assert all(type(value) is str for value in said.values())
-        return Paid(said["casino_transfer_id"], said["balance"], said["real_amount"], said["bonus_amount"])
+        reply = self.exact_fields(response)
+        names = ["balance", "casino_transfer_id", "bonus_amount", "real_amount", "status_code"]
+        expect(list(reply), names)
+        expect(reply["status_code"], "OK")
+        expect([type(value) for value in reply.values()], [str] * len(names))
+        return Paid(reply["casino_transfer_id"], reply["balance"], reply["real_amount"], reply["bonus_amount"])
 
-    def assert_error(self, response: httpx.Response, what: str, *, tx: str | None) -> None:
+    def assert_error(self, response: HttpResponse, what: str, *, tx: str | None) -> None:
         del tx  # its errors name nothing
-        assert self.read(response) == {"status_code": self.errors[what]}
-
-    def read(self, response: httpx.Response) -> dict[str, Any]:
-        """Return a reply that is signed over its own body."""
-        assert response.status_code == 200
-        assert response.headers["x-signature"] == hmac.new(self.key, response.content, hashlib.sha256).hexdigest()
-        return content(response)
+        expect(self.exact_fields(response), {"status_code": self.codes[what]})
 
 
 def signed_request(body: bytes, key: bytes = KEY, path: str = "credit") -> Callback:

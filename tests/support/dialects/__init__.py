@@ -1,1 +1,0 @@
-"""The four providers, each from its own side."""

@@ -23,7 +23,7 @@ from gateway.single_flight import LedgerReply, SingleFlight
 from gateway.time_slices import SliceScheduler, TimeSlices, is_short
 from shared.errors import LedgerUnavailable
 from shared.operations import Credit
-from shared.outcome import Holder, Outcome, OutcomeCode
+from shared.outcome import Balance, Outcome, OutcomeCode
 from shared.queries import FindPlayer, FindSession
 
 BALANCE = "told"
@@ -220,7 +220,7 @@ class CallbackHandler:
             duration_ms=round(seconds * 1_000, 2),
         )
 
-    def _record(self, call: object, answer: Outcome | Holder, started: float, fault: str = "") -> None:
+    def _record(self, call: object, answer: Outcome | Balance, started: float, fault: str = "") -> None:
         """Count and log one answer: ids, outcome and duration, never a body or a signature."""
         name, seconds = self.provider.name, perf_counter() - started
         fields: dict[str, object] = {"integration": name, "outcome": BALANCE}

@@ -6,8 +6,8 @@ from gateway.ledger_client.client import LedgerClient
 from gateway.single_flight import SingleFlight
 from gateway.slots import SlotLimit
 from shared.errors import LedgerUnavailable
-from shared.outcome import Holder, Outcome
-from shared.queries import Query
+from shared.outcome import Outcome
+from shared.queries import PlayerRef, Query
 from shared.runtime import evict_oldest
 
 PLAYERS_MAX: Final = 100_000
@@ -21,10 +21,10 @@ class PlayerCache:
         self._single_flight: Final = SingleFlight(ledger)
         self._slots: Final = SlotLimit()
         """Slots by body: a request's signature may not cover the session that its body names."""
-        self._players: Final[dict[Query, Holder]] = {}
+        self._players: Final[dict[Query, PlayerRef]] = {}
 
-    async def find(self, lookup: Query, deadline: float, body: bytes) -> Holder | None:
-        """Return the player, with balances as of the first lookup, or None. Raises LedgerUnavailable.
+    async def find(self, lookup: Query, deadline: float, body: bytes) -> PlayerRef | None:
+        """Return the player, or None if there is none. Raises LedgerUnavailable.
 
         `body` is the body of the request that needs the player.
         """
@@ -38,7 +38,8 @@ class PlayerCache:
             raise LedgerUnavailable(str(reply))
         if isinstance(reply, Outcome):
             raise LedgerUnavailable(reply.code.value)
-        if reply is not None:
-            self._players[lookup] = reply
-            evict_oldest(self._players, PLAYERS_MAX)
-        return reply
+        if reply is None:
+            return None
+        player = self._players[lookup] = PlayerRef(reply.player_id, reply.currency)
+        evict_oldest(self._players, PLAYERS_MAX)
+        return player

@@ -1,4 +1,4 @@
-"""What became of a credit, and every end that a callback can have."""
+"""The outcomes of operations, and the codes for every way in which a callback can end."""
 
 from enum import StrEnum
 
@@ -6,11 +6,11 @@ import msgspec
 
 
 class OutcomeCode(StrEnum):
-    """Every end of a callback. Each provider's table of codes has a row for each of them."""
+    """The ways in which a callback can end. Each provider's table of codes has a row for each of them."""
 
     POSTED = "posted"
     REPLAYED = "replayed"
-    """Same id, same content: the original transfer's receipt is told again."""
+    """Same id, same content: the reply repeats the receipt of the original transfer."""
 
     CONFLICT = "conflict"
     """Same id, other content: nothing moved."""
@@ -31,14 +31,14 @@ class OutcomeCode(StrEnum):
     MALFORMED = "malformed"
     INVALID_TX_ID = "invalid_tx_id"
     UNAVAILABLE = "unavailable"
-    """No answer in time, or no ledger: the money may have moved, and the provider must ask again."""
+    """No reply in time, or no ledger: the money may have moved, and the provider must send the request again."""
 
     UNPOSTABLE = "unpostable"
-    """The ledger can't take this credit as it is; it is kept for a person to look at."""
+    """The ledger can't post this operation as it is; it is kept as a dead letter."""
 
 
 class Receipt(msgspec.Struct, frozen=True, array_like=True):
-    """What a posted transfer did, as every reply about it must say, now and at any repeat."""
+    """What a posted transfer moved, and the balances after it: every reply about it repeats this."""
 
     transfer_id: str
     currency: str
@@ -54,7 +54,7 @@ class Receipt(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome"):
-    """The ledger's answer to a credit. POSTED and REPLAYED carry a receipt, and only they."""
+    """The ledger's reply to an operation. POSTED and REPLAYED have a receipt, and only they do."""
 
     code: OutcomeCode
     receipt: Receipt | None = None
@@ -62,11 +62,11 @@ class Outcome(msgspec.Struct, frozen=True, array_like=True, tag="outcome"):
     """For CONFLICT: the fields of the fingerprint that differ from the posted transfer's."""
 
     detail: str = ""
-    """For people: what is wrong with the request, without anything secret."""
+    """A sentence for people about what is wrong with the request; it contains no secret."""
 
 
-class Holder(msgspec.Struct, frozen=True, array_like=True, tag="holder"):
-    """The ledger's answer to a question about a player: who holds the wallets, and what is in them."""
+class Balance(msgspec.Struct, frozen=True, array_like=True, tag="holder"):
+    """The ledger's reply to a query: the player, and the balances of the wallets in one currency."""
 
     player_id: str
     currency: str

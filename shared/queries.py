@@ -1,8 +1,10 @@
 """The queries about players that a gateway sends to the ledger beside operations."""
 
+from typing import NamedTuple
+
 import msgspec
 
-from shared.outcome import Holder, Outcome
+from shared.outcome import Balance, Outcome
 
 
 class FindPlayer(msgspec.Struct, frozen=True, array_like=True, tag="player"):
@@ -22,5 +24,12 @@ class FindSession(msgspec.Struct, frozen=True, array_like=True, tag="session"):
 
 
 Query = FindPlayer | FindSession
-QueryReply = Holder | Outcome | None
-"""The player with the balance; None if there is no such player or session; the outcome UNAVAILABLE."""
+QueryReply = Balance | Outcome | None
+"""The player's balance; None if there is no such player or session; the outcome UNAVAILABLE."""
+
+
+class PlayerRef(NamedTuple):
+    """The player of a session, or of an account: what never changes of a query's reply."""
+
+    player_id: str
+    currency: str

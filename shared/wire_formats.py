@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from shared.operations import AnyOperation, Credit
-from shared.outcome import Holder, Outcome
+from shared.outcome import Balance, Outcome
 from shared.queries import FindPlayer, FindSession, Query, QueryReply
 
 V1: Final = "credits.v1"
@@ -23,7 +23,7 @@ V1: Final = "credits.v1"
 V2: Final = "credits.v2"
 V3: Final = "operations.v3"
 
-Answer = Outcome | Holder | None
+Answer = Outcome | Balance | None
 
 
 class UnknownOperation(msgspec.Struct, frozen=True):

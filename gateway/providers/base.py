@@ -20,8 +20,8 @@ from shared.ids import ID_CHARACTERS_MAX, ID_PATTERN
 from shared.money import Currencies
 from shared.networks import Networks
 from shared.operations import Credit, Kind, Wallet
-from shared.outcome import Holder, Outcome, OutcomeCode
-from shared.queries import FindPlayer, Query
+from shared.outcome import Balance, Outcome, OutcomeCode
+from shared.queries import FindPlayer, PlayerRef, Query
 from shared.settings_types import StringList
 
 TEXT_CHARACTERS_MAX: Final = 1_000
@@ -181,23 +181,23 @@ class Provider(ABC, Generic[SettingsType, Message]):
         return None
 
     @abstractmethod
-    def normalize(self, message: Message, holder: Holder | None) -> Credit | FindPlayer:
+    def normalize(self, message: Message, player: PlayerRef | None) -> Credit | FindPlayer:
         """Turn a message into a credit or a query for the ledger. Raises CallbackRejected.
 
-        `holder` is the reply to `lookup`; it is None if there was no query or it found nothing.
+        `player` is the player that `lookup` found; None if there was no query or it found nothing.
         """
 
-    def render(self, callback: Callback, answer: Outcome | Holder) -> Reply:
+    def render(self, callback: Callback, answer: Outcome | Balance) -> Reply:
         """Return the provider's reply to the ledger's answer or to a rejection, signed where the provider needs it."""
         if isinstance(answer, Outcome):
             return self.render_outcome(callback, answer)
-        return self.render_holder(callback, answer)
+        return self.render_balance(callback, answer)
 
     @abstractmethod
     def render_outcome(self, callback: Callback, outcome: Outcome) -> Reply:
         """Return the reply to a credit, or to a request that was rejected."""
 
-    def render_holder(self, callback: Callback, holder: Holder) -> Reply:  # noqa: ARG002
+    def render_balance(self, callback: Callback, balance: Balance) -> Reply:  # noqa: ARG002
         """Return the reply with a balance, for a provider whose `normalize` queries one."""
         raise TypeError(f"{type(self).__name__} queries no balance")
 

@@ -68,8 +68,8 @@ from gateway.providers.signing import SigningKeys
 from shared.ids import is_id
 from shared.money import Currencies
 from shared.operations import Credit
-from shared.outcome import Holder, Outcome, OutcomeCode
-from shared.queries import FindSession
+from shared.outcome import Outcome, OutcomeCode
+from shared.queries import FindSession, PlayerRef
 
 
 class Code(NamedTuple):
@@ -181,10 +181,10 @@ class Gpas(Provider[GpasSettings, Movement]):
             raise CallbackRejected(OutcomeCode.UNKNOWN_SESSION)
         return FindSession(self.name, message.wallet_session_id)
 
-    def normalize(self, message: Movement, holder: Holder | None) -> Credit:
+    def normalize(self, message: Movement, player: PlayerRef | None) -> Credit:
         """Return a credit for the session's player, in the session's currency."""
         body, tags = message.body, _read_tags(message.body.tags)
-        if holder is None:
+        if player is None:
             raise CallbackRejected(OutcomeCode.UNKNOWN_SESSION)
         if not is_id(reference_text := str(body.external_reference)):
             raise CallbackRejected(OutcomeCode.INVALID_TX_ID, "externalReference is empty, too long or not printable")
@@ -192,9 +192,9 @@ class Gpas(Provider[GpasSettings, Movement]):
         return Credit(
             integration=self.name,
             provider_tx_id=reference_text,
-            player_id=holder.player_id,
-            currency=holder.currency,
-            amount_minor=self.amount(lexeme(body.value, "value"), holder.currency),
+            player_id=player.player_id,
+            currency=player.currency,
+            amount_minor=self.amount(lexeme(body.value, "value"), player.currency),
             round_id=reference(tags.get("roundid", ABSENT)),
             round_closed=texts.get("tags.closeRound") == "true",
             game_id=reference(tags.get("gameid", ABSENT)),

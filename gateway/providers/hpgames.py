@@ -75,7 +75,8 @@ from gateway.providers.fields import (
 from gateway.providers.signing import SigningKeys, hmac_sha256_hex
 from shared.money import Currencies
 from shared.operations import Credit, Kind
-from shared.outcome import Holder, Outcome, OutcomeCode
+from shared.outcome import Outcome, OutcomeCode
+from shared.queries import PlayerRef
 
 PAID: Final = 0
 ERROR_CODES: Final[Mapping[OutcomeCode, int]] = {
@@ -220,9 +221,9 @@ class HpGames(Provider[HpGamesSettings, CreditRequest]):
         """Decode the whole body."""
         return decode(_request, callback.body)
 
-    def normalize(self, message: CreditRequest, holder: Holder | None) -> Credit:
+    def normalize(self, message: CreditRequest, player: PlayerRef | None) -> Credit:
         """Return a credit, with the UUIDs that money dedups on in lower case."""
-        del holder  # the request names player and currency itself
+        del player  # the request names player and currency itself
         kind, game_id = _KINDS.get(scalar_text(message.type)), reference(message.game_id)
         return Credit(
             integration=self.name,

@@ -83,8 +83,8 @@ from gateway.providers.sign_versions import SignVersions
 from gateway.providers.signing import SigningKeys, hmac_sha256_hex
 from shared.money import Currencies
 from shared.operations import Credit, Kind
-from shared.outcome import Holder, Outcome, OutcomeCode
-from shared.queries import FindPlayer
+from shared.outcome import Outcome, OutcomeCode
+from shared.queries import FindPlayer, PlayerRef
 from shared.settings_types import CurrencyCode
 
 
@@ -224,10 +224,10 @@ class IGamingAce(Provider[IGamingAceSettings, SignedDeposit]):
         """Return the query for the player's own currency, unless a setting names the currency."""
         return None if self.settings.currency else FindPlayer(str(message.body.user_id), self.name)
 
-    def normalize(self, message: SignedDeposit, holder: Holder | None) -> Credit:
+    def normalize(self, message: SignedDeposit, player: PlayerRef | None) -> Credit:
         """Return a credit in the configured currency, or in the player's."""
         _refuse_bet_and_win(message)
-        body, currency = message.body, self.settings.currency or (holder.currency if holder else None)
+        body, currency = message.body, self.settings.currency or (player.currency if player else None)
         if currency is None:
             raise CallbackRejected(OutcomeCode.UNKNOWN_PLAYER)
         kind = Kind.WIN if is_blank(body.free_spin_id) else Kind.FREE_SPIN

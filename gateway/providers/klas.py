@@ -71,8 +71,8 @@ from gateway.providers.fields import (
 from gateway.providers.signing import hmac_sha256_hex
 from shared.ids import ID_CHARACTERS_MAX
 from shared.operations import Credit, Kind
-from shared.outcome import Holder, Outcome, OutcomeCode
-from shared.queries import FindPlayer
+from shared.outcome import Balance, Outcome, OutcomeCode
+from shared.queries import FindPlayer, PlayerRef
 
 STATUS_CODES: Final[Mapping[OutcomeCode, str]] = {
     OutcomeCode.POSTED: "OK",
@@ -153,9 +153,9 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
         """Decode the body of the operation that the path names."""
         return decode(_decoders[callback.path], callback.body, too_deep=OutcomeCode.UNAVAILABLE)
 
-    def normalize(self, message: CreditRequest | BalanceRequest, holder: Holder | None) -> Credit | FindPlayer:
+    def normalize(self, message: CreditRequest | BalanceRequest, player: PlayerRef | None) -> Credit | FindPlayer:
         """Return a credit, or the query for a balance."""
-        del holder  # the request names the player itself
+        del player  # the request names the player itself
         if isinstance(message, BalanceRequest):
             return FindPlayer(id_text(message.player_id, "player_id"), self.name)
         _refuse_other_operations(message)
@@ -213,11 +213,11 @@ class Klas(Provider[KlasSettings, CreditRequest | BalanceRequest]):
             }
         )
 
-    def render_holder(self, callback: Callback, holder: Holder) -> Reply:
+    def render_balance(self, callback: Callback, balance: Balance) -> Reply:
         """Reply with a balance."""
         del callback
-        balance = self.currencies.to_text(holder.balance_minor, holder.currency)
-        return self._signed({"balance": balance, "status_code": "OK"})
+        text = self.currencies.to_text(balance.balance_minor, balance.currency)
+        return self._signed({"balance": text, "status_code": "OK"})
 
     def _signed(self, content: Mapping[str, str]) -> Reply:
         reply = json_reply(content)

@@ -10,7 +10,7 @@ import pytest
 from shared.broker.bodies import HEAD_BYTES
 from shared.broker.topology import DEAD_QUEUE, LATE_QUEUE, UNSIGNED_QUEUE, shard_queue
 from shared.message_keys import MessageKeys, Purpose
-from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
+from shared.outcome import Balance, Outcome, OutcomeCode, Receipt
 from shared.queries import FindPlayer
 from shared.wire import (
     BATCH_OPERATIONS_MAX,
@@ -145,7 +145,7 @@ async def test_forged_owner_of_a_session_is_not_remembered(system: System, stran
     try:
         paying = asyncio.create_task(pay(system, player_id="ben", integration="gpas"))
         _, waiting = await stranger.overheard_batch()
-        answers: list[Answer] = [Holder("mallory", "EUR", 0, 0)] * len(waiting)
+        answers: list[Answer] = [Balance("mallory", "EUR", 0, 0)] * len(waiting)
         payload = encode_replies(Replies(waiting.reply_to, "worker", [BatchReply(waiting.number, answers)]))
         await stranger.publish(THIEF.sign(Purpose.REPLY, payload), waiting.reply_to)
         await stranger.publish(payload, waiting.reply_to)

@@ -29,7 +29,7 @@ from shared.http import serve, serving
 from shared.logging import set_up_logging
 from shared.money import MINOR_MAX
 from shared.operations import Credit, Wallet
-from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
+from shared.outcome import Balance, Outcome, OutcomeCode, Receipt
 from shared.queries import FindSession, Query
 from shared.settings import Settings, load_settings
 from shared.wire import Answer, Question
@@ -53,7 +53,7 @@ class DirectLedger(LedgerClient):
         super().__init__(ConcurrencyLimit(sys.maxsize))
         self._engine: Final = engine
         self._ledger: Final = Ledger(engine)
-        self._holders: dict[Query, Holder] = {}
+        self._holders: dict[Query, Balance] = {}
 
     async def __aenter__(self) -> Self:
         """Read whose each session is. Raises LedgerUnavailable."""

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from shared.cells import settings_of
 from shared.errors import SettingsError
-from shared.outcome import Holder, Outcome, OutcomeCode
+from shared.outcome import Balance, Outcome, OutcomeCode
 from shared.queries import FindPlayer, FindSession
 from shared.settings import Settings
 from tests.integration.conftest import Originals, engine_of
@@ -105,7 +105,7 @@ async def test_balances_and_sessions_of_another_cell_are_not_told(engine: AsyncE
     await assign({"main": engine, "brand2": brand2}, {"main": ["klas"], "brand2": ["gpas"]})
     bookkeeper, unavailable = await bookkeeper_of(engine, "main"), Outcome(OutcomeCode.UNAVAILABLE)
     own, foreign, older = FindPlayer("anna", "klas"), FindPlayer("anna", "gpas"), FindPlayer("anna")
-    anna = Holder("anna", "EUR", 0, 0)
+    anna = Balance("anna", "EUR", 0, 0)
     session = FindSession("gpas", "s")
     _, told = await bookkeeper.answer([], [own, foreign, older, session, FindPlayer("nobody", "klas")])
     assert told == [anna, unavailable, anna, unavailable, None]

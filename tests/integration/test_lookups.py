@@ -9,7 +9,7 @@ from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from shared.outcome import Holder, Outcome, OutcomeCode
+from shared.outcome import Balance, Outcome, OutcomeCode
 from shared.queries import FindPlayer, FindSession, Query
 from shared.wire import Answer
 from tests.support.crashes import METRICS, UnluckyCache, UnluckyWorker
@@ -28,7 +28,7 @@ OF_NOBODY: Final = (
     FindSession("gpas\0", "session-1"),
     FindSession("gpas", LONG),
 )
-HOLDER: Final = Holder("anna", "EUR", WIN.amount_minor, 0)
+BALANCE: Final = Balance("anna", "EUR", WIN.amount_minor, 0)
 ASK_AGAIN: Final = Outcome(OutcomeCode.UNAVAILABLE)
 
 
@@ -67,7 +67,7 @@ async def test_id_that_no_database_holds_belongs_to_nobody(engine: AsyncEngine) 
     await open_session(engine, "gpas", "session-1", "anna")
     known = (FindPlayer("anna"), FindSession("gpas", "session-1"))
     answers = await told(engine, [known[0], *OF_NOBODY, known[1]])
-    assert answers == [HOLDER, *[None] * len(OF_NOBODY), HOLDER]
+    assert answers == [BALANCE, *[None] * len(OF_NOBODY), BALANCE]
 
 
 @pytest.mark.parametrize("others", [0, 1, 6])

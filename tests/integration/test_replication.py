@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
-from shared.outcome import Holder, OutcomeCode
+from shared.outcome import Balance, OutcomeCode
 from shared.queries import FindPlayer
 from shared.settings import LedgerSettings
 from tests.support.caches import cache_on
@@ -90,7 +90,7 @@ async def test_worker_that_is_only_asked_for_balances_learns_that_replicas_are_w
     await ledger.keyed_epoch()  # as each worker does when it starts
     bookkeeper = LedgerService(ledger, MemoryCache())
     _, [holder] = await bookkeeper.answer([], [FindPlayer("anna")])
-    assert holder == Holder("anna", "EUR", 0, 0)
+    assert holder == Balance("anna", "EUR", 0, 0)
     await cluster.wait_for("nobody")
     with pytest.raises(LedgerUnavailable):
         await LedgerService(Ledger(hurried), MemoryCache()).post([WIN])
@@ -105,7 +105,7 @@ async def test_balance_is_not_told_by_a_replica_that_a_name_leads_to_by_now(
 ) -> None:
     await add_players(postgres)
     bookkeeper = LedgerService(Ledger(postgres), MemoryCache())
-    assert await bookkeeper.answer([], [FindPlayer("anna")]) == ([], [Holder("anna", "EUR", 0, 0)])
+    assert await bookkeeper.answer([], [FindPlayer("anna")]) == ([], [Balance("anna", "EUR", 0, 0)])
     async with running_as_replica(servers, postgres):
         bookkeeper.epoch_known_until = 0  # as a moment later
         with pytest.raises(LedgerUnavailable, match="replica"):

@@ -10,7 +10,8 @@ from gateway.providers.base import Callback, CallbackRejected
 from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
-from shared.outcome import Holder, OutcomeCode
+from shared.outcome import OutcomeCode
+from shared.queries import PlayerRef
 from simulator.dialects.gpas import DIALECT, PARENT
 from simulator.dialects.values import Facts
 from tests.providers.conformance import Conformance
@@ -252,6 +253,6 @@ def test_closed_round_is_told_by_its_tag() -> None:
     win = Facts("p", "s")
     for tag, closed in (("true", True), ("false", False), (True, True), (None, False)):
         message = provider.parse(DIALECT.tagged(win, closeRound=tag))
-        credit = provider.normalize(message, Holder("p", "EUR", 0, 0))
+        credit = provider.normalize(message, PlayerRef("p", "EUR"))
         assert isinstance(credit, Credit)
         assert credit.round_closed is closed

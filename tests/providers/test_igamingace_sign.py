@@ -14,7 +14,8 @@ from gateway.providers.registry import build
 from shared.errors import SettingsError
 from shared.money import Currencies
 from shared.operations import Credit
-from shared.outcome import Holder, Outcome, OutcomeCode
+from shared.outcome import Outcome, OutcomeCode
+from shared.queries import PlayerRef
 from simulator.dialects.base import KEY, Fields, body_of
 from simulator.dialects.igamingace import AGENT, DIALECT, sent, signature_of
 from simulator.dialects.values import Facts
@@ -64,7 +65,7 @@ def _post(provider: Provider[Any, Any], callback: Callback, result: OutcomeCode 
 
 def _credit(provider: Provider[Any, Any], callback: Callback) -> Credit:
     provider.authenticate(callback)
-    credit = provider.normalize(provider.parse(callback), Holder(USER, "EUR", 0, 0))
+    credit = provider.normalize(provider.parse(callback), PlayerRef(USER, "EUR"))
     assert isinstance(credit, Credit)
     return credit
 

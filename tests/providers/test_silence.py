@@ -18,7 +18,7 @@ from gateway.providers.base import Callback
 from gateway.providers.registry import build
 from gateway.time_slices import TimeSlices
 from shared.money import Currencies
-from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
+from shared.outcome import Balance, Outcome, OutcomeCode, Receipt
 from shared.wire import Answer, Question
 from simulator.dialects.base import Dialect
 from simulator.dialects.values import Facts
@@ -75,7 +75,7 @@ class _StubLedger(LedgerClient):
 
     async def call(self, question: Question, deadline: float) -> Answer:
         del question, deadline
-        return Holder("player1", "EUR", 0, 0)
+        return Balance("player1", "EUR", 0, 0)
 
 
 async def _answer(speaker: Dialect, callback: Callback, outcome: Outcome) -> tuple[bytes, Any]:

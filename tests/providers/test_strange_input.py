@@ -12,14 +12,14 @@ from gateway.providers.base import Callback, CallbackRejected
 from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
-from shared.outcome import Holder
+from shared.queries import PlayerRef
 from simulator.dialects import DIALECTS, igamingace
 from simulator.dialects.base import Dialect
 from simulator.dialects.values import Facts
 
 CURRENCIES: Final = Currencies()
 FACTS: Final = Facts("player1", "session-1")
-HOLDER: Final = Holder("player1", "EUR", 0, 0)
+PLAYER: Final = PlayerRef("player1", "EUR")
 STRANGE: Final = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
@@ -36,7 +36,7 @@ def _credit_of(speaker: Dialect, callback: Callback) -> Credit | None:
         provider.authenticate(callback)
         message = provider.parse(callback)
         provider.lookup(message)
-        credit = provider.normalize(message, HOLDER)
+        credit = provider.normalize(message, PLAYER)
     except CallbackRejected as refused:
         reply = provider.render(callback, refused.outcome)
         said = json.loads(reply.body)

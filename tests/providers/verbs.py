@@ -11,7 +11,8 @@ from gateway.providers.base import Callback, CallbackRejected, Provider, Win
 from gateway.providers.registry import build
 from shared.money import Currencies
 from shared.operations import Credit
-from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
+from shared.outcome import Outcome, OutcomeCode, Receipt
+from shared.queries import PlayerRef
 from simulator.dialects.base import KEY, SECRETS, Dialect
 from simulator.dialects.values import Facts
 
@@ -62,7 +63,7 @@ class Verbs:
         win = Win(str(uuid4()), "player1", "session-1")
         callback = provider.sample_request(win)
         provider.authenticate(callback)
-        credit = provider.normalize(provider.parse(callback), Holder("player1", "EUR", 0, 0))
+        credit = provider.normalize(provider.parse(callback), PlayerRef("player1", "EUR"))
         assert isinstance(credit, Credit)
         assert credit.identity == (self.dialect.name, win.provider_tx_id)
         assert (credit.player_id, credit.currency, credit.amount_minor) == ("player1", "EUR", 1050)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from shared.errors import LedgerUnavailable
 from shared.operations import AnyOperation
-from shared.outcome import Holder, Outcome
+from shared.outcome import Balance, Outcome
 from shared.queries import Query, QueryReply
 from shared.wire import Batch
 from tests.support.fault_points import Died, Fault, FaultPoint
@@ -76,7 +76,7 @@ class UnluckyLedger(Ledger):
         self._luck.after("commit", LedgerUnavailable("lost after the commit"))
         return planned
 
-    async def find(self, lookups: Collection[Query]) -> dict[Query, Holder]:
+    async def find(self, lookups: Collection[Query]) -> dict[Query, Balance]:
         found = await super().find(lookups)
         self._luck.after("find", LedgerUnavailable("lost after a lookup"))
         return found

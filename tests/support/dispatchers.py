@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from gateway.ledger_client.dispatcher import BatchAnswer, BatchDispatcher
 from shared.errors import LedgerUnavailable
-from shared.outcome import Holder
+from shared.outcome import Balance
 from shared.queries import FindPlayer
 from shared.wire import Answer, Question
 
@@ -28,7 +28,7 @@ class Shard:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.under_way.append(ended)
         await ended
-        return BatchAnswer(self.workers[shard], [Holder(player_id, "EUR", 0, 0) for player_id in ids])
+        return BatchAnswer(self.workers[shard], [Balance(player_id, "EUR", 0, 0) for player_id in ids])
 
     async def answer(self, error: Exception | None = None) -> None:
         """Let the oldest batch end, and everybody who waited go on."""
@@ -85,4 +85,4 @@ async def learn_workers(shard: Shard, dispatcher: BatchDispatcher, player_ids: M
 
 def answered_for(task: asyncio.Task[Answer]) -> str | None:
     holder = task.result()
-    return holder.player_id if isinstance(holder, Holder) else None
+    return holder.player_id if isinstance(holder, Balance) else None

@@ -6,7 +6,7 @@ from typing import Final
 import msgspec
 
 from shared.operations import Credit, Wallet
-from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
+from shared.outcome import Balance, Outcome, OutcomeCode, Receipt
 
 BALANCE_MAX: Final = 999_999_999_999_999_999
 """18 digits, written out."""
@@ -60,10 +60,10 @@ class Model:
         self.posted[credit.identity] = posted
         return Outcome(OutcomeCode.POSTED, posted.receipt)
 
-    def holder(self, player_id: str) -> Holder | None:
+    def holder(self, player_id: str) -> Balance | None:
         """Return what a player has in their own currency."""
         currency = self.own_currencies.get(player_id)
-        return None if currency is None else Holder(player_id, currency, *self._pair(player_id, currency))
+        return None if currency is None else Balance(player_id, currency, *self._pair(player_id, currency))
 
     def _repeat(self, credit: Credit, first: Posted) -> Outcome:
         differing = tuple(f for f in Credit.FINGERPRINT if getattr(credit, f) != getattr(first.credit, f))

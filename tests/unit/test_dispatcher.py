@@ -16,7 +16,7 @@ from gateway.ledger_client.dispatcher import (
 )
 from shared.broker.topology import shard_of
 from shared.errors import LedgerUnavailable
-from shared.outcome import Holder
+from shared.outcome import Balance
 from shared.wire import BATCH_OPERATIONS_MAX, Question
 from tests.support.dispatchers import Shard, answer_all, answered_for, ask, call_all, learn_workers, until_idle
 
@@ -260,7 +260,7 @@ async def test_close_lets_the_batch_of_a_lane_end_that_has_lost_its_last_shard()
 
 async def test_reply_that_lacks_answers_is_none() -> None:
     async def send(_shard: int, questions: Sequence[Question], _deadline: float) -> BatchAnswer:
-        return BatchAnswer("one", [Holder("a", "EUR", 0, 0)] * (len(questions) - 1))
+        return BatchAnswer("one", [Balance("a", "EUR", 0, 0)] * (len(questions) - 1))
 
     with pytest.raises(LedgerUnavailable, match="0 answers to 1 question"):
         await asyncio.wait_for(ask(BatchDispatcher(send, 1, ConcurrencyLimit(10)), "a"), timeout=5)

@@ -24,8 +24,8 @@ from shared.errors import LedgerUnavailable, SettingsError
 from shared.http import Request
 from shared.http.reader import RequestReader
 from shared.money import Currencies
-from shared.outcome import Holder
-from shared.queries import FindPlayer, FindSession
+from shared.outcome import Balance
+from shared.queries import FindPlayer, FindSession, PlayerRef
 from shared.readiness import Readiness
 from shared.settings import MEMORY, LedgerSettings, Settings
 from shared.wire import Answer, Question
@@ -52,7 +52,7 @@ class CellLedger(LedgerClient):
         super().__init__(ConcurrencyLimit(IN_FLIGHT_MAX))
         self.limit.in_flight = len(cell)
         self.cell = cell
-        self.holder: Holder | None = None
+        self.holder: Balance | None = None
         self.is_away = False
         self.hangs = False
         self.refuses = False
@@ -164,11 +164,11 @@ def test_question_about_a_player_says_for_which_integration() -> None:
 async def test_session_of_one_cell_is_not_remembered_for_another(two: Two) -> None:
     _, ledgers = two
     lookup, deadline = FindSession("gpas", "s"), asyncio.get_running_loop().time() + 10
-    anna = Holder("anna", "EUR", 1, 2)
+    anna = Balance("anna", "EUR", 1, 2)
 
     ledgers["main"].holder = anna
     main, brand2 = (PlayerCache(ledgers[cell]) for cell in ("main", "brand2"))
-    assert await main.find(lookup, deadline, b"") == anna
+    assert await main.find(lookup, deadline, b"") == PlayerRef("anna", "EUR")
     with pytest.raises(LedgerUnavailable):
         await brand2.find(lookup, deadline, b"")
 

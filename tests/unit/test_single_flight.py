@@ -18,7 +18,7 @@ from gateway.time_slices import TimeSlices
 from shared.errors import LedgerUnavailable
 from shared.money import Currencies
 from shared.operations import Credit, Wallet
-from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
+from shared.outcome import Balance, Outcome, OutcomeCode, Receipt
 from shared.queries import FindPlayer, FindSession
 from shared.wire import Answer, Question
 from tests.support.credits import OTHER_CONTENT, OTHER_DELIVERY, win
@@ -97,7 +97,7 @@ async def test_bulk_shares_what_is_under_way_and_asks_the_rest() -> None:
 
 
 async def test_balance_is_asked_anew_after_the_question_under_way() -> None:
-    ledger, old, new = HeldLedger(), Holder("anna", "EUR", 0, 0), Holder("anna", "EUR", 1, 0)
+    ledger, old, new = HeldLedger(), Balance("anna", "EUR", 0, 0), Balance("anna", "EUR", 1, 0)
     under_way = SingleFlight(ledger)
     first = ask(under_way, FindPlayer("anna"))
     await until_idle()

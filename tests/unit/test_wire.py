@@ -12,7 +12,7 @@ from shared.errors import PoisonMessage, SettingsError
 from shared.message_keys import KEY_BYTES_MIN, MAC_BYTES, MessageKeys, Purpose, read_message_keys
 from shared.money import MINOR_MAX
 from shared.operations import Credit, Kind, Wallet
-from shared.outcome import Holder, Outcome, OutcomeCode, Receipt
+from shared.outcome import Balance, Outcome, OutcomeCode, Receipt
 from shared.queries import FindPlayer, FindSession, Query
 from shared.settings import BrokerSettings
 from shared.wire import (
@@ -60,7 +60,7 @@ ANSWERS = [
     Outcome(OutcomeCode.POSTED, Receipt("id", "EUR", 1, 2, 3, 4)),
     Outcome(OutcomeCode.CONFLICT, mismatched_fields=("amount_minor", "game_id")),
     Outcome(OutcomeCode.MALFORMED, detail="amount"),
-    Holder("anna", "EUR", 1, 2),
+    Balance("anna", "EUR", 1, 2),
     None,
 ]
 

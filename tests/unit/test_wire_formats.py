@@ -8,7 +8,7 @@ import pytest
 from shared.errors import PoisonMessage
 from shared.message_keys import KEY_BYTES_MIN, MessageKeys, Purpose
 from shared.operations import Credit, Operation
-from shared.outcome import Holder, Outcome, OutcomeCode
+from shared.outcome import Balance, Outcome, OutcomeCode
 from shared.queries import FindPlayer, FindSession
 from shared.wire import (
     V2,
@@ -29,7 +29,7 @@ KEYS: Final = MessageKeys([b"k" * KEY_BYTES_MIN])
 QUEUE: Final = "amq.gen-one"
 WIN: Final = Credit("klas", "1", "anna", "EUR", 1050)
 OTHER: Final = Credit("klas", "2", "ben", "EUR", 1)
-BALANCE: Final = Holder("anna", "EUR", 1, 2)
+BALANCE: Final = Balance("anna", "EUR", 1, 2)
 POSTED, REPLAYED = Outcome(OutcomeCode.POSTED), Outcome(OutcomeCode.REPLAYED)
 
 
@@ -52,7 +52,7 @@ def v2_answers(payload: bytes) -> list[object]:
     return [answer and answer[0:3] for answer in answers]
 
 
-def reply(batch: Batch, outcomes: list[Outcome], replies: list[Holder | Outcome | None]) -> bytes:
+def reply(batch: Batch, outcomes: list[Outcome], replies: list[Balance | Outcome | None]) -> bytes:
     """Return what a worker replies to one batch."""
     one = BatchReply(batch.number, outcomes, replies, batch.positions)
     return encode_replies(Replies(batch.reply_to, "worker", [one], batch.version))

@@ -7,7 +7,7 @@ from sqlalchemy import Table, and_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from shared.operations import AnyOperation, Wallet
-from shared.outcome import Holder
+from shared.outcome import Balance
 from shared.queries import FindPlayer, FindSession, Query
 from worker.database.schema import players, sessions, wallets
 from worker.ledger.state import AccountKey, PlayerWallets
@@ -33,14 +33,14 @@ async def open_sessions(connection: AsyncConnection, operations: Sequence[AnyOpe
     return {(row.integration, row.id) for row in await connection.execute(statement)}
 
 
-async def find_all(connection: AsyncConnection, queries: Iterable[Query]) -> dict[Query, Holder]:
+async def find_all(connection: AsyncConnection, queries: Iterable[Query]) -> dict[Query, Balance]:
     """Return the replies to queries; a query without a reply is not in the result."""
     by_player = [query for query in queries if isinstance(query, FindPlayer)]
     by_session = [query for query in queries if isinstance(query, FindSession)]
     return {**await _find_players(connection, by_player), **await _find_sessions(connection, by_session)}
 
 
-async def _find_players(connection: AsyncConnection, queries: Sequence[FindPlayer]) -> dict[Query, Holder]:
+async def _find_players(connection: AsyncConnection, queries: Sequence[FindPlayer]) -> dict[Query, Balance]:
     if not queries:
         return {}
     statement = (
@@ -53,7 +53,7 @@ async def _find_players(connection: AsyncConnection, queries: Sequence[FindPlaye
     return {query: reply for query, reply in replies if reply is not None}
 
 
-async def _find_sessions(connection: AsyncConnection, queries: Sequence[FindSession]) -> dict[Query, Holder]:
+async def _find_sessions(connection: AsyncConnection, queries: Sequence[FindSession]) -> dict[Query, Balance]:
     if not queries:
         return {}
     key = tuple_(sessions.c.integration, sessions.c.id)
@@ -77,12 +77,12 @@ def _own(owner: Table, player_id: Any) -> Any:
     return and_(wallets.c.player_id == player_id, wallets.c.currency == owner.c.currency)
 
 
-def _read_balances(rows: Iterable[tuple[Any, ...]]) -> dict[Query, Holder]:
+def _read_balances(rows: Iterable[tuple[Any, ...]]) -> dict[Query, Balance]:
     """Read rows of (query, player_id, currency, kind, balance_minor), one for each wallet of a player."""
     balances: dict[Query, tuple[str, str, dict[str, int]]] = {}
     for query, player_id, currency, kind, balance_minor in rows:
         balances.setdefault(query, (player_id, currency, {}))[2][kind] = balance_minor
     return {
-        query: Holder(player_id, currency, by_kind[Wallet.REAL], by_kind[Wallet.BONUS])
+        query: Balance(player_id, currency, by_kind[Wallet.REAL], by_kind[Wallet.BONUS])
         for query, (player_id, currency, by_kind) in balances.items()
     }

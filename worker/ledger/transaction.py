@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from shared.errors import LedgerUnavailable
 from shared.operations import AnyOperation
-from shared.outcome import Holder
+from shared.outcome import Balance
 from shared.queries import Query
 from worker.database.audit_log import LEDGER, PROCESS, Action, Actor, record
 from worker.database.engine import autocommit, read_only
@@ -167,7 +167,7 @@ class Ledger:
         if planned.conflict_rows:
             await self._statements.insert_conflicts(connection, planned.conflict_rows)
 
-    async def find(self, queries: Collection[Query]) -> dict[Query, Holder]:
+    async def find(self, queries: Collection[Query]) -> dict[Query, Balance]:
         """Return the replies to queries; one without a reply is not in the result. Raises LedgerUnavailable."""
         with outages_as_unavailable():
             async with self._reading.connect() as connection:

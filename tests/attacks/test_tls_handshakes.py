@@ -13,6 +13,8 @@ from tests.support.client import http_bytes, read_response
 from tests.support.gateway_process import REPLY_WITHIN_SECONDS, GatewayProcess, gateway_process
 from tests.support.wins import assert_paid, win, win_bytes
 
+pytestmark = pytest.mark.slow
+
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 FILES_MAX = 300

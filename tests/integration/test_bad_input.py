@@ -14,6 +14,8 @@ from tests.support.client import Response, connect, http_bytes, read_response, s
 from tests.support.servers import Servers
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 
+pytestmark = pytest.mark.any_server
+
 PLAYER = "player01"
 GATEWAY_BODY_BYTES_MAX = 65_536
 

@@ -17,6 +17,8 @@ from tests.support.commands import INHERITED, until_ready
 from tests.support.paths import ROOT
 from tests.support.servers.server import free_ports
 
+pytestmark = [pytest.mark.slow, pytest.mark.any_server]
+
 
 class Demo(NamedTuple):
     """A running demonstration, and the lines that it prints for pasting."""

@@ -16,6 +16,8 @@ from tests.support.client import Response, http_bytes, send_all
 from tests.support.servers import Servers, fresh_database
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 
+pytestmark = pytest.mark.own_servers("rabbitmq", "redis")
+
 CONNECTIONS = 200
 PLAYERS = [f"player{n:03}" for n in range(100)]
 euro = Currencies()

@@ -37,6 +37,8 @@ from worker.database.migrate import migrate
 from worker.players import add_player, close_session
 from worker.verify import verify
 
+pytestmark = pytest.mark.any_server
+
 THOROUGH: Final = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 EXAMPLES_PER_DATABASE: Final = 10_000 if THOROUGH else 500
 STEPS_MAX: Final = 30 if THOROUGH else 5

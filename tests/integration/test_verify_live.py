@@ -25,6 +25,8 @@ from worker.ledger.transaction import Ledger
 from worker.players import add_player
 from worker.verify import verify
 
+pytestmark = pytest.mark.any_server
+
 PLAYERS = ("anna", "ben", "cleo")
 TASKS = {"postgresql": 4, "sqlite": 1}
 PAUSE_SECONDS = {"postgresql": 0, "sqlite": 0.005}
@@ -146,6 +148,7 @@ async def peak_kilobytes_of_an_audit(database_url: str, transfers: int, players:
     return int(ended.stdout)
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow_with_the_books(
     database_url: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

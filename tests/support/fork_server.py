@@ -5,6 +5,7 @@ which ends with the process of the tests, imports them once and forks for each c
 process of its own: with its own environment, output, signals and exit code, and with what it runs at its end.
 """
 
+import atexit
 import json
 import os
 import runpy
@@ -32,7 +33,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a module in the project's directory, as `subprocess.run` does; TimeoutExpired when it takes longer."""
     with _starting:
-        _, server = _server()
+        server = _server()
     ours, theirs = socket.socketpair()
     with ours, tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         with theirs:
@@ -58,7 +59,7 @@ def _wait_for(process: socket.socket, command: Sequence[str], timeout_seconds: f
 
 
 @cache
-def _server() -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _server() -> socket.socket:
     """Start the server of this process, which ends when our end of its connection is closed."""
     ours, theirs = socket.socketpair()
     with theirs:
@@ -66,7 +67,13 @@ def _server() -> tuple[subprocess.Popen[bytes], socket.socket]:
         server = subprocess.Popen(
             [sys.executable, "-m", __name__, str(number)], cwd=ROOT, stdin=subprocess.DEVNULL, pass_fds=[number]
         )
-    return server, ours
+    atexit.register(_end, server, ours)
+    return ours
+
+
+def _end(server: subprocess.Popen[bytes], connection: socket.socket) -> None:
+    connection.close()
+    server.wait()
 
 
 def serve(control: socket.socket) -> None:

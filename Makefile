@@ -24,7 +24,7 @@ test: $(VENV)/dev.stamp  ## run every test, on real servers started for it (ARGS
 	@$(if $(COVERAGE),$(PY) -m coverage combine --quiet && $(PY) -m coverage report)
 
 test-fast: $(VENV)/dev.stamp  ## run the tests that need no servers and start no processes, in half a minute
-	@$(PY) -m pytest -n 2 -m "not servers and not slow" $(ARGS)
+	@$(PY) -m pytest -n 2 -m "not servers and not slow" tests/unit tests/providers $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## measure the whole way of a credit beside pgbench and a direct baseline, in three minutes
 	@$(PY) -m tests.bench $(ARGS)

@@ -214,6 +214,7 @@ def casino(database_url: str) -> Iterator[type[Casino]]:
             runner.run(engine.dispose())
 
 
+@pytest.mark.slow
 def test_any_wins_and_crashes_leave_exactly_what_was_owed(casino: type[Casino]) -> None:
     examples = settings(max_examples=EXAMPLES_PER_DATABASE, stateful_step_count=STEPS_MAX)
     run_state_machine_as_test(casino, settings=examples)

@@ -1,4 +1,4 @@
-"""Runs `python -m worker ...` in processes that begin with the product's modules imported.
+"""Runs the product's commands in processes that begin with the product's modules imported.
 
 To import them takes most of a command's time: 0.6 s of the processor, hundreds of times. So a server process,
 which ends with the process of the tests, imports them once and forks for each command. A command still is a
@@ -22,7 +22,10 @@ from typing import Final
 
 from tests.support.paths import ROOT
 
-PRELOADED: Final = ("aiosqlite", "asyncpg", "worker.cli", "worker.database.migrate", "worker.verify")
+PRELOADED: Final = (
+    *("aiosqlite", "asyncpg", "gateway.__main__", "worker.cli", "worker.database.migrate", "worker.verify"),
+    *("worker.messaging.process", "worker.operator.app"),
+)
 LENGTH_BYTES: Final = 4
 
 _starting: Final = Lock()

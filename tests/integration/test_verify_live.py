@@ -86,6 +86,7 @@ async def test_audit_takes_no_lock_that_a_win_could_wait_for(postgres: AsyncEngi
 _LOCKS = text("""
     SELECT DISTINCT mode FROM pg_locks JOIN pg_class ON pg_class.oid = relation
     WHERE relname IN ('players', 'wallets', 'transfers', 'entries') AND pid <> pg_backend_pid()
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """)
 
 
@@ -122,7 +123,7 @@ from worker.database.engine import create_engine
 from worker.verify import verify
 
 async def main():
-    engine = create_engine(LedgerSettings(database_url=sys.argv[1]), patient=True)
+    engine = create_engine(LedgerSettings(database_url=sys.argv[1]), no_statement_timeout=True)
     audit = await verify(engine, Currencies(), full=True)
     await engine.dispose()
     assert audit.holds

@@ -1,11 +1,13 @@
 # Every target sets itself up: a virtual environment in .venv, filled from a lock file whose hashes pip checks.
 .DEFAULT_GOAL := help
-.PHONY: help run test bench bench-full faults check format docs up lock clean
+.PHONY: help run test test-fast bench bench-full faults check format docs up lock clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
 PYTHONS := python3.13 python3.12 python3.11 python3
 SOURCES := gateway worker shared simulator tests
+# Most tests wait most of their time, for processes and for servers that all have in common: more than there are cores.
+PARALLEL := -n 6 --dist loadfile --no-loadscope-reorder
 UV_COMPILE := $(PY) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate
 
@@ -16,8 +18,13 @@ run: $(VENV)/runtime.stamp  ## serve everything embedded in one process, and pri
 	@mkdir -p var
 	@CREDITS_CONFIG="$${CREDITS_CONFIG:-gateway/demo.toml}" exec $(PY) -m gateway demo
 
-test: $(VENV)/dev.stamp  ## run every test, on real servers started for it (ARGS="-k ..." for pytest; ARGS=-n0: one after the other)
-	@$(PY) -m pytest -n 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+test: $(VENV)/dev.stamp  ## run every test, on real servers started for it (ARGS="-k ..." for pytest; COVERAGE=1: measured)
+	@$(if $(COVERAGE),$(PY) -m coverage erase)
+	@$(PY) $(if $(COVERAGE),-m coverage run) -m pytest $(PARALLEL) $(ARGS)
+	@$(if $(COVERAGE),$(PY) -m coverage combine --quiet && $(PY) -m coverage report)
+
+test-fast: $(VENV)/dev.stamp  ## run the tests that need no servers and start no processes, in half a minute
+	@$(PY) -m pytest -n 2 -m "not servers and not slow" tests/unit tests/providers $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## measure the whole way of a credit beside pgbench and a direct baseline, in three minutes
 	@$(PY) -m tests.bench $(ARGS)
@@ -51,7 +58,7 @@ lock: $(VENV)/dev.stamp  ## bring the lock files in line with pyproject.toml (AR
 	@$(UV_COMPILE) $(ARGS) --group dev --group bench -c requirements-dev.lock -o requirements-bench.lock
 
 clean:  ## remove the environment and the tools' caches; the data in var/ stays
-	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
 	@find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
 
 # The stamp is touched last, so an interrupted installation is simply done again.

@@ -13,6 +13,8 @@ from tests.support.system import INTEGRATIONS
 from tests.support.wins import assert_own_error, is_paid, win, with_lines
 from tests.unit.test_overload import BusyLedger, ask, request_of
 
+pytestmark = pytest.mark.slow
+
 ELSEWHERE, HERE = "192.0.2.0/24", "127.0.0.0/8"
 PROVIDERS_ADDRESS = "192.0.2.7"
 

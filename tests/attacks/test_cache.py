@@ -29,6 +29,8 @@ from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
 
+pytestmark = pytest.mark.own_servers("redis")
+
 TWIN = win("win-2")
 """Of the same content as WIN, under an id of its own: owed like any other."""
 
@@ -292,6 +294,7 @@ async def test_account_that_may_read_and_not_write_is_said_once_and_not_taken_fo
     assert [line["event"] for line in logged[1:]] == ["cache serves again"]
 
 
+@pytest.mark.slow
 async def test_worker_with_an_option_that_no_driver_knows_does_not_start(tmp_path: Path) -> None:
     ended = await run(
         f"sqlite+aiosqlite:///{tmp_path}/ledger.db",

@@ -8,6 +8,8 @@ from simulator.client import connect, read_response
 from tests.support.gateway_process import GatewayProcess, gateway_process, operator_process
 from tests.support.wins import assert_paid, bulk_bytes, responses, win_bytes
 
+pytestmark = pytest.mark.slow
+
 LINE = b"POST /klas/credit HTTP/1.1\r\nHost: gateway\r\n"
 
 

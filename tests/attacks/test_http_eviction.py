@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from simulator.client import connect, read_response
 from tests.support.gateway_process import (
     REPLY_WITHIN_SECONDS,
@@ -12,6 +14,8 @@ from tests.support.gateway_process import (
 )
 from tests.support.operator_api import TOKEN
 from tests.support.wins import assert_paid, win_bytes
+
+pytestmark = pytest.mark.slow
 
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -1,6 +1,10 @@
 """Connections and their door against the parser alone. `python -m tests.fuzz` takes more inputs."""
 
+import pytest
+
 from tests.fuzz.__main__ import compare
+
+pytestmark = pytest.mark.slow
 
 INPUTS = 100_000
 

@@ -9,6 +9,8 @@ from simulator.client import read_response
 from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.wins import assert_paid, responses, win_bytes
 
+pytestmark = pytest.mark.slow
+
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 SECONDS_MAX = 0.5

@@ -5,6 +5,8 @@ import pytest
 from tests.support.gateway_process import GatewayProcess
 from tests.support.wins import assert_paid, responses, win_bytes
 
+pytestmark = pytest.mark.slow
+
 OFFERS = {
     "curl --http2": (
         "Connection: Upgrade, HTTP2-Settings",

@@ -12,6 +12,8 @@ from tests.support.gateway_process import GatewayProcess, environment_of, gatewa
 from tests.support.system import INTEGRATIONS
 from tests.support.wins import is_paid, win
 
+pytestmark = pytest.mark.slow
+
 POLLERS = 450
 WINS_OF_EACH = 10
 CONNECTIONS = 8

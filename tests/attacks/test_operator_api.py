@@ -20,6 +20,8 @@ from worker.operator.routes import OPERATIONS
 from worker.players import add_player
 from worker.queries.audit_entries import AuditQuery, list_audit
 
+pytestmark = pytest.mark.slow
+
 CASES_MAX = 30
 """Of each operation and way of making them up."""
 

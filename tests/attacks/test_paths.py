@@ -12,6 +12,8 @@ from tests.support.gateway_process import GatewayProcess, gateway_process
 from tests.support.system import INTEGRATIONS
 from tests.support.wins import PROVIDERS, SESSION, assert_own_error, is_paid, win, with_lines
 
+pytestmark = pytest.mark.slow
+
 MARK = "marked-by-the-attacker"
 LOGGED_WITHIN_SECONDS = 10.0
 

@@ -22,6 +22,8 @@ from tests.support.operator_api import TOKEN
 from tests.support.system import INTEGRATIONS
 from tests.support.wins import PLAYER, is_paid, win
 
+pytestmark = pytest.mark.slow
+
 
 class Pki(NamedTuple):
     """A CA with a server's certificate, and another CA that knows nothing of it."""

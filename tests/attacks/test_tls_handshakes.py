@@ -13,6 +13,8 @@ from tests.support.certificates import make_authority, make_certificate
 from tests.support.gateway_process import REPLY_WITHIN_SECONDS, GatewayProcess, gateway_process
 from tests.support.wins import assert_paid, win, win_bytes
 
+pytestmark = pytest.mark.slow
+
 Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 FILES_MAX = 300

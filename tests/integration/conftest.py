@@ -14,9 +14,9 @@ from shared.settings import LedgerSettings
 from tests.support.caches import cache_on
 from tests.support.cluster import Cluster
 from tests.support.commands import Ended, Run, run
+from tests.support.databases import migrate_database, migrated_database
 from tests.support.servers import Servers, drop_database, fresh_database
 from worker.database.engine import create_engine
-from worker.database.migrate import migrate
 from worker.ledger.cache.outcomes import RedisCache
 from worker.players import add_player
 
@@ -39,46 +39,34 @@ def short_logs() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-class Originals:
-    """Databases with tables, made once and then copied: to migrate takes longer than most tests."""
+class EmptyFile:
+    """An SQLite file with tables and nothing in them, made once and then copied."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "ledger.db"
-        self._database: str | None = None
 
-    async def copy_file(self, path: Path) -> None:
+    async def copy_to(self, path: Path) -> None:
         if not self._path.exists():
-            await self._migrate(f"sqlite+aiosqlite:///{self._path}")
+            await migrate_database(f"sqlite+aiosqlite:///{self._path}")
         shutil.copyfile(self._path, path)
-
-    async def copy_database(self, servers: Servers) -> str:
-        if self._database is None:
-            url = await fresh_database(servers)
-            await self._migrate(url)
-            self._database = url.rpartition("/")[2]
-        return await fresh_database(servers, like=self._database)
-
-    async def _migrate(self, database_url: str) -> None:
-        async with engine_of(database_url) as engine:
-            await migrate(engine)
 
 
 @pytest.fixture(scope="session")
-def originals(tmp_path_factory: pytest.TempPathFactory) -> Originals:
-    return Originals(tmp_path_factory.mktemp("originals"))
+def empty_file(tmp_path_factory: pytest.TempPathFactory) -> EmptyFile:
+    return EmptyFile(tmp_path_factory.mktemp("empty"))
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path, originals: Originals) -> AsyncIterator[str]:
+async def database_url(request: pytest.FixtureRequest, tmp_path: Path, empty_file: EmptyFile) -> AsyncIterator[str]:
     """An empty database, once of each kind; where a test takes the `engine` too, one with tables."""
     has_tables = "engine" in request.fixturenames
     if request.param == "sqlite":
         if has_tables:
-            await originals.copy_file(tmp_path / "ledger.db")
+            await empty_file.copy_to(tmp_path / "ledger.db")
         yield f"sqlite+aiosqlite:///{tmp_path}/ledger.db"
         return
     servers: Servers = request.getfixturevalue("servers")
-    url = await (originals.copy_database(servers) if has_tables else fresh_database(servers))
+    url = await (migrated_database(servers) if has_tables else fresh_database(servers))
     yield url
     await drop_database(servers, url)
 
@@ -91,9 +79,9 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
 
 
 @pytest.fixture
-async def postgres(servers: Servers, originals: Originals) -> AsyncIterator[AsyncEngine]:
+async def postgres(servers: Servers) -> AsyncIterator[AsyncEngine]:
     """A ledger's database on PostgreSQL, where several workers post at once."""
-    url = await originals.copy_database(servers)
+    url = await migrated_database(servers)
     async with engine_of(url) as made:
         yield made
     await drop_database(servers, url)

@@ -156,6 +156,7 @@ async def test_what_was_done_to_a_message_is_written_down_if_it_can_not_be_print
     assert [len(c["provider_tx_id"]) for e in written for c in e.detail["credits"]] == [256, 256]
 
 
+@pytest.mark.slow
 @ON_SQLITE
 async def test_command_line_names_who_acts(worker: Run) -> None:
     await worker("player", "add", "ben", "--currency", "EUR", "--as", "Karla K.")
@@ -173,6 +174,7 @@ async def test_command_line_names_who_acts(worker: Run) -> None:
     assert SECRET not in json.dumps(listed)
 
 
+@pytest.mark.slow
 @ON_SQLITE
 async def test_support_finds_what_became_of_a_player_and_a_session(worker: Run) -> None:
     await worker("session", "open", SECRET, "--integration", "gpas", "--player", "anna")

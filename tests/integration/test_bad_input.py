@@ -13,6 +13,8 @@ from simulator.history import ReplyMeaning
 from tests.support.servers import Servers
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 
+pytestmark = pytest.mark.any_server
+
 PLAYER = "player01"
 FACTS = Facts(PLAYER, SESSION + PLAYER)
 GATEWAY_BODY_BYTES_MAX = 65_536

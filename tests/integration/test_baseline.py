@@ -15,6 +15,8 @@ from tests.support.servers import Servers
 from worker.database.schema import transfers
 from worker.ledger.transaction import Ledger
 
+pytestmark = pytest.mark.any_server
+
 
 async def ask(direct: DirectLedger, credit: Credit) -> Outcome:
     answer = await direct.call(credit, deadline=0)

@@ -19,6 +19,8 @@ from tests.support.system import System
 from tests.support.two_cells import CELL_OF, PLAYER, TwoCells, new_id, two_cells
 from worker.cli.exit_codes import ExitCode
 
+pytestmark = pytest.mark.any_server
+
 WINDOW_SECONDS = 2.5
 
 

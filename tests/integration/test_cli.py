@@ -17,6 +17,8 @@ from worker.cli.exit_codes import ExitCode
 from worker.database.migrate import head_revision
 from worker.ledger.transaction import Ledger
 
+pytestmark = [pytest.mark.slow, pytest.mark.any_server]
+
 BROKER = {
     "CREDITS_BROKER__URL": "amqp://127.0.0.1:1/",
     "CREDITS_BROKER__KEYS": '["env:CREDITS_TEST_BROKER_KEY"]',

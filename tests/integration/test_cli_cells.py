@@ -3,6 +3,7 @@
 from asyncio import gather
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.commands import ON_SQLITE, Run
@@ -11,6 +12,8 @@ from worker.cli.exit_codes import ExitCode
 from worker.database.schema import served_integrations
 from worker.integrations import assign
 from worker.ledger.transaction import Ledger
+
+pytestmark = [pytest.mark.slow, pytest.mark.any_server]
 
 BRAND2_IS_AWAY = {
     "CREDITS_CELLS__BRAND2__LEDGER__DATABASE_URL": "postgresql+asyncpg://user:hunter2@127.0.0.1:1/db",

@@ -1,5 +1,6 @@
 """`player` and `session`: who holds wallets is added, opened, closed and shown, and never changes hands."""
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.operations import Kind, Wallet
@@ -9,6 +10,8 @@ from tests.support.ledgers import post
 from worker.cli.exit_codes import ExitCode
 from worker.ledger.transaction import Ledger
 from worker.players import open_session
+
+pytestmark = [pytest.mark.slow, pytest.mark.any_server]
 
 
 @ON_SQLITE

@@ -2,6 +2,7 @@
 
 import random
 
+import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.ids import ID_CHARACTERS_MAX, ROUND_ID_BYTES_MAX, ROUND_ID_CHARACTERS_MAX, storable_round_id
@@ -12,6 +13,8 @@ from tests.support.ledgers import post
 from worker.cli.exit_codes import ExitCode
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
+
+pytestmark = [pytest.mark.slow, pytest.mark.any_server]
 
 
 @ON_SQLITE

@@ -18,6 +18,8 @@ from tests.support.paths import ROOT
 from worker.cli.exit_codes import ExitCode
 from worker.cli.progress import LINE_SECONDS, line_reporter
 
+pytestmark = [pytest.mark.slow, pytest.mark.any_server]
+
 
 @pytest.fixture
 async def books(engine: AsyncEngine) -> AsyncEngine:

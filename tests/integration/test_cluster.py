@@ -29,6 +29,8 @@ from tests.support.servers.server import free_ports
 from tests.support.system import BROKER_KEY, KEYS, make_topology, running_system
 from worker.messaging.dead_letters import list_all
 
+pytestmark = pytest.mark.servers
+
 SWITCHED_WITHIN_SECONDS = 10.0
 SILENT_SECONDS = 0.8
 SERVED_WITHIN_SECONDS = 40.0
@@ -59,6 +61,7 @@ async def test_cluster_of_the_files_in_deploy_pays_with_the_accounts_that_these_
         senders.close()
 
 
+@pytest.mark.any_server
 async def test_nothing_is_lost_when_a_node_is_gone_that_leads_queues_and_that_workers_use(
     servers: Servers, cluster: Cluster
 ) -> None:

@@ -105,7 +105,10 @@ async def test_batches_that_hold_the_same_ids_in_opposite_order_never_deadlock(
     assert await balance_minor(ledgers[0]) + await balance_minor(ledgers[0], "ben") == BATCH * 1050
 
 
-_WAITING = text("SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND relation = 'transfers'::regclass")
+_WAITING = text(
+    "SELECT COUNT(*) FROM pg_locks WHERE NOT granted AND relation = 'transfers'::regclass"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 
 
 async def test_same_id_for_two_players_at_once_pays_one_of_them(ledgers: list[Ledger]) -> None:

@@ -13,6 +13,8 @@ from tests.support.demo import demo, environment, paste
 from tests.support.paths import ROOT
 from tests.support.servers.server import free_ports
 
+pytestmark = [pytest.mark.slow, pytest.mark.any_server]
+
 
 async def test_pasted_lines_pay_once_and_balances_survive_a_second_start(tmp_path: Path) -> None:
     async with demo(tmp_path / "demo.db") as first:

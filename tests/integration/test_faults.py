@@ -15,7 +15,10 @@ from tests.faults.proxy import wired
 from tests.faults.rig import Rig
 from tests.support.servers import Servers
 
+pytestmark = pytest.mark.own_servers("rabbitmq", "postgres", "redis")
 
+
+@pytest.mark.any_server
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.in_ci])
 async def test_nothing_is_lost_when(servers: Servers, name: str) -> None:
     trial = await run(servers, FAULTS[name])
@@ -24,6 +27,7 @@ async def test_nothing_is_lost_when(servers: Servers, name: str) -> None:
     assert trial.holds, trial.complaints
 
 
+@pytest.mark.any_server
 async def test_worker_that_says_paid_and_pays_nothing_is_found_out(servers: Servers) -> None:
     async def strike(rig: Rig) -> None:
         for worker in rig.system.workers:

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import pytest
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.support.credits import win
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
+
+pytestmark = pytest.mark.any_server
 
 BATCH = [win(str(n), round_id=f"round-{n}", round_closed=n % 2 == 0) for n in range(100)]
 

@@ -14,7 +14,7 @@ from shared.errors import SettingsError
 from shared.outcome import Balance, Outcome, OutcomeCode
 from shared.queries import FindPlayer, FindSession
 from shared.settings import Settings
-from tests.integration.conftest import Originals, engine_of
+from tests.integration.conftest import EmptyFile, engine_of
 from tests.support.commands import ON_SQLITE, run_with
 from tests.support.credits import win
 from tests.support.ledgers import add_players, results
@@ -26,9 +26,9 @@ from worker.ledger.transaction import Ledger
 
 
 @pytest.fixture
-async def brand2(tmp_path: Path, originals: Originals) -> AsyncIterator[AsyncEngine]:
+async def brand2(tmp_path: Path, empty_file: EmptyFile) -> AsyncIterator[AsyncEngine]:
     """The books of another cell."""
-    await originals.copy_file(tmp_path / "brand2.db")
+    await empty_file.copy_to(tmp_path / "brand2.db")
     async with engine_of(f"sqlite+aiosqlite:///{tmp_path}/brand2.db") as engine:
         yield engine
 
@@ -53,12 +53,14 @@ async def test_worker_posts_what_is_assigned_and_puts_the_rest_aside(engine: Asy
     assert await find_posted(engine) == {"gpas", "klas"}
 
 
+@pytest.mark.any_server
 async def test_without_cells_whatever_comes_is_posted(engine: AsyncEngine) -> None:
     await add_players(engine)
     bookkeeper = await bookkeeper_of(engine, "main")
     assert results(await bookkeeper.post([win("a", integration="any")])) == [OutcomeCode.POSTED]
 
 
+@pytest.mark.any_server
 async def test_books_that_became_a_cells_are_followed_by_workers_that_run(engine: AsyncEngine) -> None:
     await add_players(engine)
     bookkeeper = await bookkeeper_of(engine, "main")
@@ -123,6 +125,7 @@ async def test_books_of_another_cell_tell_nothing_of_its_players(engine: AsyncEn
     assert await bookkeeper.answer([], [FindPlayer("anna", "gpas")]) == ([], [Outcome(OutcomeCode.UNAVAILABLE)])
 
 
+@pytest.mark.any_server
 async def test_what_is_not_this_cells_is_a_line_a_second_however_many_batches_come(
     engine: AsyncEngine,
 ) -> None:
@@ -153,6 +156,7 @@ async def test_integration_that_is_released_is_assigned_to_another_cell(
     assert await assign(engines, {"main": ["klas", "gpas"], "brand2": []}) == {"main": [], "brand2": []}
 
 
+@pytest.mark.any_server
 @ON_SQLITE
 async def test_database_of_two_names_is_the_first_cells(engine: AsyncEngine) -> None:
     with pytest.raises(SettingsError, match=r"^\[cells.brand2.ledger\] database_url: is the database of cell"):
@@ -198,6 +202,7 @@ async def test_database_of_no_cell_or_of_another_stops_a_worker(engine: AsyncEng
         await start()
 
 
+@pytest.mark.slow
 @ON_SQLITE
 async def test_migrate_assigns_the_integrations_of_the_only_named_cell(database_url: str) -> None:
     environment = {

@@ -27,6 +27,8 @@ from worker.ledger.transaction import Ledger
 from worker.players import add_player
 from worker.verify import verify
 
+pytestmark = pytest.mark.own_servers("redis")
+
 
 async def settle_in_any_weather(bookkeeper: LedgerService, name: str) -> list[tuple[OutcomeCode, tuple[str, ...]]]:
     """Send new, repeated, altered and impossible wins; return what came of them."""

@@ -113,6 +113,7 @@ main()
 """
 
 
+@pytest.mark.slow
 async def test_several_that_migrate_at_once_wait_for_one_another(database_url: str) -> None:
     environment = {**os.environ, "CREDITS_CONFIG": "", "CREDITS_LEDGER__DATABASE_URL": database_url}
     pipe = asyncio.subprocess.PIPE

@@ -19,6 +19,8 @@ from tests.support.servers import Servers, fresh_database
 from tests.support.system import INTEGRATIONS, SESSION, System, running_system
 from tests.support.wins import PROVIDERS
 
+pytestmark = pytest.mark.own_servers("rabbitmq", "redis")
+
 CONNECTIONS = 200
 PLAYERS = [f"player{n:03}" for n in range(100)]
 euro = Currencies()

@@ -15,6 +15,8 @@ from tests.support.operator_api import Api, operator_api, path_of, settings_for
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
 
+pytestmark = pytest.mark.any_server
+
 
 @pytest.fixture
 async def api(engine: AsyncEngine) -> AsyncIterator[Api]:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
 from shared.settings import CellSettings, LedgerSettings, Role, Settings
-from tests.integration.conftest import Originals, engine_of
+from tests.integration.conftest import EmptyFile, engine_of
 from tests.support.commands import ON_SQLITE
 from tests.support.credits import win
 from tests.support.operator_api import Api, bearing, operator_api, path_of, settings_for
@@ -17,7 +17,7 @@ from worker.integrations import assign
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
 
-pytestmark = ON_SQLITE
+pytestmark = [ON_SQLITE, pytest.mark.any_server]
 
 AWAY = "postgresql+asyncpg://user:hunter2@127.0.0.1:1/db"
 """A database that nobody is at."""
@@ -35,10 +35,10 @@ def settings_of_both(main: AsyncEngine, brand2_url: str) -> Settings:
 
 
 @pytest.fixture
-async def brand2(tmp_path: Path, originals: Originals, database_url: str) -> AsyncIterator[AsyncEngine]:
+async def brand2(tmp_path: Path, empty_file: EmptyFile, database_url: str) -> AsyncIterator[AsyncEngine]:
     """The books of the other cell, with a player of the same id and one of its own."""
     del database_url
-    await originals.copy_file(tmp_path / "brand2.db")
+    await empty_file.copy_to(tmp_path / "brand2.db")
     async with engine_of(f"sqlite+aiosqlite:///{tmp_path}/brand2.db") as engine:
         for player_id in ("anna", "ben"):
             await add_player(engine, player_id, "EUR")

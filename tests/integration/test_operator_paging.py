@@ -13,6 +13,8 @@ from tests.support.operator_api import Api, operator_api, settings_for
 from worker.ledger.transaction import Ledger
 from worker.queries.queries import _wins_of
 
+pytestmark = pytest.mark.any_server
+
 TRANSFERS = 137
 LISTS = {"transfers": "/v1/players/anna/transfers", "wins": "/v1/integrations/klas/rounds/round-1"}
 

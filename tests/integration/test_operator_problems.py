@@ -30,6 +30,8 @@ from worker.operator.endpoint import BODY_BYTES_MAX
 from worker.operator.problems import PROBLEM_TYPES, Code
 from worker.players import add_player, close_session, open_session
 
+pytestmark = pytest.mark.any_server
+
 PLAYER = "/v1/players/anna"
 KLAS = "/v1/integrations/klas"
 

@@ -22,6 +22,8 @@ from worker.cli.exit_codes import ExitCode
 from worker.ledger.transaction import Ledger
 from worker.players import add_player, open_session
 
+pytestmark = [pytest.mark.slow, pytest.mark.any_server]
+
 
 class Served:
     """A running `python -m worker operator`."""

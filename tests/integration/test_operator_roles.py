@@ -15,6 +15,8 @@ from worker.database.audit_log import session_subject
 from worker.ledger.transaction import Ledger
 from worker.players import add_player
 
+pytestmark = pytest.mark.any_server
+
 PLAYER = "/v1/players/anna"
 SECRET = "session-that-opens-a-wallet"
 SESSION = path_of("integrations", "gpas", "sessions", SECRET)

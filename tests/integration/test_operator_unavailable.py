@@ -12,6 +12,8 @@ from tests.support.servers import Servers
 from worker.operator import middleware
 from worker.players import add_player
 
+pytestmark = [pytest.mark.own_servers("postgres"), pytest.mark.any_server]
+
 PLAYER = "/v1/players/anna"
 
 

@@ -13,6 +13,8 @@ from worker.ledger.cache.circuit import PAUSE_SECONDS
 from worker.ledger.cache.outcomes import MEMORY_TRANSFERS_MAX, MemoryCache, RedisCache
 from worker.ledger.cache.values import VALUES_BYTES_MAX
 
+pytestmark = pytest.mark.own_servers("redis")
+
 
 async def test_posted_win_is_remembered_by_every_worker(servers: Servers, cache: RedisCache) -> None:
     transfers = {ONE: transfer(), TWO: transfer(round_id="раунд", bonus_minor=7)}

@@ -5,6 +5,8 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
+import pytest
+
 from gateway.providers.base import Win
 from simulator.client import Response, http_bytes, send_all
 from simulator.dialects import read_reply
@@ -57,6 +59,7 @@ def refusals_logged(system: System) -> Counter[str]:
     return told_of
 
 
+@pytest.mark.any_server
 async def test_wins_beyond_what_the_ledger_can_pay_are_turned_away_and_paid_when_sent_again(
     servers: Servers,
 ) -> None:

@@ -38,6 +38,8 @@ from worker.database.migrate import migrate
 from worker.players import add_player, close_session
 from worker.verify import verify
 
+pytestmark = pytest.mark.any_server
+
 THOROUGH: Final = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 EXAMPLES_PER_DATABASE: Final = 10_000 if THOROUGH else 500
 STEPS_MAX: Final = 30 if THOROUGH else 5
@@ -214,6 +216,7 @@ def casino(database_url: str) -> Iterator[type[Casino]]:
             runner.run(engine.dispose())
 
 
+@pytest.mark.slow
 def test_any_wins_and_crashes_leave_exactly_what_was_owed(casino: type[Casino]) -> None:
     examples = settings(max_examples=EXAMPLES_PER_DATABASE, stateful_step_count=STEPS_MAX)
     run_state_machine_as_test(casino, settings=examples)

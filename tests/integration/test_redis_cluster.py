@@ -10,6 +10,8 @@ from tests.support.caches import ONE, TWO, cache_on, put, transfer
 from tests.support.servers.sentinels import running_cluster_node
 from worker.ledger.cache import circuit
 
+pytestmark = pytest.mark.servers
+
 CALLS = 50
 
 

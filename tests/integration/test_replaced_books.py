@@ -31,6 +31,8 @@ from worker.ledger.cache.outcomes import MemoryCache
 from worker.ledger.service import LedgerService
 from worker.ledger.transaction import Ledger
 
+pytestmark = pytest.mark.own_servers("postgres")
+
 STARTED = text("SELECT pg_postmaster_start_time()")
 UNTIL_SECONDS = 20
 

@@ -3,6 +3,8 @@
 import asyncio
 from collections import Counter
 
+import pytest
+
 from tests.faults.experiment import Fault, run
 from tests.faults.rig import Rig
 from tests.support.servers import Servers
@@ -27,6 +29,7 @@ async def resize(rig: Rig, workers: int) -> None:
         await rig.system.workers.pop(0).end()
 
 
+@pytest.mark.any_server
 async def test_shards_spread_over_workers_that_come_and_go(servers: Servers) -> None:
     """From 4.0 on, RabbitMQ heeds priorities among single active consumers; on 3.10 one worker serves all."""
     version = await asyncio.to_thread(servers.rabbitmq.run, "rabbitmqctl", "--quiet", "version")

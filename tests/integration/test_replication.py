@@ -34,6 +34,8 @@ from worker.queries.audit_entries import AuditQuery, list_audit
 from worker.queries.queries import show_balances, show_player, show_transfer
 from worker.verify import verify
 
+pytestmark = pytest.mark.own_servers("postgres")
+
 Act = Callable[[AsyncEngine], Coroutine[Any, Any, object]]
 
 

@@ -24,6 +24,8 @@ from tests.support.system import SESSION, System, running_system
 from worker.ledger.transaction import Ledger
 from worker.verify import Audit
 
+pytestmark = pytest.mark.servers
+
 PLAYERS = ("anna", "berta", "carl")
 NEWCOMER = "dora"
 WINS_EACH = 3

@@ -23,6 +23,8 @@ from tests.support.servers import Server, Servers, fresh_database, fresh_vhost
 from tests.support.servers.cluster import why_no_cluster
 from tests.support.servers.reaper import CONTAINER_LABEL
 
+pytestmark = [pytest.mark.own_servers("rabbitmq", "postgres", "redis"), pytest.mark.servers]
+
 T = TypeVar("T")
 PROC = Path("/proc")
 
@@ -137,6 +139,7 @@ with running_cluster():
 """
 
 
+@pytest.mark.any_server
 def test_nothing_outlives_a_cluster_that_is_ended_while_it_starts() -> None:
     if reason := why_no_cluster():
         pytest.skip(reason)

@@ -27,6 +27,8 @@ from tests.support.system import System, _environment, running_system
 from worker.cli.exit_codes import ExitCode
 from worker.ledger.cache import sentinels
 
+pytestmark = [pytest.mark.servers, pytest.mark.any_server]
+
 PASSWORD = "not-the-password"
 FOUND_WITHIN_SECONDS = 60.0
 

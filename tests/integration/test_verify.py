@@ -14,6 +14,8 @@ from worker.players import add_player
 from worker.verify import verify
 from worker.verify.invariants import INVARIANTS, Scope
 
+pytestmark = pytest.mark.any_server
+
 EARLIER = [
     win("earlier", amount_minor=300),
     win("earlier bonus", amount_minor=40, wallet=Wallet.BONUS),

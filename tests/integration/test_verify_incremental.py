@@ -17,6 +17,8 @@ from worker.ledger.transaction import Ledger
 from worker.players import add_player
 from worker.verify import Audit
 
+pytestmark = pytest.mark.any_server
+
 YEAR = timedelta(days=365)
 
 

@@ -25,6 +25,8 @@ from worker.ledger.transaction import Ledger
 from worker.players import add_player
 from worker.verify import verify
 
+pytestmark = pytest.mark.any_server
+
 PLAYERS = ("anna", "ben", "cleo")
 TASKS = {"postgresql": 4, "sqlite": 1}
 PAUSE_SECONDS = {"postgresql": 0, "sqlite": 0.005}
@@ -84,6 +86,7 @@ async def test_audit_takes_no_lock_that_a_win_could_wait_for(postgres: AsyncEngi
 _LOCKS = text("""
     SELECT DISTINCT mode FROM pg_locks JOIN pg_class ON pg_class.oid = relation
     WHERE relname IN ('players', 'wallets', 'transfers', 'entries') AND pid <> pg_backend_pid()
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """)
 
 
@@ -120,7 +123,7 @@ from worker.database.engine import create_engine
 from worker.verify import verify
 
 async def main():
-    engine = create_engine(LedgerSettings(database_url=sys.argv[1]), patient=True)
+    engine = create_engine(LedgerSettings(database_url=sys.argv[1]), no_statement_timeout=True)
     audit = await verify(engine, Currencies(), full=True)
     await engine.dispose()
     assert audit.holds
@@ -146,6 +149,7 @@ async def peak_kilobytes_of_an_audit(database_url: str, transfers: int, players:
     return int(ended.stdout)
 
 
+@pytest.mark.slow
 async def test_memory_does_not_grow_with_the_books(
     database_url: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

@@ -20,6 +20,8 @@ from worker.ledger.transaction import Ledger
 from worker.ledger.weaknesses import Weaknesses
 from worker.messaging.metrics import WorkerMetrics
 
+pytestmark = pytest.mark.own_servers("postgres")
+
 
 @pytest.mark.parametrize(
     ("statement", "weakness"),

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final, Self
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
@@ -107,6 +108,7 @@ def test_field_that_is_wrong_by_itself_is_not_quoted(speaker: Dialect) -> None:
                 _assert_silent(speaker, changed, ANSWERS[0])
 
 
+@pytest.mark.slow
 @each_provider
 @given(data=st.data(), outcome=st.sampled_from(ANSWERS))
 @settings(max_examples=300, deadline=None)
@@ -119,6 +121,7 @@ def test_no_field_is_quoted(speaker: Dialect, data: st.DataObject, outcome: Outc
     _assert_silent(speaker, speaker.signed(fields, facts=FACTS), outcome)
 
 
+@pytest.mark.slow
 @each_provider
 @given(data=st.data(), kind=st.sampled_from(["application/json", "application/x-www-form-urlencoded"]))
 @settings(max_examples=200, deadline=None)

@@ -55,6 +55,7 @@ def _assert_sound(credit: Credit | None) -> None:
         assert text is None or text.encode()
 
 
+@pytest.mark.slow
 @each_provider
 @given(strange=STRANGE, data=st.data())
 @settings(max_examples=200, deadline=None)
@@ -64,6 +65,7 @@ def test_field_of_any_content_is_no_fault_of_ours(speaker: Dialect, strange: obj
     _assert_sound(_credit_of(speaker, speaker.signed(fields, facts=FACTS)))
 
 
+@pytest.mark.slow
 @each_provider
 @given(strange=STRANGE, data=st.data())
 @settings(max_examples=300, deadline=None)

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from asyncio import sleep, timeout, to_thread
 from asyncio.subprocess import Process
 from collections.abc import Awaitable, Callable, Mapping
@@ -12,7 +11,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
-from tests.support.paths import ROOT
+from tests.support import fork_server
 from worker.cli.exit_codes import ExitCode
 
 ON_SQLITE: Final = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -62,18 +61,7 @@ async def run(database_url: str, *arguments: str, **environment: str) -> Ended:
 
 async def run_with(settings: Mapping[str, str], *arguments: str) -> Ended:
     """Run `python -m worker` with these settings as variables, and with no database but what they name."""
-    return Ended(
-        await to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "worker", *arguments],
-            cwd=ROOT,
-            env={**INHERITED, **settings},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    )
+    return Ended(await to_thread(fork_server.run, "worker", arguments, {**INHERITED, **settings}, 60))
 
 
 async def until_ready(process: Process, url: str, client: httpx.AsyncClient | None = None) -> None:

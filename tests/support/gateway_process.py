@@ -19,6 +19,7 @@ from gateway.ledger_client.embedded import prepare
 from gateway.monitoring import METRICS_STAND_SECONDS
 from shared.settings import Settings
 from simulator.client import connect, read_response
+from tests.support import fork_server
 from tests.support.commands import INHERITED, until_ready
 from tests.support.operator_api import TOKEN
 from tests.support.paths import ROOT
@@ -186,22 +187,11 @@ async def operator_process(
 
 async def start_in_vain(environment: Mapping[str, str], *arguments: str) -> tuple[int, list[str]]:
     """Start `python -m ARGUMENTS`, by default the gateway; return its exit code and what it said."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", *(arguments or ("gateway",))),
-        cwd=ROOT,
-        env=dict(environment),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), ENDS_WITHIN_SECONDS)
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    said = [line for line in err.decode().splitlines() if line.startswith(("credits: ", "error: "))]
-    assert b"Traceback" not in out + err
-    return process.returncode or 0, said
+    module, *rest = arguments or ("gateway",)
+    ended = await asyncio.to_thread(fork_server.run, module, rest, environment, ENDS_WITHIN_SECONDS)
+    said = [line for line in ended.stderr.splitlines() if line.startswith(("credits: ", "error: "))]
+    assert "Traceback" not in ended.stdout + ended.stderr
+    return ended.returncode, said
 
 
 async def _start(

@@ -28,8 +28,10 @@ from shared.message_keys import MessageKeys
 from shared.money import Currencies
 from shared.settings import MEMORY, BrokerSettings, LedgerSettings
 from simulator.dialects import DIALECTS
+from tests.support import fork_server
+from tests.support.databases import migrated_database
 from tests.support.paths import ROOT
-from tests.support.servers import Servers, fresh_database, fresh_vhost
+from tests.support.servers import Servers, fresh_vhost
 from tests.support.servers.reaper import Reaper
 from tests.support.servers.server import free_ports
 from worker.database.engine import create_engine
@@ -137,16 +139,7 @@ class System:
 
     async def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run `python -m worker ...` on this system's ledger."""
-        return await asyncio.to_thread(
-            subprocess.run,
-            [sys.executable, "-m", "worker", *arguments],
-            cwd=ROOT,
-            env={**os.environ, **self.environment},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+        return await asyncio.to_thread(fork_server.run, "worker", arguments, {**os.environ, **self.environment}, 120)
 
     async def query(self, statement: str) -> list[tuple[Any, ...]]:
         """Return the rows of a SELECT on the ledger."""
@@ -200,13 +193,13 @@ async def running_system(
     database_url: str | None = None,
     **overrides: str,
 ) -> AsyncIterator[System]:
-    """Start a system on a database and a virtual host of its own.
+    """Start a system on a virtual host of its own, and on a database of its own or the one that is given.
 
     `overrides` are environment variables of all its processes, `of_gateway` of the gateway alone.
     """
     environment = {
         **_environment(),
-        "CREDITS_LEDGER__DATABASE_URL": database_url or await fresh_database(servers),
+        "CREDITS_LEDGER__DATABASE_URL": database_url or await migrated_database(servers),
         "CREDITS_CACHE__URL": servers.cache_url,
         **overrides,
     }
@@ -222,7 +215,8 @@ async def running_system(
         system = _make_system(environment, of_gateway or {}, engine, directory, reaper)
         system.workers.extend(system.new_worker() for _ in range(workers))
         try:
-            await migrate(engine)
+            if database_url is not None:
+                await migrate(engine)
             for process in system.processes:
                 process.start()
             if workers:

@@ -6,6 +6,7 @@ import resource
 import socket
 import struct
 
+import pytest
 from starlette.types import Message, Receive, Scope, Send
 
 from shared.http import Interceptor, raise_file_limit, trust_sender
@@ -77,6 +78,7 @@ async def test_request_is_counted_until_the_application_is_done_with_it() -> Non
     assert (await reply())[1] == b"HTTP/1.1 200"
 
 
+@pytest.mark.slow
 async def test_nothing_keeps_a_connection_that_is_lost() -> None:
     """Garbage is searched for so seldom that what only a search would find fills the memory."""
 

@@ -11,10 +11,12 @@
 import asyncio
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Final
 from uuid import uuid4
 
 import asyncpg
@@ -25,12 +27,14 @@ from tests.support.servers.reaper import Reaper
 from tests.support.servers.server import USER, LaunchableServer, Server, ServersUnavailableError
 
 __all__ = [
+    "NAMES",
     "Server",
     "Servers",
     "ServersUnavailableError",
     "drop_database",
     "fresh_database",
     "fresh_vhost",
+    "own_servers",
     "running_servers",
 ]
 
@@ -79,22 +83,46 @@ async def _execute(servers: Servers, statement: str) -> None:
         await connection.close()
 
 
+VHOSTS_AT_ONCE: Final = 5
+"""Each rabbitmqctl takes a second of processor time, whatever it does."""
+
+_vhosts: Final[dict[str, list[str]]] = {}
+"""The virtual hosts that nobody has taken yet, by the broker."""
+
+_MAKE_VHOSTS: Final = """
+[begin
+    ok = rabbit_vhost:add(Name, <<"{user}">>),
+    ok = rabbit_auth_backend_internal:set_permissions(
+        <<"{user}">>, Name, <<".*">>, <<".*">>, <<".*">>, <<"{user}">>)
+end || Name <- [{names}]].
+"""
+
+
 async def fresh_vhost(servers: Servers) -> str:
     """Create an empty virtual host on the broker and return its URL, of a cluster every node's."""
-    name = f"test_{uuid4().hex}"
-    run = servers.rabbitmq.run
-    await asyncio.to_thread(run, "rabbitmqctl", "--quiet", "add_vhost", name)
-    await asyncio.to_thread(run, "rabbitmqctl", "--quiet", "set_permissions", "-p", name, USER, ".*", ".*", ".*")
+    waiting = _vhosts.setdefault(servers.broker_url, [])
+    if not waiting:
+        waiting.extend(f"test_{uuid4().hex}" for _ in range(VHOSTS_AT_ONCE))
+        names = ", ".join(f'<<"{name}">>' for name in waiting)
+        code = _MAKE_VHOSTS.format(user=USER, names=names)
+        await asyncio.to_thread(servers.rabbitmq.run, "rabbitmqctl", "--quiet", "eval", code)
+    name = waiting.pop()
     return ",".join(f"{url}{name}" for url in node_urls(servers.broker_url))
+
+
+NAMES: Final = ("rabbitmq", "postgres", "redis")
+"""In the order of their starts, the slowest first: each is prepared while the one before starts."""
+
+_Make = Callable[[str], LaunchableServer]
 
 
 @contextmanager
 def running_servers() -> Iterator[Servers]:
     """Start the three servers together and end them; ServersUnavailableError where there are none."""
-    directory = Path(tempfile.mkdtemp(prefix="credits-test-"))
-    with Reaper(directory) as reaper, ExitStack() as at_end:
+    with _making() as make, ExitStack() as at_end:
         started = []
-        for server in _make_servers(directory, reaper):
+        for name in NAMES:
+            server = make(name)
             at_end.callback(server.kill)
             server.launch()
             started.append(server)
@@ -103,7 +131,30 @@ def running_servers() -> Iterator[Servers]:
         yield Servers(*started)
 
 
-def _make_servers(directory: Path, reaper: Reaper) -> Iterator[LaunchableServer]:
+@contextmanager
+def own_servers() -> Iterator[Callable[[str], Server]]:
+    """Yield what starts one server, by its name, when it is wanted first; end those that were started."""
+    with _making() as make, ExitStack() as at_end:
+
+        @cache
+        def start(name: str) -> Server:
+            server = make(name)
+            at_end.callback(server.kill)
+            server.launch()
+            server.wait_until_ready()
+            return server
+
+        yield start
+
+
+@contextmanager
+def _making() -> Iterator[_Make]:
+    directory = Path(tempfile.mkdtemp(prefix="credits-test-"))
+    with Reaper(directory) as reaper:
+        yield _maker(directory, reaper)
+
+
+def _maker(directory: Path, reaper: Reaper) -> _Make:
     choice = os.environ.get("CREDITS_TEST_SERVERS", "auto")
     if choice not in {"auto", "docker", "local"}:
         raise ServersUnavailableError(f"CREDITS_TEST_SERVERS is auto, docker or local, not {choice!r}")
@@ -112,11 +163,11 @@ def _make_servers(directory: Path, reaper: Reaper) -> Iterator[LaunchableServer]
         from tests.support.servers import containers  # noqa: PLC0415  # costs 0.2 s, and is not always needed
 
         if not (reason := containers.unavailable()):
-            return containers.make_servers(reaper)
+            return containers.maker(reaper)
         reasons.append(reason)
     if choice != "docker":
         if not (reason := local.unavailable()):
-            return local.make_servers(directory, reaper)
+            return local.maker(directory, reaper)
         reasons.append(reason)
     raise ServersUnavailableError(
         f"The tests need RabbitMQ, PostgreSQL and Redis, but {', and '.join(reasons)} (CREDITS_TEST_SERVERS={choice})."

@@ -4,10 +4,11 @@ import contextlib
 import gc
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 from tests.support.servers.reaper import CONTAINER_LABEL, Reaper
 from tests.support.servers.server import DATABASE, PASSWORD, USER, free_ports, url_of, wait_until_ready
@@ -46,12 +47,12 @@ def images() -> dict[str, Image]:
             os.environ.get("CREDITS_TEST_POSTGRES_IMAGE", "postgres:17"),
             5432,
             {"POSTGRES_USER": USER, "POSTGRES_PASSWORD": PASSWORD, "POSTGRES_DB": DATABASE},
-            "postgres -c max_connections=200 -c recovery_init_sync_method=syncfs",
+            "postgres -c max_connections=400 -c recovery_init_sync_method=syncfs",
         ),
         "redis": Image(
             os.environ.get("CREDITS_TEST_REDIS_IMAGE", "redis:8"),
             6379,
-            command="redis-server --save '' --appendonly no",
+            command="redis-server --save '' --appendonly no --databases 64",
         ),
     }
 
@@ -93,12 +94,12 @@ class ContainerServer:
         if self.container.status == "running":
             self.container.get_wrapped_container().kill()
 
+    @property
+    def container_id(self) -> str:
+        return str(self.container.get_wrapped_container().id)
+
     def run(self, *command: str) -> str:
-        result = self.container.exec(list(command))
-        output = result.output.decode()
-        if result.exit_code:
-            raise RuntimeError(f"{command[0]} in {self.name} failed:\n{output}")
-        return output
+        return _run_in(self.container.get_wrapped_container(), command)
 
     def _has_ended(self) -> bool:
         self.container.reload()
@@ -109,11 +110,24 @@ class ContainerServer:
         return (out + err).decode(errors="replace")
 
 
-def make_servers(reaper: Reaper) -> Iterator[ContainerServer]:
-    """Yield RabbitMQ, PostgreSQL and Redis, ready to launch."""
+def run_in(container_id: str, command: Sequence[str]) -> str:
+    """Run a tool in a container that another process may have made, and return what it prints."""
+    with contextlib.closing(DockerClient().client) as client:
+        return _run_in(client.containers.get(container_id), command)
+
+
+def _run_in(container: Any, command: Sequence[str]) -> str:
+    code, output = container.exec_run(list(command))
+    text = str(output.decode())
+    if code:
+        raise RuntimeError(f"{command[0]} in {container.name} failed:\n{text}")
+    return text
+
+
+def maker(reaper: Reaper) -> Callable[[str], ContainerServer]:
+    """Return what describes a container by the name of its server."""
     reaper.watch_containers()
-    for name, image in images().items():
-        yield make(name, image, reaper.label)
+    return lambda name: make(name, images()[name], reaper.label)
 
 
 def make(name: str, image: Image, label: str, **more: str) -> ContainerServer:

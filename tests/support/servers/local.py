@@ -5,7 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,7 +55,7 @@ class LocalServer:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command,
-                env=self._whole_environment,
+                env=_whole_environment(self.environment),
                 cwd=self.directory,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -77,14 +77,7 @@ class LocalServer:
         self._end(self.kill_signal)
 
     def run(self, *command: str) -> str:
-        return subprocess.run(
-            [binary(command[0]), *command[1:]],
-            env=self._whole_environment,
-            check=True,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-        ).stdout
+        return run_tool(command, self.environment)
 
     def _end(self, number: signal.Signals) -> None:
         if self._process is None:
@@ -99,16 +92,27 @@ class LocalServer:
     def _log(self) -> Path:
         return self.directory / "log.txt"
 
-    @property
-    def _whole_environment(self) -> dict[str, str]:
-        return {"PATH": programs_path(), "LC_ALL": "C.UTF-8", **self.environment}
+
+def run_tool(command: Sequence[str], environment: Mapping[str, str]) -> str:
+    """Run a tool that comes with a server, in the server's environment, and return what it prints."""
+    return subprocess.run(
+        [binary(command[0]), *command[1:]],
+        env=_whole_environment(environment),
+        check=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    ).stdout
 
 
-def make_servers(directory: Path, reaper: Reaper) -> Iterator[LocalServer]:
-    """Yield RabbitMQ, PostgreSQL and Redis to launch: each is prepared while the one before starts."""
-    yield make_rabbitmq(directory, reaper)
-    yield make_postgres(directory, reaper)
-    yield make_redis(directory, reaper)
+def _whole_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    return {"PATH": programs_path(), "LC_ALL": "C.UTF-8", **environment}
+
+
+def maker(directory: Path, reaper: Reaper) -> Callable[[str], LocalServer]:
+    """Return what prepares a server by its name."""
+    makers = {"rabbitmq": make_rabbitmq, "postgres": make_postgres, "redis": make_redis}
+    return lambda name: makers[name](directory, reaper)
 
 
 _RABBITMQ_SCRIPT = """
@@ -186,7 +190,7 @@ def make_postgres(directory: Path, reaper: Reaper) -> LocalServer:
         "port": port,
         "listen_addresses": "127.0.0.1",
         "unix_socket_directories": "",
-        "max_connections": 200,
+        "max_connections": 400,
         "recovery_init_sync_method": "syncfs",  # by file, the hundreds of databases take half a minute
     }
     arguments = [argument for key, value in settings.items() for argument in ("-c", f"{key}={value}")]
@@ -213,7 +217,7 @@ def make_redis(directory: Path, reaper: Reaper) -> LocalServer:
     (port,) = free_ports(1)
     home = directory / "redis"
     home.mkdir()
-    options = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no")
+    options = ("--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--databases", "64")
     return LocalServer(
         name="redis",
         port=port,

@@ -16,6 +16,7 @@ from tests.support.paths import DEPLOY
 from tests.support.servers import local
 from tests.support.servers.reaper import CONTAINER_LABEL, Reaper
 from tests.support.servers.server import PASSWORD, USER, LaunchableServer, Server
+from tests.support.servers.shared import SharedServer
 
 SCRIPTS: Final = DEPLOY / "backup"
 CONTAINER_HOME: Final = "/var/lib/postgresql/data"
@@ -78,13 +79,19 @@ def running_restorable_server(beside: Server) -> Iterator[RestorableServer]:
     """Start a server of the kind of `beside`: of this machine's binaries, or in a container."""
     directory = Path(tempfile.mkdtemp(prefix="credits-restorable-"))
     with Reaper(directory) as reaper:
-        make = _of_this_machine if isinstance(beside, local.LocalServer) else _in_container
+        make = _of_this_machine if _is_of_this_machine(beside) else _in_container
         made = make(directory, reaper)
         try:
             made.server.wait_until_ready()
             yield made
         finally:
             made.server.kill()
+
+
+def _is_of_this_machine(server: Server) -> bool:
+    if isinstance(server, SharedServer):
+        return not server.container
+    return isinstance(server, local.LocalServer)
 
 
 def _settings(home: str) -> list[str]:

@@ -66,7 +66,7 @@ def _refuse_options(parts: SplitResult) -> str | None:
     options = read_options(parts.query)
     known = _OPTIONS | _TLS_OPTIONS if parts.scheme == "rediss" else _OPTIONS
     if "socket_timeout" in options or "socket_connect_timeout" in options:
-        return "its time limit is [cache] timeout_ms"
+        return "its time limit is [cache] timeout_seconds"
     if any(name in _TLS_OPTIONS for name in options) and parts.scheme != "rediss":
         return "options of TLS need rediss:// or rediss+sentinel://"
     if defect := refuse_options(options, known):

@@ -30,7 +30,7 @@ from shared.networks import Networks
 from shared.settings_defects import defects_of
 from shared.settings_http import GatewaySettings, Table
 from shared.settings_sources import origin, read_config_file, read_environment
-from shared.settings_types import CellName, CurrencyCode, IntegrationName, StringList, UserName, string_list
+from shared.settings_types import CellName, CurrencyCode, IntegrationName, StringList, UserName, rename, string_list
 
 MEMORY: Final = "memory://"
 """The URL of a broker or cache inside this process."""
@@ -109,8 +109,14 @@ class CacheSettings(Table):
     ttl_seconds: int = Field(default=86_400, ge=1)
     """Time for which Redis keeps an outcome."""
 
-    timeout_ms: int = Field(default=50, ge=1)
-    """Time in milliseconds for one call of Redis; then the cache is left alone for a second."""
+    timeout_seconds: float = Field(default=0.05, gt=0)
+    """Time for one call of Redis; then the cache is left alone for a second. `timeout_ms`, its former name, is in
+    milliseconds."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_name(cls, given: Any) -> Any:
+        return rename(given, "timeout_ms", "timeout_seconds", lambda ms: int(ms) / 1_000)
 
 
 class CellSettings(Table):
@@ -129,8 +135,14 @@ class CellSettings(Table):
 class WorkerSettings(Table):
     """`[worker]`: the ledger workers."""
 
-    batch_credits_max: int = Field(default=1_000, ge=1, le=5_000)
-    """Credits of a transaction; one that has so many takes no further message."""
+    batch_operations_max: int = Field(default=1_000, ge=1, le=5_000)
+    """Operations of a transaction; one that has so many takes no further message. Its former name is
+    `batch_credits_max`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_former_name(cls, given: Any) -> Any:
+        return rename(given, "batch_credits_max", "batch_operations_max")
 
     metrics_host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     """Address on which a worker serves /metrics, in plain HTTP: keep strangers from it."""

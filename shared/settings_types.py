@@ -1,6 +1,7 @@
 """Types of settings: names, codes, and lists that may be written as one text."""
 
-from typing import Annotated, Final
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -42,3 +43,12 @@ def string_list(value: object) -> object:
 
 StringList = Annotated[tuple[str, ...], BeforeValidator(string_list)]
 """One text or a list of texts; in an environment variable, a JSON list."""
+
+
+def rename(given: Any, former: str, name: str, convert: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Return a table as it was given, with a setting's former name replaced. Raises ValueError if it has both."""
+    if not isinstance(given, dict) or former not in given:
+        return given
+    if name in given:
+        raise ValueError(f"{former} is the former name of {name}: give one of them")
+    return {name: convert(given[former]), **{key: value for key, value in given.items() if key != former}}

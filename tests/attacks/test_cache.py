@@ -170,7 +170,7 @@ async def in_place_of_redis(answer: bytes) -> AsyncIterator[str]:
 async def test_nothing_that_stands_in_the_place_of_redis_ends_a_worker(answer: bytes) -> None:
     async with in_place_of_redis(answer) as url:
         with capture_logs() as logged:
-            async with cache_on(url, timeout_ms=50) as cache:
+            async with cache_on(url, timeout_seconds=0.05) as cache:
                 assert await cache.get([ONE, TWO]) == {}
                 await put(cache, {ONE: transfer()})
         assert len(logged) <= 2, "one line a second, and the connection may not close well"

@@ -71,7 +71,7 @@ async def test_answer_without_end_is_read_up_to_a_bound(flood: tuple[bytes, byte
     counted: list[str] = []
     async with flooding(*flood) as server:
         with capture_logs() as logged:
-            async with cache_on(url.format(server.port), count=counted.append, timeout_ms=1_000) as cache:
+            async with cache_on(url.format(server.port), count=counted.append, timeout_seconds=1) as cache:
                 while not counted:
                     await cache.get([ONE])
                     await asyncio.sleep(0.01)
@@ -94,7 +94,7 @@ async def answer_to_one_command(answer: bytes) -> object:
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        pool = connection_pool(CacheSettings(url=url, timeout_ms=1_000))
+        pool = connection_pool(CacheSettings(url=url, timeout_seconds=1))
         connection = await pool.get_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.send_command("PING")

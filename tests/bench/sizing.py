@@ -49,9 +49,9 @@ class Setting(NamedTuple):
 SETTINGS: Final = (
     Setting("[broker] shards", "CREDITS_BROKER__SHARDS", BrokerSettings().shards, (1, 2, 4, 8, 16), (64, 200)),
     Setting(
-        "[worker] batch_credits_max",
-        "CREDITS_WORKER__BATCH_CREDITS_MAX",
-        WorkerSettings().batch_credits_max,
+        "[worker] batch_operations_max",
+        "CREDITS_WORKER__BATCH_OPERATIONS_MAX",
+        WorkerSettings().batch_operations_max,
         (10, 50, 200, 1_000, 5_000),
         (200,),
     ),

@@ -57,7 +57,7 @@ def forged(posted: Entry, unpaid: Win) -> bytes:
 
 def patient_settings(_servers: Servers, _database_url: str) -> Mapping[str, str]:
     """Return the settings of workers that wait for Redis: on a busy machine nothing would be kept there."""
-    return {"CREDITS_CACHE__TIMEOUT_MS": "2000"}
+    return {"CREDITS_CACHE__TIMEOUT_SECONDS": "2"}
 
 
 def poisoned(poison: Poison) -> Strike:

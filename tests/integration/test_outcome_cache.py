@@ -115,7 +115,7 @@ async def test_full_cache_costs_no_more_than_a_miss(redis: Redis, cache: RedisCa
 
 
 async def test_slow_cache_costs_its_time_limit_once_and_is_then_left_alone(servers: Servers, redis: Redis) -> None:
-    async with cache_on(servers.cache_url, timeout_ms=50) as cache:
+    async with cache_on(servers.cache_url, timeout_seconds=0.05) as cache:
         transfers = {ONE: transfer()}
         await put(cache, transfers)
         await redis.client_pause(1_500)

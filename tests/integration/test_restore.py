@@ -125,7 +125,7 @@ async def execute(server: Server, statement: str) -> object:
 async def drill(servers: Servers, restorable: RestorableServer) -> AsyncIterator[Drill]:
     async with running_system(
         replace(servers, postgres=restorable.server),
-        CREDITS_CACHE__TIMEOUT_MS="2000",  # a busy machine must not look like a slow cache
+        CREDITS_CACHE__TIMEOUT_SECONDS="2",  # a busy machine must not look like a slow cache
     ) as system:
         await system.add_players(PLAYERS)
         yield Drill(system, restorable, servers.cache_url)

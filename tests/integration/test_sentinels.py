@@ -83,7 +83,7 @@ async def test_wins_go_on_while_the_primary_is_dead_and_are_kept_on_the_promoted
     redis_servers: RedisServers,
 ) -> None:
     with capture_logs() as logged:
-        async with cache_on(redis_servers.url, timeout_ms=200, ttl_seconds=600) as cache:
+        async with cache_on(redis_servers.url, timeout_seconds=0.2, ttl_seconds=600) as cache:
             replicated = await until_kept(cache, redis_servers.url)
             killed = redis_servers.primary
             (replica,) = set(redis_servers.servers) - {killed}

@@ -63,7 +63,7 @@ def settings(tls: TlsServers, authority: Authority) -> dict[str, str]:
         "CREDITS_BROKER__URL": tls.broker_url(authority),
         "CREDITS_LEDGER__DATABASE_URL": tls.database_url(authority),
         "CREDITS_CACHE__URL": tls.cache_url(authority),
-        "CREDITS_CACHE__TIMEOUT_MS": "1000",  # a busy machine is not a slow Redis
+        "CREDITS_CACHE__TIMEOUT_SECONDS": "1",  # a busy machine is not a slow Redis
     }
 
 

@@ -47,10 +47,10 @@ TWO: Identity = ("klas", "2")
 
 @asynccontextmanager
 async def cache_on(
-    url: str, epoch: Epoch = EPOCH, count: CountFault = ignore_fault, **different: int
+    url: str, epoch: Epoch = EPOCH, count: CountFault = ignore_fault, **different: float
 ) -> AsyncIterator[RedisCache]:
-    settings = {"ttl_seconds": 60, "timeout_ms": 1_000, **different}  # a busy machine is not a slow Redis
-    cache = RedisCache(CacheSettings(url=url, **settings), count)
+    settings = {"ttl_seconds": 60, "timeout_seconds": 1, **different}  # a busy machine is not a slow Redis
+    cache = RedisCache(CacheSettings.model_validate({"url": url, **settings}), count)
     cache.set_epoch(epoch)
     try:
         yield cache

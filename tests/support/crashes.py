@@ -137,7 +137,7 @@ class UnluckyWorker:
         bookkeeper = UnluckyBookkeeper(UnluckyLedger(engine, self.luck), cache, self.luck)
         aside = DeadLetterPublisher(live, METRICS, KEYS)
         self._turns = BatchProcessor(
-            bookkeeper, METRICS, self._inbox, live, aside, KEYS, "worker", batch_credits_max=1_000
+            bookkeeper, METRICS, self._inbox, live, aside, KEYS, "worker", batch_operations_max=1_000
         )
 
     def take(self) -> tuple[list[Batch], list[Batch]]:

@@ -37,7 +37,7 @@ WRONG = (
 
 def settings_of(url: str) -> CacheSettings:
     """Return settings as if nothing had looked at the URL before."""
-    return CacheSettings.model_construct(url=url, timeout_ms=50, ttl_seconds=60)
+    return CacheSettings.model_construct(url=url, timeout_seconds=0.05, ttl_seconds=60)
 
 
 @pytest.mark.parametrize("url", WRONG)

@@ -56,7 +56,7 @@ async def test_name_that_hangs_takes_one_thread_however_often_it_is_needed(
     slow_names: SlowNames, url: str, names: list[str]
 ) -> None:
     counted: list[str] = []
-    async with cache_on(url, count=counted.append, timeout_ms=20) as cache:
+    async with cache_on(url, count=counted.append, timeout_seconds=0.02) as cache:
         while len(counted) < 10:
             assert await cache.get([ONE]) == {}
             await asyncio.sleep(0.005)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.errors import SettingsError
 from shared.settings import (
     MEMORY,
     BrokerSettings,
@@ -125,7 +126,7 @@ def test_settings_show_no_secret() -> None:
         ('[broker]\nshards = "many"\n', "[broker] shards"),
         ('[broker]\nurl = "http://localhost"\n', "[broker] url"),
         ("[gateway]\nport = 65536\n", "[gateway] port"),
-        ("[worker]\nbatch_credits_max = 100000\n", "[worker] batch_credits_max"),
+        ("[worker]\nbatch_credits_max = 100000\n", "[worker] batch_operations_max"),
         ('[log]\nformat = "xml"\n', "[log] format"),
         ("[operator]\nport = -1\n", "[operator] port"),
         ("[operator]\ntoken = []\n", "[operator] token"),
@@ -166,3 +167,41 @@ def test_bad_value_is_named_by_its_place(write_file: WriteFile, text: str, where
 def test_refused_value_is_not_repeated_because_it_may_be_a_secret(write_file: WriteFile, text: str) -> None:
     write_file(text)
     assert "hunter2" not in refusal()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "operations"),
+    [
+        ("[cache]\ntimeout_ms = 20\n[worker]\nbatch_credits_max = 7\n", 0.02, 7),
+        ("[cache]\ntimeout_seconds = 0.02\n[worker]\nbatch_operations_max = 7\n", 0.02, 7),
+        ("", 0.05, 1_000),
+    ],
+)
+def test_setting_is_read_by_its_former_name_too(
+    write_file: WriteFile, text: str, seconds: float, operations: int
+) -> None:
+    write_file(text)
+    settings = load_settings()
+    assert (settings.cache.timeout_seconds, settings.worker.batch_operations_max) == (seconds, operations)
+
+
+@pytest.mark.usefixtures("clean_place")
+def test_former_name_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CREDITS_CACHE__TIMEOUT_MS", "20")
+    assert load_settings().cache.timeout_seconds == 0.02
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("timeout_ms = 20\ntimeout_seconds = 0.02", "timeout_ms is the former name of timeout_seconds"),
+        ("timeout_ms = 'soon'", "invalid literal"),
+        ("timeout_ms = 0", "greater than 0"),
+    ],
+)
+def test_former_name_is_refused_beside_the_new_one_and_with_no_number(
+    write_file: WriteFile, text: str, complaint: str
+) -> None:
+    write_file(f"[cache]\n{text}\n")
+    with pytest.raises(SettingsError, match=complaint):
+        load_settings()

@@ -137,7 +137,7 @@ class BatchProcessor:
     dead_letters: DeadLetterPublisher
     keys: MessageKeys
     worker_id: str
-    batch_credits_max: int
+    batch_operations_max: int
     deferred_log: LimitedLog = field(default_factory=lambda: LimitedLog("message left unread", "warning"))
     unavailable_log: LimitedLog = field(default_factory=lambda: LimitedLog("ledger unavailable", "warning"))
 
@@ -184,7 +184,7 @@ class BatchProcessor:
         """Take live deliveries up to the bound, and one late delivery: neither starves the other."""
         collected = DeliveryBatch()
         live = self.deliveries.live
-        while live and len(collected) < self.batch_credits_max and not collected.is_full_of_poison:
+        while live and len(collected) < self.batch_operations_max and not collected.is_full_of_poison:
             message, expires_at = self.deliveries.next_live()
             if is_cut(message) and is_fit(message.header.body_size or 0):
                 await self._defer(message)

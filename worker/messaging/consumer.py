@@ -49,7 +49,7 @@ class Consumer:
     keys: MessageKeys
     worker_id: str
     shards: int
-    batch_credits_max: int
+    batch_operations_max: int
     stop: asyncio.Event
 
     async def serve(self, connection: AbstractConnection) -> None:
@@ -76,7 +76,7 @@ class Consumer:
                 DeadLetterPublisher(await raw_channel(confirming), self.metrics, self.keys),
                 self.keys,
                 self.worker_id,
-                self.batch_credits_max,
+                self.batch_operations_max,
             )
             await shards.consume_own(live_raw)
             await late_raw.basic_consume(LATE_QUEUE, deliveries.on_delivery(deliveries.late))

@@ -65,9 +65,9 @@ def _serve_metrics(settings: WorkerSettings, metrics: WorkerMetrics) -> None:
 
 async def _serve(settings: Settings, keys: MessageKeys, metrics: WorkerMetrics, stop: asyncio.Event) -> None:
     worker_id, shards = f"{socket.gethostname()}/{os.getpid()}", settings.broker.shards
-    credits_max = settings.worker.batch_credits_max
+    operations_max = settings.worker.batch_operations_max
     report_weaknesses = metrics.ledger_weaknesses.set
     async with open_ledger_service(settings, metrics.count_cache_fault, report_weaknesses) as ledger:
-        consumer = Consumer(ledger, metrics, keys, worker_id, shards, credits_max, stop)
+        consumer = Consumer(ledger, metrics, keys, worker_id, shards, operations_max, stop)
         await keep_connected(settings.broker, consumer.serve, stop)
     _log.info("worker stopped", worker=worker_id)

@@ -11,7 +11,7 @@ from redis._parsers import _AsyncRESP2Parser
 from redis.exceptions import InvalidResponse
 
 VALUES_MAX: Final = 10_000
-"""The most values in one answer: more than the credits of a batch, which may exceed `[worker] batch_credits_max`
+"""The most values in one answer: more than the credits of a batch, which may exceed `[worker] batch_operations_max`
 by those of one message."""
 
 VALUE_BYTES_MAX: Final = 32_768

@@ -129,7 +129,7 @@ def _make_sentinel_pool(url: SentinelUrl, settings: CacheSettings) -> SentinelCo
 
 
 def _options(settings: CacheSettings) -> dict[str, Any]:
-    timeout_seconds = settings.timeout_ms / 1_000
+    timeout_seconds = settings.timeout_seconds
     return {
         "socket_timeout": timeout_seconds,
         "socket_connect_timeout": timeout_seconds,

@@ -23,7 +23,7 @@ from shared.server_url import PORT_MAX, refuse_host
 
 ANSWER_SECONDS_MAX: Final = 0.5
 """The time for the connection, login and answers of a sentinel. No batch waits for them, unlike for Redis, so it
-is not bounded by `[cache] timeout_ms`."""
+is not bounded by `[cache] timeout_seconds`."""
 
 REASON_CHARACTERS_MAX: Final = 60
 _UNKNOWN: Final = "has no primary of that name"

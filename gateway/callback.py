@@ -26,8 +26,8 @@ from shared.operations import Credit
 from shared.outcome import Balance, Outcome, OutcomeCode
 from shared.queries import FindPlayer, FindSession
 
-BALANCE = "told"
-"""The label and log outcome of a balance that was found; a credit is counted by its outcome code."""
+BALANCE = "balance"
+"""What the log calls the end of a query; an operation ends with an outcome code."""
 
 REJECTED_ITEMS_MAX: Final = 100
 """When this many items at the start of a bulk request are all rejected, the rest is answered UNAVAILABLE unread."""
@@ -234,7 +234,9 @@ class CallbackHandler:
             fields |= {key: value for key, value in details if value}
             for field_name in answer.mismatched_fields:
                 self.metrics.conflicts(name, field_name).inc()
-        self.metrics.outcomes(name, fields["outcome"]).inc()
+            self.metrics.outcomes(name, answer.code.value).inc()
+        else:
+            self.metrics.balances(name).inc()
         self.metrics.seconds(name).observe(seconds)
         getattr(_log, level)("callback", **fields, duration_ms=round(seconds * 1_000, 2))
 

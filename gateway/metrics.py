@@ -19,7 +19,7 @@ class GatewayMetrics:
         self.registry: Final = CollectorRegistry()
         self.requests: Final = cache(
             Counter(
-                "credits_requests",
+                "credits_gateway_requests",
                 "Callbacks, by HTTP status",
                 ["integration", "path", "status"],
                 registry=self.registry,
@@ -27,15 +27,23 @@ class GatewayMetrics:
         )
         self.outcomes: Final = cache(
             Counter(
-                "credits_outcomes",
-                "Credits and balance questions, by result",
+                "credits_gateway_outcomes",
+                "Operations and rejected callbacks, by result",
                 ["integration", "result"],
+                registry=self.registry,
+            ).labels
+        )
+        self.balances: Final = cache(
+            Counter(
+                "credits_gateway_balances",
+                "Balances that were replied",
+                ["integration"],
                 registry=self.registry,
             ).labels
         )
         self.conflicts: Final = cache(
             Counter(
-                "credits_conflicts",
+                "credits_gateway_conflicts",
                 "Ids sent again with other content, by each field that differed",
                 ["integration", "field"],
                 registry=self.registry,
@@ -43,7 +51,7 @@ class GatewayMetrics:
         )
         self.seconds: Final = cache(
             Histogram(
-                "credits_request_seconds",
+                "credits_gateway_request_duration_seconds",
                 "From the whole request to its reply",
                 ["integration"],
                 buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2.5, 5, 10),
@@ -66,5 +74,7 @@ class GatewayMetrics:
                 registry=self.registry,
             ).labels
         )
-        gauge = Gauge("credits_in_flight", "Questions that wait for the ledger", registry=self.registry)
+        gauge = Gauge(
+            "credits_gateway_in_flight", "Operations and queries that wait for the ledger", registry=self.registry
+        )
         gauge.set_function(in_flight)

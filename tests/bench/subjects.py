@@ -70,9 +70,9 @@ def _counted(exposition: str) -> dict[str, float]:
     counted = {"in flight": 0.0}
     for family in text_string_to_metric_families(exposition):
         for sample in family.samples:
-            if sample.name == "credits_in_flight":
+            if sample.name == "credits_gateway_in_flight":
                 counted["in flight"] = sample.value
-            if sample.name == "credits_outcomes_total":
+            if sample.name == "credits_gateway_outcomes_total":
                 result = sample.labels["result"]
                 counted[result] = counted.get(result, 0) + sample.value
     return counted

@@ -204,7 +204,7 @@ class EmbeddedStack:
                 sample.labels["field"]: int(sample.value)
                 for family in self.registry.collect()
                 for sample in family.samples
-                if sample.name == "credits_conflicts_total" and sample.labels["integration"] == integration
+                if sample.name == "credits_gateway_conflicts_total" and sample.labels["integration"] == integration
             }
         )
 

@@ -214,7 +214,7 @@ async def test_metrics_say_of_which_cell_and_keep_their_names(two: Two) -> None:
     assert 'dropped_total{cell="main",reason="unsigned"} 3.0' in exposition
     assert "# TYPE shards gauge\n" in exposition
     assert 'shards{cell="brand2"} 0.0' in exposition
-    assert "credits_in_flight 10.0" in exposition
+    assert "credits_gateway_in_flight 10.0" in exposition
     assert 'credits_gateway_cell_in_flight{cell="brand2"} 6.0' in exposition
 
 

@@ -153,7 +153,7 @@ async def test_callbacks_turned_away_are_counted_once_however_often_metrics_are_
         turned_away.add("klas", 1)
         turned_away.flush()
     labels = {"integration": "klas", "result": "unavailable"}
-    assert metrics.registry.get_sample_value("credits_outcomes_total", labels) == 7
+    assert metrics.registry.get_sample_value("credits_gateway_outcomes_total", labels) == 7
     assert [line["callbacks"] for line in lines] == [6, 1]
 
 

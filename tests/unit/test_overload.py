@@ -122,9 +122,9 @@ async def test_each_provider_is_told_in_its_own_words_to_ask_again(name: str) ->
         usual = await ask(app, "POST", f"/{name}/{callback.path}", callback)
         assert (response.status, response.body) == (usual.status, usual.body)
         assert response.headers == usual.headers
-    assert await counted(app, "credits_outcomes_total", integration=name, result="unavailable") == 6
+    assert await counted(app, "credits_gateway_outcomes_total", integration=name, result="unavailable") == 6
     labels = {"integration": name, "path": callback.path, "status": str(response.status)}
-    assert await counted(app, "credits_requests_total", **labels) == 6
+    assert await counted(app, "credits_gateway_requests_total", **labels) == 6
 
 
 async def test_each_item_of_a_bulk_is_told_to_ask_again() -> None:
@@ -135,7 +135,7 @@ async def test_each_item_of_a_bulk_is_told_to_ask_again() -> None:
     response = await read(app.load_shedder.answer(request_of("hpgames", bulk)))
     replies = response.json["creditResponses"]
     assert [(reply["errorCode"], reply["transactionId"]) for reply in replies] == [(1008, i) for i in tx_ids]
-    assert await counted(app, "credits_outcomes_total", integration="hpgames", result="unavailable") == 3
+    assert await counted(app, "credits_gateway_outcomes_total", integration="hpgames", result="unavailable") == 3
 
 
 async def test_what_is_read_in_one_turn_counts_before_it_is_asked() -> None:

@@ -280,5 +280,5 @@ class BatchProcessor:
         for code, number in Counter(outcome.code for outcome in outcomes).items():
             self.metrics.credits.labels(code.value).inc(number)
         if outcomes or queries:
-            self.metrics.batch_credits.observe(len(outcomes) + queries)
+            self.metrics.batch_operations.observe(len(outcomes) + queries)
             self.metrics.batch_seconds.observe(seconds)

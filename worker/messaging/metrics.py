@@ -11,16 +11,16 @@ class WorkerMetrics:
     def __init__(self) -> None:
         self.registry: Final = CollectorRegistry()
         self.credits: Final = Counter(
-            "credits_worker_outcomes", "Credits answered, by result", ["result"], registry=self.registry
+            "credits_worker_outcomes", "Operations that got an outcome, by result", ["result"], registry=self.registry
         )
-        self.batch_credits: Final = Histogram(
-            "credits_worker_batch_credits",
-            "Questions answered together",
+        self.batch_operations: Final = Histogram(
+            "credits_worker_batch_operations",
+            "Operations and queries that were answered together",
             buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000),
             registry=self.registry,
         )
         self.batch_seconds: Final = Histogram(
-            "credits_worker_batch_seconds",
+            "credits_worker_batch_duration_seconds",
             "From taking a batch to its replies",
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5),
             registry=self.registry,

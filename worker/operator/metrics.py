@@ -29,7 +29,7 @@ class OperatorMetrics:
             registry=self.registry,
         )
         self.seconds: Final = Histogram(
-            "credits_operator_request_seconds",
+            "credits_operator_request_duration_seconds",
             "From a request to its reply",
             ["operation"],
             buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),

@@ -17,6 +17,11 @@ from shared.errors import SettingsError
 from shared.secrets import read_secret
 from shared.settings import BrokerSettings
 
+V2: Final = "credits.v2"
+V3: Final = "operations.v3"
+"""The versions of signed messages. AMQP's `type` names the version, and anyone with the broker's password can write
+it, so each version has keys of its own."""
+
 MAC_BYTES: Final = 32
 KEY_BYTES_MIN: Final = 32
 
@@ -45,20 +50,23 @@ class MessageKeys:
         """Take the keys, at least one, and the cell that they sign for."""
         of_cell = "" if cell == MAIN else f" of cell {cell}"
         self._derived: Final = {
-            purpose: tuple(hmac.digest(key, f"credits.v2 {purpose}{of_cell}".encode(), "sha256") for key in keys)
+            (version, purpose): tuple(
+                hmac.digest(key, f"{version} {purpose}{of_cell}".encode(), "sha256") for key in keys
+            )
+            for version in (V2, V3)
             for purpose in Purpose
         }
 
-    def sign(self, purpose: Purpose, payload: bytes) -> bytes:
-        """Return the signed body for a payload."""
-        return hmac.digest(self._derived[purpose][0], payload, "sha256") + payload
+    def sign(self, purpose: Purpose, payload: bytes, version: str = V2) -> bytes:
+        """Return the signed body for a payload of a version."""
+        return hmac.digest(self._derived[version, purpose][0], payload, "sha256") + payload
 
-    def verify(self, body: bytes, *purposes: Purpose) -> memoryview | None:
-        """Return the payload of a body that was signed for one of the purposes; None for any other body."""
+    def verify(self, body: bytes, *purposes: Purpose, version: str = V2) -> memoryview | None:
+        """Return the payload of a body that was signed for one of the purposes, in a version; None for any other."""
         view = memoryview(body)
         mac, payload = view[:MAC_BYTES], view[MAC_BYTES:]
         for purpose in purposes:
-            for key in self._derived[purpose]:
+            for key in self._derived[version, purpose]:
                 if hmac.compare_digest(mac, hmac.digest(key, payload, "sha256")):
                     return payload
         return None

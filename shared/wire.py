@@ -19,19 +19,19 @@ from typing import Final
 import msgspec
 
 from shared.errors import PoisonKeep, PoisonMessage
-from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
+from shared.message_keys import MAC_BYTES, V2, V3, MessageKeys, Purpose
 from shared.operations import AnyOperation
 from shared.queries import Query
 from shared.wire_formats import (
     V1,
-    V2,
-    V3,
     Answer,
     Batch,
     BatchReply,
     ReceivedOperation,
+    ReceivedQuery,
     Replies,
     UnknownOperation,
+    UnknownQuery,
     decode_batch,
     decode_replies,
     encode_batch,
@@ -47,8 +47,10 @@ __all__ = [
     "Batch",
     "BatchReply",
     "ReceivedOperation",
+    "ReceivedQuery",
     "Replies",
     "UnknownOperation",
+    "UnknownQuery",
     "encode_batch",
     "encode_replies",
     "version_for",
@@ -135,7 +137,7 @@ def _authentic(keys: MessageKeys, body: bytes, message_type: str | None, *purpos
         raise PoisonMessage(f"unsigned: of type {V1!r}, from an earlier version", "unsigned", _worth_unsigned(body))
     if message_type not in {V2, V3}:
         raise _unknown_type(message_type)
-    payload = keys.verify(body, *purposes)
+    payload = keys.verify(body, *purposes, version=message_type)
     if payload is None:
         keep = _worth_unsigned(body, MAC_BYTES)
         raise PoisonMessage("unsigned: not signed with any of [broker] keys", "unsigned", keep)

@@ -13,15 +13,13 @@ from typing import Final
 
 import msgspec
 
+from shared.message_keys import V2, V3
 from shared.operations import AnyOperation, Credit
 from shared.outcome import Balance, Outcome
 from shared.queries import FindPlayer, FindSession, Query, QueryReply
 
 V1: Final = "credits.v1"
 """The AMQP `type` of messages that earlier versions did not sign."""
-
-V2: Final = "credits.v2"
-V3: Final = "operations.v3"
 
 Answer = Outcome | Balance | None
 
@@ -32,7 +30,14 @@ class UnknownOperation(msgspec.Struct, frozen=True):
     encoded: bytes
 
 
+class UnknownQuery(msgspec.Struct, frozen=True):
+    """A query of a kind that this version does not know, as it was written."""
+
+    encoded: bytes
+
+
 ReceivedOperation = AnyOperation | UnknownOperation
+ReceivedQuery = Query | UnknownQuery
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -46,7 +51,7 @@ class Batch(msgspec.Struct, frozen=True):
     by the message's own `expiration`, because their clocks may differ."""
 
     operations: Sequence[ReceivedOperation]
-    queries: Sequence[Query] = ()
+    queries: Sequence[ReceivedQuery] = ()
     reply_to: str = ""
     """The reply queue of the gateway that waits; "" if none does."""
 
@@ -110,7 +115,7 @@ class _RawBatchV3(msgspec.Struct, frozen=True, array_like=True):
     number: int
     deadline_unix_ms: int
     operations: list[msgspec.Raw]
-    queries: list[Query]
+    queries: list[msgspec.Raw]
     reply_to: str = ""
 
 
@@ -142,6 +147,8 @@ _batch_v2: Final = msgspec.msgpack.Decoder(_BatchV2)
 _batch_v3: Final = msgspec.msgpack.Decoder(_BatchV3)
 _raw_batch_v3: Final = msgspec.msgpack.Decoder(_RawBatchV3)
 _operation: Final = msgspec.msgpack.Decoder(AnyOperation)
+_query: Final = msgspec.msgpack.Decoder[Query](Query)
+_UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _replies_v2: Final = msgspec.msgpack.Decoder(_RepliesV2)
 _replies_v3: Final = msgspec.msgpack.Decoder(_RepliesV3)
 
@@ -156,8 +163,9 @@ def encode_batch(batch: Batch) -> bytes:
     if batch.version == V2:
         questions = [*batch.operations, *batch.queries]
         return _encoder.encode((batch.number, batch.deadline_unix_ms, questions, batch.reply_to))
-    written = [msgspec.Raw(o.encoded) if isinstance(o, UnknownOperation) else o for o in batch.operations]
-    return _encoder.encode((batch.number, batch.deadline_unix_ms, written, batch.queries, batch.reply_to))
+    operations = [msgspec.Raw(o.encoded) if isinstance(o, UnknownOperation) else o for o in batch.operations]
+    queries = [msgspec.Raw(q.encoded) if isinstance(q, UnknownQuery) else q for q in batch.queries]
+    return _encoder.encode((batch.number, batch.deadline_unix_ms, operations, queries, batch.reply_to))
 
 
 def decode_batch(payload: memoryview, version: str) -> Batch:
@@ -166,19 +174,27 @@ def decode_batch(payload: memoryview, version: str) -> Batch:
         return _split(_batch_v2.decode(payload))
     try:
         read = _batch_v3.decode(payload)
-        operations: Sequence[ReceivedOperation] = read.operations
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, UnicodeDecodeError):  # perhaps of one operation or query alone
         raw = _raw_batch_v3.decode(payload)
         operations = [_decode_operation(bytes(one)) for one in raw.operations]
-        return Batch(raw.number, raw.deadline_unix_ms, operations, raw.queries, raw.reply_to, V3)
-    return Batch(read.number, read.deadline_unix_ms, operations, read.queries, read.reply_to, V3)
+        queries = [_decode_query(bytes(one)) for one in raw.queries]
+        return Batch(raw.number, raw.deadline_unix_ms, operations, queries, raw.reply_to, V3)
+    return Batch(read.number, read.deadline_unix_ms, read.operations, read.queries, read.reply_to, V3)
 
 
 def _decode_operation(encoded: bytes) -> ReceivedOperation:
     try:
         return _operation.decode(encoded)
-    except msgspec.ValidationError:
+    except _UNREADABLE:
         return UnknownOperation(encoded)
+
+
+def _decode_query(encoded: bytes) -> ReceivedQuery:
+    try:
+        query: Query = _query.decode(encoded)
+    except _UNREADABLE:
+        return UnknownQuery(encoded)
+    return query
 
 
 def _split(read: _BatchV2) -> Batch:

@@ -215,7 +215,7 @@ class RabbitLedgerClient(LedgerClient):
                 return await self._send_parts(shard, questions, deadline, len(payload))
             if not is_fit(MAC_BYTES + len(payload)):
                 raise LedgerUnavailable(f"a question of {len(payload)} bytes")
-        body = self._keys.sign(Purpose.BATCH, payload)
+        body = self._keys.sign(Purpose.BATCH, payload, batch.version)
         reply: asyncio.Future[BatchAnswer] = loop.create_future()
         self._pending[number] = reply
         message = _Message(shard, batch, body, milliseconds)

@@ -12,6 +12,8 @@ from tests.support.stranger import Stranger, stranger_to
 from tests.support.system import System
 from worker.messaging.deliveries import LIVE_BYTES_MAX
 
+pytestmark = pytest.mark.own_servers("rabbitmq")
+
 MEBIBYTE = 1 << 20
 HUGE = bytes(15 * MEBIBYTE)
 HUGE_MESSAGES = 48

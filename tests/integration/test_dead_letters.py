@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import aio_pika
+import msgspec
 import pytest
 from aiormq.exceptions import DeliveryError
 
@@ -15,7 +16,7 @@ from shared.broker.topology import DEAD_QUEUE, UNSIGNED_QUEUE, shard_of, shard_q
 from shared.message_keys import MessageKeys, Purpose
 from shared.operations import Credit
 from shared.settings import BrokerSettings
-from shared.wire import BATCH_OPERATIONS_MAX, V1, V2, Batch, encode_batch, unix_ms
+from shared.wire import BATCH_OPERATIONS_MAX, V1, V2, V3, Batch, encode_batch, unix_ms
 from tests.support.commands import run
 from tests.support.credits import win
 from tests.support.servers import Servers, fresh_vhost
@@ -122,6 +123,32 @@ async def test_poison_is_kept_and_fails_nobody_else(system: System, publish: Pub
     assert [message["reason"] for message in json.loads(sent.stdout)] == ["unpostable"]
     assert len(await until_dead(system, 3)) == 3  # it has come back
     assert await system.balances() == {"anna": 1050, "ben": 1050}
+
+
+async def test_operation_of_a_later_version_is_named_and_neither_sent_back_nor_dropped_unasked(
+    system: System, publish: Publish
+) -> None:
+    """It may be owed: a win of a kind that this version can't read is one, too."""
+    later = [win("posted"), ["debit", "klas", "bet-1", "anna", "EUR", 5], win("good", player_id="ben")]
+    mixed = KEYS.sign(Purpose.BATCH, msgspec.msgpack.encode((1, unix_ms(), later, [], "")), V3)
+    await publish(SHARD, mixed, V3)
+    (kept,) = await until_dead(system, 1)
+    await until_balances(system, {"anna": 1050, "ben": 1050})
+    assert (kept["credits"], kept["unknown_operations"], kept["reason"]) == ([], 1, "unpostable")
+    assert "1 operation that this version can't read" in (await system.command("dead", "list")).stdout
+    assert "1 operation that this version can't read" in (await system.command("dead", "show", kept["id"])).stdout
+
+    await publish(DEAD_QUEUE, mixed, V3, headers={"reason": "stale"})
+    (both,) = [letter for letter in await until_dead(system, 2) if letter["credits"]]
+    for command in ("send-back", "drop"):
+        refused = await system.command("dead", command, both["id"], kept["id"])
+        assert refused.returncode == ExitCode.NO
+    assert (await system.command("dead", "send-back", "--all")).returncode == ExitCode.OK
+    assert len(await until_dead(system, 2)) == 2, "nothing was lost"
+    assert (await system.command("dead", "drop", both["id"], kept["id"], "--unpaid")).returncode == ExitCode.OK
+    assert await until_dead(system, 0) == []
+    entries = json.loads((await system.command("audit", "list", "--action", "dead.drop", "--json")).stdout)["entries"]
+    assert {entry["detail"]["unknown_operations"] for entry in entries} == {1}
 
 
 async def test_what_was_mended_is_sent_back_and_paid_once(system: System, publish: Publish) -> None:

@@ -134,9 +134,9 @@ async def test_what_is_not_this_cells_is_a_line_a_second_however_many_batches_co
     assert bookkeeper.assignment is not None
     with capture_logs() as lines:
         for number in range(50):
-            await bookkeeper.post([win(f"a-{number}", integration="gpas"), win(f"b-{number}", integration="x")])
+            await bookkeeper.post([win(f"a-{number}", integration="hpgames"), win(f"b-{number}", integration="x")])
         bookkeeper.assignment.flush_log()
-    assert sum(line["times"] for line in lines if line["integration"] == "gpas") == 50
+    assert sum(line["times"] for line in lines if line["integration"] == "hpgames") == 50
     assert {line["event"] for line in lines} == {"integration is not this cell's"}
     assert len(lines) < 50
 

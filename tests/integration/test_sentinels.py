@@ -27,7 +27,7 @@ from worker.ledger.cache import circuit, sentinels
 from worker.ledger.cache.outcomes import Cache
 from worker.ledger.state import Transfer
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.own_servers("redis"), pytest.mark.servers]
 
 FOUND_WITHIN_SECONDS = 60.0
 RESEND_AFTER_SECONDS = 1.5

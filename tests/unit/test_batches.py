@@ -298,7 +298,7 @@ class Gift(Operation, frozen=True, array_like=True, tag="gift"):
 
 def batch_of_a_later_version(number: int, *operations: Operation) -> bytes:
     payload = msgspec.msgpack.encode((number, unix_ms(), operations, [], REPLY_QUEUE))
-    return KEYS.sign(Purpose.BATCH, payload)
+    return KEYS.sign(Purpose.BATCH, payload, V3)
 
 
 async def test_operation_of_a_later_version_is_kept_and_the_rest_of_its_batch_is_posted() -> None:

@@ -17,6 +17,7 @@ from shared.wire import (
     BatchReply,
     Replies,
     UnknownOperation,
+    UnknownQuery,
     encode_batch,
     encode_replies,
     read_batch,
@@ -43,7 +44,7 @@ GIFT: Final = Gift("klas", "3", "anna", "EUR", 5)
 
 
 def read(payload: bytes, version: str) -> Batch:
-    return read_batch(KEYS, KEYS.sign(Purpose.BATCH, payload), version, Purpose.BATCH)
+    return read_batch(KEYS, KEYS.sign(Purpose.BATCH, payload, version), version, Purpose.BATCH)
 
 
 def v2_answers(payload: bytes) -> list[object]:
@@ -84,7 +85,7 @@ def test_batch_and_its_reply_arrive_as_they_were_sent(version: str) -> None:
     sent = Batch(7, 2, [WIN, OTHER], [FindPlayer("anna")], QUEUE, version)
     batch = read(encode_batch(sent), version)
     assert batch == sent
-    body = KEYS.sign(Purpose.REPLY, reply(batch, [POSTED, REPLAYED], [BALANCE]))
+    body = KEYS.sign(Purpose.REPLY, reply(batch, [POSTED, REPLAYED], [BALANCE]), version)
     replies = read_replies(KEYS, body, version, QUEUE)
     assert [(one.number, one.answers) for one in replies.batches] == [(7, [POSTED, REPLAYED, BALANCE])]
 
@@ -94,7 +95,7 @@ def test_operation_that_the_reader_does_not_know_costs_no_other_of_its_batch() -
     batch = read(later, V3)
     assert batch.operations == [WIN, UnknownOperation(msgspec.msgpack.encode(GIFT)), OTHER]
     assert batch.queries == [FindPlayer("anna")]
-    assert read_unsigned_batch(KEYS.sign(Purpose.BATCH, later), V3) == batch
+    assert read_unsigned_batch(KEYS.sign(Purpose.BATCH, later, V3), V3) == batch
 
 
 def test_unknown_operation_is_passed_on_as_it_was_written() -> None:
@@ -117,3 +118,25 @@ def test_payload_of_one_version_is_never_read_as_another(version: str) -> None:
     payload = encode_batch(Batch(7, 2, [WIN], [FindPlayer("anna")], QUEUE, version))
     with pytest.raises(PoisonMessage):
         read(payload, other)
+
+
+@pytest.mark.parametrize(("version", "claimed"), [(V2, V3), (V3, V2)])
+def test_signature_of_one_version_proves_nothing_in_another(version: str, claimed: str) -> None:
+    """Who repeats a captured message with another AMQP type has written a message that nobody signed."""
+    body = KEYS.sign(Purpose.BATCH, encode_batch(Batch(7, 2, [WIN], [], QUEUE, version)), version)
+    with pytest.raises(PoisonMessage) as poison:
+        read_batch(KEYS, body, claimed, Purpose.BATCH)
+    assert poison.value.kind == "unsigned"
+
+
+def test_query_that_the_reader_does_not_know_costs_no_operation_of_its_batch() -> None:
+    later = msgspec.msgpack.encode((7, 2, [WIN], [FindPlayer("anna"), ["limits", "anna"]], QUEUE))
+    batch = read(later, V3)
+    assert batch.operations == [WIN]
+    assert batch.queries == [FindPlayer("anna"), UnknownQuery(msgspec.msgpack.encode(["limits", "anna"]))]
+
+
+def test_credit_that_is_no_text_costs_no_other_of_its_batch() -> None:
+    broken = msgspec.msgpack.encode(["credit", "klas", "XX", "anna", "EUR", 1]).replace(b"XX", b"\xff\xfe")
+    batch = read(msgspec.msgpack.encode((7, 2, [WIN, msgspec.Raw(broken)], [], QUEUE)), V3)
+    assert batch.operations == [WIN, UnknownOperation(broken)]

@@ -57,6 +57,7 @@ def _details(message: "DeadLetter") -> Iterator[Mapping[str, Any]]:
             "reason": clipped(message.reason),
             "bytes": len(message.body),
             "credits_in_all": len(credits_),
+            **({"unknown_operations": message.unknown_operations} if message.unknown_operations else {}),
             "credits": credits_[first : first + CREDITS_PER_ENTRY],
         }
 

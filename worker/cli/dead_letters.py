@@ -171,7 +171,7 @@ def discard_dead(
     def credits_of(message: "DeadLetter") -> list[DeadCredit]:
         return [DeadCredit(credit, posted[credit.identity]) for credit in message.credits]
 
-    paid = {m.id for m in messages if not m.defect and all(c.posted for c in credits_of(m))}
+    paid = {m.id for m in messages if not (m.defect or m.unknown_operations) and all(c.posted for c in credits_of(m))}
     discardable = {message.id: message for message in messages if unpaid or message.id in paid}
     with audited(settings, actor_named(acting_as), Action.DEAD_DROP, discardable) as discarded:
         discarded.extend(asyncio.run(discard(settings.broker, lambda m: m.id in discardable, _queues(discardable))))
@@ -201,6 +201,8 @@ def _find_dead_letters(settings: Settings, ids: Collection[str]) -> "list[DeadLe
 def _why_not_requeued(message: "DeadLetter | None", *, unsigned: bool) -> str:
     if message is None:
         return _NOT_FOUND
+    if message.unknown_operations:
+        return f"holds {_unknown_text(message)}"
     if not message.can_be_requeued:
         return "can't be decoded" if message.defect else "holds no credit"
     return _NOT_FOUND if unsigned or message.authentic else "not signed: needs --unsigned"
@@ -241,10 +243,17 @@ def _signature_text(message: "DeadLetter") -> str:
 
 
 def _content_text(message: "DeadLetter", currencies: Currencies) -> str:
+    if message.defect:
+        return f"{len(message.body)} bytes that can't be decoded"
+    unknown = [_unknown_text(message)] * bool(message.unknown_operations)
     if not message.credits:
-        return f"{len(message.body)} bytes that can't be decoded" if message.defect else "no credit"
+        return "".join(unknown) or "no credit"
     first, *others = (_credit_text(credit, currencies) for credit in message.credits)
-    return f"{first}, and {len(others)} more" if others else first
+    return ", and ".join([first, *[f"{len(others)} more"] * bool(others), *unknown])
+
+
+def _unknown_text(message: "DeadLetter") -> str:
+    return f"{counted(message.unknown_operations, 'operation')} that this version can't read"
 
 
 def _credit_text(credit: Credit, currencies: Currencies) -> str:
@@ -262,5 +271,7 @@ def _text(message: "DeadLetter", credits_: Sequence[DeadCredit], currencies: Cur
     ]
     if message.defect:
         facts += [("defect", message.defect), ("bytes", message.body[:HEX_BYTES_MAX].hex(" "))]
+    elif message.unknown_operations:
+        facts += [("unknown", _unknown_text(message)), ("bytes", message.body[:HEX_BYTES_MAX].hex(" "))]
     rows = [(_credit_text(c.credit, currencies), "paid" if c.posted else "not paid") for c in credits_]
     return "\n".join((aligned(facts), "\ncredits", aligned(rows) if rows else "  none"))

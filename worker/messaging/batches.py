@@ -23,15 +23,17 @@ from shared.errors import LedgerUnavailable, PoisonMessage
 from shared.log_limit import LimitedLog
 from shared.message_keys import MAC_BYTES, MessageKeys, Purpose
 from shared.outcome import Outcome, OutcomeCode
-from shared.queries import Query, QueryReply
+from shared.queries import QueryReply
 from shared.runtime import drop_traceback
 from shared.wire import (
     MESSAGE_BYTES_MAX,
     Batch,
     BatchReply,
     ReceivedOperation,
+    ReceivedQuery,
     Replies,
     UnknownOperation,
+    UnknownQuery,
     encode_replies,
     is_fit,
     read_batch,
@@ -78,7 +80,7 @@ class Delivery:
         return [o for o in self.batch.operations if isinstance(o, UnknownOperation) or o.IS_OWED]
 
     @property
-    def queries(self) -> Sequence[Query]:
+    def queries(self) -> Sequence[ReceivedQuery]:
         """The queries to reply to. Nobody waits for those of a late delivery."""
         return () if self.is_late else self.batch.queries
 
@@ -119,7 +121,7 @@ class DeliveryBatch:
         return [o for delivery in (*self.live, *self.late) for o in delivery.operations]
 
     @property
-    def queries(self) -> list[Query]:
+    def queries(self) -> list[ReceivedQuery]:
         """All queries to reply to."""
         return [query for delivery in self.live for query in delivery.queries]
 
@@ -164,21 +166,25 @@ class BatchProcessor:
             _log.exception("ledger failed", questions=len(operations) + len(queries))
             await self._release(collected)
             return
-        await self._dead_letter_unpostable(operations, outcomes)
         await self._reply(collected.live, iter(outcomes), iter(replies))
+        await self._dead_letter_unpostable(operations, outcomes)
         await self._settle(collected)
         self._count(outcomes, len(queries), time.monotonic() - began)
 
     async def _answer(
-        self, operations: Sequence[ReceivedOperation], queries: Sequence[Query]
+        self, operations: Sequence[ReceivedOperation], queries: Sequence[ReceivedQuery]
     ) -> tuple[list[Outcome], list[QueryReply]]:
-        """Post the operations that this version knows, and reply to the queries. Others can't be posted here."""
+        """Post the operations and reply to the queries of the kinds that this version knows. Others can't be here."""
         known = [o for o in operations if not isinstance(o, UnknownOperation)]
-        outcomes, replies = await self.ledger.answer(known, queries)
-        if len(known) == len(operations):
-            return outcomes, replies
-        of_known = iter(outcomes)
-        return [_UNPOSTABLE if isinstance(o, UnknownOperation) else next(of_known) for o in operations], replies
+        known_queries = [q for q in queries if not isinstance(q, UnknownQuery)]
+        outcomes, replies = await self.ledger.answer(known, known_queries)
+        if len(known) < len(operations):
+            of_known = iter(outcomes)
+            outcomes = [_UNPOSTABLE if isinstance(o, UnknownOperation) else next(of_known) for o in operations]
+        if len(known_queries) < len(queries):
+            of_queries = iter(replies)
+            replies = [_UNAVAILABLE if isinstance(q, UnknownQuery) else next(of_queries) for q in queries]
+        return outcomes, replies
 
     async def _collect(self) -> DeliveryBatch:
         """Take live deliveries up to the bound, and one late delivery: neither starves the other."""
@@ -227,10 +233,11 @@ class BatchProcessor:
     async def _dead_letter_unpostable(
         self, operations: Sequence[ReceivedOperation], outcomes: Sequence[Outcome]
     ) -> None:
-        """Keep each operation that the ledger can't post as a dead letter. Its provider is told to retry."""
-        for operation, outcome in zip(operations, outcomes, strict=True):
-            if outcome.code is OutcomeCode.UNPOSTABLE:
-                await self.dead_letters.publish_unpostable(operation)
+        """Keep each operation that the ledger can't post as a dead letter. Waits for all confirmations at once."""
+        unpostable = [
+            o for o, outcome in zip(operations, outcomes, strict=True) if outcome.code is OutcomeCode.UNPOSTABLE
+        ]
+        await asyncio.gather(*map(self.dead_letters.publish_unpostable, unpostable))
 
     async def _reply(
         self, deliveries: Iterable[Delivery], outcomes: Iterator[Outcome], replies: Iterator[QueryReply]
@@ -256,7 +263,7 @@ class BatchProcessor:
             for part in (batches[:half], batches[half:]):
                 await self._send_replies(Replies(replies.reply_to, self.worker_id, part, replies.version))
             return
-        body = self.keys.sign(Purpose.REPLY, payload)
+        body = self.keys.sign(Purpose.REPLY, payload, replies.version)
         properties = Basic.Properties(message_type=replies.version)
         await self.channel.basic_publish(body, routing_key=replies.reply_to, properties=properties, wait=False)
 

@@ -50,7 +50,8 @@ class DeadLetterPublisher:
     async def publish_unpostable(self, operation: ReceivedOperation) -> None:
         """Publish an operation that the ledger can't post."""
         batch = Batch(0, unix_ms(), [operation], version=version_for([operation]))
-        await self._publish(DEAD_QUEUE, self.keys.sign(Purpose.DEAD, encode_batch(batch)), "unpostable", batch.version)
+        body = self.keys.sign(Purpose.DEAD, encode_batch(batch), batch.version)
+        await self._publish(DEAD_QUEUE, body, "unpostable", batch.version)
         self.metrics.dead.labels("unpostable").inc()
 
     async def _publish_copy(self, message: DeliveredMessage, fault: PoisonMessage) -> bool:

@@ -43,6 +43,7 @@ from shared.wire import (
     V2,
     V3,
     Batch,
+    UnknownOperation,
     encode_batch,
     read_batch,
     read_unsigned_batch,
@@ -80,11 +81,13 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
     body: bytes
     queue: str = DEAD_QUEUE
+    unknown_operations: int = 0
+    """The number of operations in it that this version can't read. They may be owed."""
 
     @property
     def can_be_requeued(self) -> bool:
-        """Whether a worker may be able to post it: one without credits would come back."""
-        return bool(self.credits)
+        """Whether a worker may be able to post it, and all of it can be sent back."""
+        return bool(self.credits) and not self.unknown_operations
 
 
 class _Disposition(Enum):
@@ -269,6 +272,7 @@ def _read(keys: MessageKeys, delivered: DeliveredMessage, queue: str) -> DeadLet
         defect=defect,
         body=body,
         queue=queue,
+        unknown_operations=sum(isinstance(operation, UnknownOperation) for operation in batch.operations),
     )
 
 
@@ -277,8 +281,8 @@ def _read_batch(keys: MessageKeys, body: bytes, message_type: str | None) -> tup
     try:
         return read_batch(keys, body, message_type, Purpose.BATCH, Purpose.DEAD), True, ""
     except PoisonMessage:
-        verified = keys.verify(body, Purpose.BATCH, Purpose.DEAD)
-        authentic = message_type in {V2, V3} and verified is not None
+        purposes = Purpose.BATCH, Purpose.DEAD
+        authentic = message_type in {V2, V3} and keys.verify(body, *purposes, version=message_type) is not None
     try:
         return read_unsigned_batch(body, message_type), authentic, ""
     except PoisonMessage as poison:

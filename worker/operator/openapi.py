@@ -98,7 +98,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     content: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
-        "description": "" if operation.is_public else f"Takes the role `{operation.role}`, or one above it.",
+        "description": "" if operation.is_public else f"For the role `{operation.role}`, and those that include it.",
         "security": [] if operation.is_public else [{"token": [operation.role.value]}],
         "parameters": [
             *map(_path_parameter, operation.parameters),

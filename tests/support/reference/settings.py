@@ -76,7 +76,7 @@ def _items(class_: type[BaseModel], names: list[str] | None = None) -> list[str]
     fields, own = class_.model_fields, own_descriptions(class_)
     return [
         _item(class_, name, fields[name])
-        for name in names or sorted(fields, key=lambda each: each not in own)
+        for name in (sorted(fields, key=lambda each: each not in own) if names is None else names)
         if class_ is CellSettings or _model(fields[name].annotation) is None
     ]
 
@@ -121,5 +121,7 @@ def _is_length(metadata: object) -> bool:
 def _integrations() -> Iterator[str]:
     yield section("`[integrations.NAME]`", INTEGRATIONS, _items(IntegrationSettings))
     for name, provider in PROVIDERS.items():
-        own = list(own_descriptions(provider.settings_type))
-        yield section(f'`provider = "{name}"`', "", _items(provider.settings_type, own), level=3)
+        shared = IntegrationSettings.model_fields
+        own = [each for each in own_descriptions(provider.settings_type) if each not in shared]
+        about = "" if own else "It has no settings of its own."
+        yield section(f'`provider = "{name}"`', about, _items(provider.settings_type, own), level=3)

@@ -123,7 +123,7 @@ class SheddableRoute:
     """Status and response of every shed callback, once known, for a provider that sends all the same."""
 
     def __post_init__(self) -> None:
-        """Leave long requests to the handler, which decides when they have their first time slice."""
+        """Set the size up to which a request is decided on here; the handler decides on longer ones."""
         self.decided_bytes_max = min(self.body_bytes_max, SHORT_BYTES_MAX)
 
     def response(self, body: bytes) -> bytes | None:

@@ -14,7 +14,7 @@ class Table(BaseModel):
 
 
 class HttpBounds(Table):
-    """What a client may take of a port that serves HTTP before anybody knows who it is."""
+    """The bounds on what an unauthenticated client may use of an HTTP port."""
 
     head_bytes_max: int = Field(default=16_384, ge=1_024, le=1_048_576)
     """Bytes of a request line and its headers; beyond: 431."""

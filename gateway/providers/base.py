@@ -162,7 +162,7 @@ class Provider(ABC, Generic[SettingsType, Message]):
         return None
 
     def is_readable_from(self, other: Self) -> bool:  # noqa: ARG002
-        """Return whether signed messages name their account, and `other` has another account than this one."""
+        """Return whether both may have one secret: what is signed names the account, and the accounts differ."""
         return False
 
     @abstractmethod
@@ -258,7 +258,7 @@ class LastParsed(Generic[Message]):
         self._last: tuple[Callback, Message] | None = None
 
     def of(self, callback: Callback) -> Message:
-        """Return the result for a callback, from the cache if it was the last one. Raises what `read` raises."""
+        """Return the decoded callback; the same result if it was the last one. Raises what the function raises."""
         last = self._last
         if last is None or last[0] is not callback:
             last = self._last = callback, self._read(callback)

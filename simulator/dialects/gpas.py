@@ -1,6 +1,6 @@
 """GPAS, from its own side.
 
-Its pages publish neither how long it waits nor when it sends again; `retries` is what others of this field do.
+Its pages publish neither how long it waits nor when it sends again; `retries` is what other providers do.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The values that pass between a dialect and who speaks by it."""
+"""The values that pass between a dialect and its users: tests, simulator and benchmark."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -30,7 +30,7 @@ async def stack(
         dialect.name: dialect.settings,
         dialect.second_brand: dialect.at(dialect.second_brand).settings,
         dialect.hasty: {**dialect.at(dialect.hasty).settings, "reply_within_seconds": HASTY_SECONDS},
-        **request.module.INTEGRATIONS,
+        **getattr(request.module, "INTEGRATIONS", {}),
     }
     # A slow machine must not look like a slow ledger.
     integrations = {name: {"reply_within_seconds": 30, **table} for name, table in tables.items()}

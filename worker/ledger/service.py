@@ -43,7 +43,7 @@ class OptimisticBackoff:
     skips_after_failure: int = 1
 
     def should_try(self) -> bool:
-        """Tell whether to try it for this batch."""
+        """Return whether to try the optimistic statement for the next batch; counts down the batches to skip."""
         if self.skips:
             self.skips -= 1
             return False

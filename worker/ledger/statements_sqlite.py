@@ -40,10 +40,10 @@ class SqliteStatements(Statements):
         return ""
 
     async def insert(self, connection: AsyncConnection, planned: Plan) -> str:
-        """Insert and update one after the other; nobody else can have come between.
+        """Insert and update row by row, under SQLite's write lock.
 
-        Which rounds were closed is asked before: row by row, a win would see those of its own batch, which
-        are in the order of their ids and not in the order in which they came.
+        The closed rounds are read first: row by row, a win would see those that its own batch closes, in the order
+        of their ids and not in that of the batch.
         """
         closed = await _closed_rounds(connection, {_round(row) for row in planned.transfer_rows})
         await connection.execute(

@@ -73,9 +73,9 @@ class Ledger:
         return self._single_statements is not None
 
     def is_of_epoch(self, planned: Plan) -> bool:
-        """Tell whether a plan was carried out on the books whose epoch was last read.
+        """Return whether a plan was written to the copy of the books whose epoch was last read.
 
-        After a failover, or while there are two primaries, another connection may lead to other books.
+        After a failover, or while there are two primaries, another connection may lead to another copy.
         """
         return planned.copy == self._copy
 

@@ -12,7 +12,7 @@ ACCOUNTS_MAX: Final = 10_000
 
 
 class WalletCache:
-    """Proves nothing: the ledger writes only if the wallets still are as they are remembered."""
+    """The wallets that this process wrote last. They may be out of date: the statement compares before it writes."""
 
     def __init__(self) -> None:
         """Begin empty."""

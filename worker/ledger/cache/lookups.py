@@ -22,7 +22,7 @@ class Lookups:
     """The pending lookups of host names, with a limit on their number."""
 
     def __init__(self, names_max: int) -> None:
-        """Take how many names may be looked up at a time."""
+        """Take the most host names to resolve at a time."""
         self._names_max: Final = names_max
         self._pending: Final[dict[str, asyncio.Future[_Found]]] = {}
 

@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 PYTHONS := python3.13 python3.12 python3.11 python3
 SOURCES := gateway worker shared simulator tests
 # Most tests wait most of their time, for processes and for servers that all have in common: more than there are cores.
-PARALLEL := -n 6 --dist loadfile --no-loadscope-reorder
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 UV_COMPILE := $(PY) -m uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate
 

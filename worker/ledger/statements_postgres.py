@@ -124,13 +124,12 @@ WITH held AS (
     FROM {_unnested(TRANSFER_COLUMNS, _TRANSFERS_FIRST)}
     WHERE (SELECT count(*) FROM held) = cardinality(${_WALLETS_FIRST}::uuid[])
     ON CONFLICT DO NOTHING
-    RETURNING id
+    RETURNING id, real_minor + bonus_minor AS moved_minor
 ), legs AS (
     INSERT INTO entries ({_names(ENTRY_COLUMNS)})
     SELECT n.* FROM {_unnested(ENTRY_COLUMNS, _ENTRIES_FIRST)}
     UNION ALL
-    SELECT n.transfer_id, '{SETTLEMENT}', NULL, -sum(n.amount_minor)::bigint, NULL, NULL
-    FROM {_unnested(ENTRY_COLUMNS, _ENTRIES_FIRST)} GROUP BY n.transfer_id
+    SELECT id, '{SETTLEMENT}', NULL, -moved_minor, NULL, NULL FROM posted WHERE moved_minor <> 0
 ), moved AS (
     UPDATE wallets SET balance_minor = held.balance_minor, version = held.version
     FROM held WHERE wallets.id = held.id AND held.version <> held.found_version

@@ -125,9 +125,9 @@ def read_replies(keys: MessageKeys, body: bytes, message_type: str | None, reply
     return replies
 
 
-def is_owed(operations: Sequence[ReceivedOperation]) -> bool:
-    """Tell whether one of the operations is owed, as an unknown one may be."""
-    return any(isinstance(o, UnknownOperation) or o.IS_OWED for o in operations)
+def owed(operations: Sequence[ReceivedOperation]) -> list[ReceivedOperation]:
+    """Return the operations that are owed, as an unknown one may be."""
+    return [o for o in operations if isinstance(o, UnknownOperation) or o.IS_OWED]
 
 
 def _authentic(keys: MessageKeys, body: bytes, message_type: str | None, *purposes: Purpose) -> tuple[memoryview, str]:
@@ -146,7 +146,7 @@ def _authentic(keys: MessageKeys, body: bytes, message_type: str | None, *purpos
 
 def _worth(batch: Batch) -> PoisonKeep:
     """Return what may be lost with an authentic batch: nobody waits for the replies to its queries any more."""
-    return "owed" if is_owed(batch.operations) else "nothing"
+    return "owed" if owed(batch.operations) else "nothing"
 
 
 def _worth_unsigned(body: bytes, start: int = 0) -> PoisonKeep:

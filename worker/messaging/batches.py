@@ -36,6 +36,7 @@ from shared.wire import (
     UnknownQuery,
     encode_replies,
     is_fit,
+    owed,
     read_batch,
     refuse_size,
     refuse_stale,
@@ -75,9 +76,7 @@ class Delivery:
     @property
     def operations(self) -> Sequence[ReceivedOperation]:
         """The operations to post. Of a late delivery only those that are owed: the others are given up by now."""
-        if not self.is_late:
-            return self.batch.operations
-        return [o for o in self.batch.operations if isinstance(o, UnknownOperation) or o.IS_OWED]
+        return owed(self.batch.operations) if self.is_late else self.batch.operations
 
     @property
     def queries(self) -> Sequence[ReceivedQuery]:
